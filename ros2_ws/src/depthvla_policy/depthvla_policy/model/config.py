@@ -1,0 +1,164 @@
+"""The dimensions of a DepthVLA network. A checkpoint's `config.json` fills these; `depth: null` gives pi0."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+PREFIX_ATTENTION = ("blockwise", "joint")
+IMAGE_FITS = ("pad", "crop")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """A vision transformer: width, layers, heads, MLP width."""
+
+    width: int
+    layers: int
+    heads: int
+    mlp: int
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """What an expert has of its own. Heads, head width and layers are shared by all experts."""
+
+    width: int
+    mlp: int
+
+
+@dataclass(frozen=True)
+class DepthConfig:
+    """The depth expert: DINOv2 encoder, decoder of the mixture's shape, linear head.
+
+    head_pixels: depth values per token side; the map has (image_size / patch_size) * head_pixels pixels a side.
+    """
+
+    encoder: EncoderConfig
+    expert: ExpertConfig
+    head_pixels: int
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Dimensions of the network.
+
+    image_size, patch_size: pixels; every camera image is square. image_fit: how a camera's image became square, "pad"
+    or "crop" (policy/images.py). cameras: images per observation. state_dim, action_dim: entries of the state and of
+    one action step. horizon: action steps of a chunk. prefix_attention: "blockwise" lets VLM and depth tokens see only
+    their own stream (paper section III-A); "joint" lets the two see each other (paper Table III, iv).
+    """
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vlm: ExpertConfig
+    action: ExpertConfig
+    vision: EncoderConfig
+    depth: DepthConfig | None
+    image_size: int
+    image_fit: str
+    patch_size: int
+    cameras: int
+    vocab_size: int
+    max_text_tokens: int
+    state_dim: int
+    action_dim: int
+    horizon: int
+    euler_steps: int = 10
+    prefix_attention: str = "blockwise"
+
+    def __post_init__(self) -> None:
+        if self.prefix_attention not in PREFIX_ATTENTION:
+            raise ValueError(f"prefix_attention is {self.prefix_attention!r}; allowed: {', '.join(PREFIX_ATTENTION)}")
+        if self.image_fit not in IMAGE_FITS:
+            raise ValueError(f"image_fit is {self.image_fit!r}; allowed: {', '.join(IMAGE_FITS)}")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+        if self.depth and self.depth.encoder.width != self.depth.expert.width:
+            raise ValueError(
+                f"depth.encoder.width {self.depth.encoder.width} must equal depth.expert.width"
+                f" {self.depth.expert.width}: DINOv2 tokens enter the decoder as they are"
+            )
+
+    @property
+    def grid(self) -> int:
+        """Tokens per image side."""
+        return self.image_size // self.patch_size
+
+    @property
+    def image_tokens(self) -> int:
+        return self.cameras * self.grid**2
+
+    @property
+    def depth_size(self) -> int:
+        """Side of a predicted depth map in pixels; 0 without a depth expert."""
+        return self.grid * self.depth.head_pixels if self.depth else 0
+
+
+def read(path: str | Path) -> ModelConfig:
+    """Read the dimensions in a file of models/configs.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a key or value is wrong; the message names file, key, value and what is allowed.
+    """
+    return read_json(Path(path), ModelConfig)
+
+
+def from_dict(cls: type, values: Any, where: str = "config") -> Any:
+    """Build the dataclass `cls` from plain `values`, nested ones too.
+
+    Raises:
+        ValueError: a key is unknown or missing, or a value has the wrong type; the message names the key and the value.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} must be a mapping, got {values!r}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(fields))
+    missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values]
+    if unknown or missing:
+        raise ValueError(f"{where}: unknown keys {unknown}, missing keys {missing}; allowed: {', '.join(fields)}")
+    return cls(**{key: _value(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if get_origin(hint) in (Union, UnionType):
+        options = get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        hint = next(option for option in options if option is not type(None))
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)
+    if get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{where} is {value!r}; it must be a list")
+        return tuple(value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ValueError(f"{where} is {value!r}; it must be {hint.__name__}")
+    return value
+
+
+def read_json(path: Path, cls: type) -> Any:
+    """Read a JSON file into the dataclass `cls`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON, or does not fill `cls`; the message names the file and what is wrong.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        return from_dict(cls, json.loads(path.read_text()))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,62 @@
+"""Image encoders, from transformers: SigLIP for the VLM expert, DINOv2 (Depth Anything V2) for the depth expert.
+
+Both take images in [0, 1] and normalise them as their pre-training did.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVisionModel
+
+from depthvla_policy.model.config import EncoderConfig
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class SiglipEncoder(nn.Module):
+    """SigLIP patch tokens projected to the VLM's width (PaliGemma's multi-modal projector)."""
+
+    def __init__(self, config: EncoderConfig, image_size: int, patch_size: int, width: int) -> None:
+        super().__init__()
+        self.tower = SiglipVisionModel(
+            SiglipVisionConfig(
+                hidden_size=config.width,
+                intermediate_size=config.mlp,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                image_size=image_size,
+                patch_size=patch_size,
+                vision_use_head=False,
+            )
+        )
+        self.projector = nn.Linear(config.width, width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, tokens, width)."""
+        return self.projector(self.tower(images * 2.0 - 1.0).last_hidden_state)
+
+
+class DinoEncoder(nn.Module):
+    """DINOv2 patch tokens at the depth expert's width, without the class token."""
+
+    def __init__(self, config: EncoderConfig, image_size: int, patch_size: int) -> None:
+        super().__init__()
+        if config.mlp % config.width:
+            raise ValueError(f"depth.encoder.mlp {config.mlp} must be a multiple of its width {config.width}")
+        self.tower = Dinov2Model(
+            Dinov2Config(
+                hidden_size=config.width,
+                mlp_ratio=config.mlp // config.width,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                image_size=image_size,
+                patch_size=patch_size,
+            )
+        )
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, tokens, width)."""
+        return self.tower((images - self.mean) / self.std).last_hidden_state[:, 1:]

@@ -1,0 +1,172 @@
+"""Mixture of transformers: experts with their own weights and widths that share the attention of every layer.
+
+Each expert is a Gemma decoder stack (openpi models/gemma.py): RMSNorm, rotary positions, gated GELU MLP. A stream is
+the token sequence of one expert in one pass. Keys and values of earlier passes come in as a cache, so that a prefix is
+computed once and the action expert alone runs at every integration step.
+
+Axes: B batch, T tokens of a stream, S keys, N heads, K key/value heads, H head width, D expert width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from depthvla_policy.model.config import ExpertConfig
+
+ROPE_THETA = 10_000.0
+NORM_EPS = 1e-6
+
+Cache = list[tuple[Tensor, Tensor]]  # per layer: keys and values, both (B, K, S, H), keys after rotation
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Tokens of one expert: x (B, T, D), rotary positions (B, T)."""
+
+    x: Tensor
+    positions: Tensor
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Variance and scale in float32, as the checkpoints were trained.
+        y = F.rms_norm(x.float(), x.shape[-1:], eps=NORM_EPS)
+        return (y * (1.0 + self.weight.float())).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Projections of one expert in one layer. The attention itself belongs to the mixture."""
+
+    def __init__(self, width: int, heads: int, kv_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.q_proj = nn.Linear(width, heads * head_dim, bias=False)
+        self.k_proj = nn.Linear(width, kv_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(width, kv_heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(heads * head_dim, width, bias=False)
+
+    def split(self, projected_BTX: Tensor) -> Tensor:
+        """(B, T, heads * H) -> (B, heads, T, H)."""
+        B, T, _ = projected_BTX.shape
+        return projected_BTX.view(B, T, -1, self.head_dim).transpose(1, 2)
+
+
+class MLP(nn.Module):
+    def __init__(self, width: int, mlp: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(width, mlp, bias=False)
+        self.up_proj = nn.Linear(width, mlp, bias=False)
+        self.down_proj = nn.Linear(mlp, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
+
+
+class Block(nn.Module):
+    def __init__(self, config: ExpertConfig, heads: int, kv_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.width)
+        self.self_attn = Attention(config.width, heads, kv_heads, head_dim)
+        self.post_attention_layernorm = RMSNorm(config.width)
+        self.mlp = MLP(config.width, config.mlp)
+
+
+class Expert(nn.Module):
+    def __init__(self, config: ExpertConfig, layers: int, heads: int, kv_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Block(config, heads, kv_heads, head_dim) for _ in range(layers))
+        self.norm = RMSNorm(config.width)
+
+
+class Mixture(nn.Module):
+    """Experts of equal depth and head shape under one attention."""
+
+    def __init__(
+        self, experts: Mapping[str, ExpertConfig], *, layers: int, heads: int, kv_heads: int, head_dim: int
+    ) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.layers = layers
+        self.experts = nn.ModuleDict(
+            {name: Expert(config, layers, heads, kv_heads, head_dim) for name, config in experts.items()}
+        )
+
+    def forward(
+        self,
+        streams: Mapping[str, Stream],
+        mask: Tensor | None,
+        cache: Cache | None = None,
+        *,
+        keys_only: frozenset[str] = frozenset(),
+    ) -> tuple[dict[str, Tensor], Cache]:
+        """Run `streams` together through all layers.
+
+        mask: (B or 1, 1, T_total or 1, S_total) bool, True where a query may see a key; queries are the streams in
+        order, keys are those of `cache` followed by the streams'. None lets every query see every key. keys_only:
+        streams whose output nobody reads: their last layer makes keys and values and stops there.
+
+        Returns the normalised outputs (B, T, D) of the other streams, and the cache with the streams' keys appended.
+        """
+        xs = {name: stream.x for name, stream in streams.items()}
+        rotations = {name: rotation(stream.positions, self.head_dim) for name, stream in streams.items()}
+        grown: Cache = []
+        for i in range(self.layers):
+            last = i == self.layers - 1
+            blocks = {name: self.experts[name].layers[i] for name in xs}
+            readers = [name for name in xs if not (last and name in keys_only)]
+            queries, keys, values = [], [], []
+            for name, block in blocks.items():
+                attention, normed = block.self_attn, block.input_layernorm(xs[name])
+                keys.append(rotate(attention.split(attention.k_proj(normed)), rotations[name]))
+                values.append(attention.split(attention.v_proj(normed)))
+                if name in readers:
+                    queries.append(rotate(attention.split(attention.q_proj(normed)), rotations[name]))
+            if cache:
+                keys, values = [cache[i][0], *keys], [cache[i][1], *values]
+            k_BKSH, v_BKSH = torch.cat(keys, dim=2), torch.cat(values, dim=2)
+            grown.append((k_BKSH, v_BKSH))
+            if not readers:
+                break
+            rows = mask if mask is None or mask.shape[2] == 1 else _rows(mask, streams, readers)
+            attended_BNTH = F.scaled_dot_product_attention(
+                torch.cat(queries, dim=2), k_BKSH, v_BKSH, attn_mask=rows, enable_gqa=True
+            )
+            attended_BTX = attended_BNTH.transpose(1, 2).flatten(2)
+            for name, part in zip(
+                readers, attended_BTX.split([xs[name].shape[1] for name in readers], dim=1), strict=True
+            ):
+                x = xs[name] + blocks[name].self_attn.o_proj(part)
+                xs[name] = x + blocks[name].mlp(blocks[name].post_attention_layernorm(x))
+        outputs = {name: self.experts[name].norm(x) for name, x in xs.items() if name not in keys_only}
+        return outputs, grown
+
+
+def rotation(positions_BT: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (B, 1, T, H) in float32."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions_BT.device) / head_dim
+    angles = positions_BT[:, None, :, None].float() * ROPE_THETA**-exponents
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x_BNTH: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary embedding over the whole head width, halves paired as in Gemma; computed in float32."""
+    cos, sin = cos_sin
+    x = x_BNTH.float()
+    first, second = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x_BNTH.dtype)
+
+
+def _rows(mask: Tensor, streams: Mapping[str, Stream], readers: list[str]) -> Tensor:
+    """The rows of `mask` that belong to `readers`."""
+    parts = mask.split([stream.x.shape[1] for stream in streams.values()], dim=2)
+    return torch.cat([part for name, part in zip(streams, parts, strict=True) if name in readers], dim=2)

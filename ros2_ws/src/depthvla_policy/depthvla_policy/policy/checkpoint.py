@@ -1,0 +1,116 @@
+"""A checkpoint is a folder: `config.json`, `model.safetensors`, `norm_stats.json`, `tokenizer.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+
+from depthvla_policy.model.config import ModelConfig, read_json
+from depthvla_policy.model.depthvla import DepthVLA
+from depthvla_policy.policy.normalise import Normaliser
+from depthvla_policy.robot import Robot
+
+CONFIG, WEIGHTS, STATS, TOKENIZER = "config.json", "model.safetensors", "norm_stats.json", "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """How a network is wired to a robot.
+
+    cameras: names in the order of the network's images. joints: names in the order of the state and action vectors.
+    control_rate_hz: rate of the chunk's steps.
+    """
+
+    robot: str
+    cameras: tuple[str, ...]
+    joints: tuple[str, ...]
+    control_rate_hz: float
+
+    @classmethod
+    def of(cls, robot: Robot) -> PolicyConfig:
+        return cls(robot.name, tuple(camera.name for camera in robot.cameras), robot.joint_names, robot.control_rate_hz)
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Contents of `config.json`."""
+
+    name: str
+    model: ModelConfig
+    policy: PolicyConfig
+
+    def __post_init__(self) -> None:
+        if len(self.policy.cameras) != self.model.cameras:
+            raise ValueError(f"policy.cameras are {self.policy.cameras}; the model takes {self.model.cameras}")
+        for name in ("state_dim", "action_dim"):
+            if getattr(self.model, name) < len(self.policy.joints):
+                raise ValueError(
+                    f"model.{name} is {getattr(self.model, name)}; the robot has {len(self.policy.joints)} joints"
+                )
+
+    @classmethod
+    def read(cls, folder: Path) -> CheckpointConfig:
+        """Read the `config.json` of a folder.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: a key or value is wrong; the message names file, key, value and what is allowed.
+        """
+        return read_json(folder / CONFIG, cls)
+
+
+def save(folder: Path, config: CheckpointConfig, model: DepthVLA, stats: Normaliser, tokenizer: Tokenizer) -> None:
+    """Write a checkpoint folder; the weights last, so that a folder with weights is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    stats.save(folder / STATS)
+    tokenizer.save(str(folder / TOKENIZER))
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    partial = folder / (WEIGHTS + ".part")
+    save_file(weights, partial, metadata={"format": "pt"})
+    partial.rename(folder / WEIGHTS)
+
+
+def load_model(folder: Path, config: ModelConfig, device: str, dtype: torch.dtype) -> DepthVLA:
+    """Build the network and fill it from `model.safetensors`, which is memory-mapped and copied tensor by tensor.
+
+    Raises:
+        FileNotFoundError: there are no weights.
+        ValueError: a tensor is missing, unknown or of the wrong shape; the message names it.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise FileNotFoundError(f"weights {path} do not exist")
+    model = DepthVLA(config).to(device=device, dtype=dtype).eval()
+    wanted = model.state_dict()
+    with safe_open(path, framework="pt") as file:
+        found = set(file.keys())
+        missing, unknown = sorted(set(wanted) - found), sorted(found - set(wanted))
+        if missing or unknown:
+            raise ValueError(
+                f"{path} does not fit {CONFIG}: {len(missing)} tensors missing (first: {missing[:3]}),"
+                f" {len(unknown)} unknown (first: {unknown[:3]})"
+            )
+        for name, target in wanted.items():
+            tensor = file.get_tensor(name)
+            if tensor.shape != target.shape:
+                raise ValueError(f"{path}: {name} has shape {tuple(tensor.shape)}; {CONFIG} says {tuple(target.shape)}")
+            target.copy_(tensor)
+    return model
+
+
+def digest(folder: Path) -> str:
+    """First 12 hex digits of the SHA-256 of the weights."""
+    state = hashlib.sha256()
+    with open(folder / WEIGHTS, "rb") as file:
+        while block := file.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()[:12]

@@ -1,0 +1,23 @@
+"""What a policy sees at one moment. Plain numpy, without torch and without ROS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One synchronised view of the robot.
+
+    stamp_ns: stamp of the reference camera's image, ROS time in nanoseconds.
+    images: camera name -> (H, W, 3) uint8 RGB at the camera's resolution.
+    state: (size,) float64 in the order of `Robot.joint_names`: rad, grippers in mm.
+    instruction: what the robot is asked to do.
+    """
+
+    stamp_ns: int
+    images: dict[str, np.ndarray]
+    state: np.ndarray
+    instruction: str

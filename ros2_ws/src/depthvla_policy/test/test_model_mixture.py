@@ -1,0 +1,188 @@
+"""The network: who sees whom, cached against uncached, integration, and the losses."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import tiny_model
+import torch
+
+from depthvla_policy.model import flow
+from depthvla_policy.model.losses import flow_matching, si_log
+
+CONFIGS = {
+    "depthvla": tiny_model.CONFIG,
+    "pi0": tiny_model.PI0,
+    "joint": dataclasses.replace(tiny_model.CONFIG, prefix_attention="joint"),
+}
+TAU = torch.tensor([0.1, 0.7])
+
+
+def changed(inputs, **fields):
+    return dataclasses.replace(inputs, **fields)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_cached_velocity_equals_the_joint_pass(name):
+    config = CONFIGS[name]
+    model, inputs, actions = tiny_model.model(config), tiny_model.inputs(config), tiny_model.actions(config)
+    with torch.no_grad():
+        wanted, wanted_depth = model.joint_velocity(inputs, actions, TAU)
+        prefix = model.prefix(inputs, depth=config.depth is not None)
+        velocity = model.velocity(prefix, actions, TAU)
+    assert velocity.std() > 0.1
+    torch.testing.assert_close(velocity, wanted, atol=1e-5, rtol=1e-5)
+    if config.depth:
+        torch.testing.assert_close(prefix.log_depth, wanted_depth, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_cached_sampling_equals_joint_sampling(name):
+    config = CONFIGS[name]
+    model, inputs, noise = tiny_model.model(config), tiny_model.inputs(config), tiny_model.actions(config)
+    with torch.no_grad():
+        chunk, _ = model.sample(inputs, noise)
+        wanted = flow.integrate(lambda x, tau: model.joint_velocity(inputs, x, tau)[0], noise, config.euler_steps)
+    torch.testing.assert_close(chunk, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_missing_camera_is_the_same_cached_and_joint():
+    model, actions = tiny_model.model(), tiny_model.actions()
+    inputs = changed(tiny_model.inputs(), image_mask=torch.tensor([[True, False, True], [True, True, True]]))
+    with torch.no_grad():
+        wanted, _ = model.joint_velocity(inputs, actions, TAU)
+        velocity = model.velocity(model.prefix(inputs), actions, TAU)
+    torch.testing.assert_close(velocity, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_pixels_of_a_missing_camera_change_nothing():
+    model, actions, inputs = tiny_model.model(), tiny_model.actions(), tiny_model.inputs()
+    masked = changed(inputs, image_mask=torch.tensor([[True, False, True]] * 2))
+    other = inputs.images.clone()
+    other[:, 1] = 1.0 - other[:, 1]
+    with torch.no_grad():
+        before = model.velocity(model.prefix(masked), actions, TAU)
+        after = model.velocity(model.prefix(changed(masked, images=other)), actions, TAU)
+    torch.testing.assert_close(before, after)
+
+
+def test_padding_of_the_text_changes_nothing():
+    model, actions, inputs = tiny_model.model(), tiny_model.actions(), tiny_model.inputs()
+    text = torch.where(inputs.text_mask, inputs.text, 7)
+    with torch.no_grad():
+        before = model.velocity(model.prefix(inputs), actions, TAU)
+        after = model.velocity(model.prefix(changed(inputs, text=text)), actions, TAU)
+    torch.testing.assert_close(before, after)
+
+
+def test_actions_feel_images_text_state_and_each_other():
+    model, actions, inputs = tiny_model.model(), tiny_model.actions(), tiny_model.inputs()
+    text = inputs.text.clone()
+    text[:, 0] = (text[:, 0] + 1) % tiny_model.CONFIG.vocab_size
+    moved = actions.clone()
+    moved[:, -1] += 1.0
+    with torch.no_grad():
+        base = model.velocity(model.prefix(inputs), actions, TAU)
+        for name, other in {
+            "images": changed(inputs, images=inputs.images.flip(1)),
+            "text": changed(inputs, text=text),
+            "state": changed(inputs, state=inputs.state + 1.0),
+        }.items():
+            assert (model.velocity(model.prefix(other), actions, TAU) - base).abs().max() > 1e-4, name
+        assert (model.velocity(model.prefix(inputs), moved, TAU) - base)[:, 0].abs().max() > 1e-4
+
+
+def test_text_and_state_reach_no_depth_and_depth_reaches_no_vlm_key():
+    model, inputs = tiny_model.model(), tiny_model.inputs()
+    text = changed(inputs, text=(inputs.text + 5) % tiny_model.CONFIG.vocab_size, state=inputs.state + 1.0)
+    vlm_tokens = tiny_model.CONFIG.image_tokens + tiny_model.CONFIG.max_text_tokens
+    with torch.no_grad():
+        a, b = model.prefix(inputs, depth=True), model.prefix(text, depth=True)
+        model.depth_encoder.mean += 0.5
+        c = model.prefix(inputs, depth=True)
+    torch.testing.assert_close(a.log_depth, b.log_depth)
+    assert (a.log_depth - c.log_depth).abs().max() > 1e-3
+    for (k, v), (other_k, other_v) in zip(a.cache, c.cache, strict=True):
+        torch.testing.assert_close(k[:, :, :vlm_tokens], other_k[:, :, :vlm_tokens])
+        torch.testing.assert_close(v[:, :, :vlm_tokens], other_v[:, :, :vlm_tokens])
+
+
+def test_joint_prefix_attention_lets_text_reach_depth():
+    config = CONFIGS["joint"]
+    model, inputs = tiny_model.model(config), tiny_model.inputs(config)
+    other = changed(inputs, text=(inputs.text + 5) % config.vocab_size)
+    with torch.no_grad():
+        difference = model.prefix(inputs, depth=True).log_depth - model.prefix(other, depth=True).log_depth
+    assert difference.abs().max() > 1e-4
+
+
+def test_block_mask_is_the_papers():
+    config = dataclasses.replace(tiny_model.CONFIG, horizon=2)
+    valid = {"vlm": torch.tensor([[True, True, False]]), "depth": torch.tensor([[True, True]])}
+    mask = tiny_model.model(config).block_mask(valid)[0, 0].int().tolist()
+    assert mask == [
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 1, 1, 0, 0, 0],
+        [0, 0, 0, 1, 1, 0, 0, 0],
+        [1, 1, 0, 1, 1, 1, 0, 0],
+        [1, 1, 0, 1, 1, 1, 1, 1],
+        [1, 1, 0, 1, 1, 1, 1, 1],
+    ]
+
+
+def test_integration_follows_a_straight_path_exactly():
+    noise, target = torch.randn(2, 4, 3), torch.randn(2, 4, 3)
+    torch.testing.assert_close(flow.integrate(lambda x, tau: target - noise, noise, 10), target)
+
+
+def test_path_runs_from_noise_at_0_to_action_at_1():
+    action, noise = torch.randn(2, 4, 3), torch.randn(2, 4, 3)
+    x, velocity = flow.interpolate(action, noise, torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(x, torch.stack([noise[0], action[1]]))
+    torch.testing.assert_close(velocity, action - noise)
+
+
+def test_training_times_follow_beta():
+    tau = flow.sample_tau(200_000, torch.device("cpu"), torch.Generator().manual_seed(0))
+    # t = 1 - tau ~ 0.001 + 0.999 Beta(1.5, 1), whose mean is 0.6.
+    assert 0.0 <= tau.min() and tau.max() < 1.0
+    assert math.isclose(1.0 - tau.mean().item(), 0.001 + 0.999 * 0.6, abs_tol=2e-3)
+
+
+def test_time_embedding_is_pi0s_at_one_minus_tau():
+    embedding = flow.time_embedding(torch.tensor([0.25]), 8)[0]
+    periods = [4e-3 * (4.0 / 4e-3) ** (i / 3) for i in range(4)]
+    wanted = [f(2 * math.pi * 0.75 / period) for f in (math.sin, math.cos) for period in periods]
+    torch.testing.assert_close(embedding, torch.tensor(wanted), atol=2e-4, rtol=0)
+
+
+def test_si_log_by_hand():
+    depth = torch.tensor([[[1.0, 2.0], [math.nan, 0.0]]])
+    log_depth = torch.tensor([[[0.1, math.log(2.0) + 0.3], [9.0, 9.0]]])
+    wanted = math.sqrt((0.1**2 + 0.3**2) / 2 - 0.5 * 0.2**2)
+    assert math.isclose(si_log(log_depth, depth).item(), wanted, abs_tol=2e-3)
+
+
+def test_si_log_of_a_perfect_map_has_a_zero_gradient():
+    depth = torch.rand(2, 4, 4) + 0.5
+    log_depth = depth.log().requires_grad_()
+    loss = si_log(log_depth, depth)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.0, abs=1e-6)
+    assert torch.isfinite(log_depth.grad).all() and log_depth.grad.abs().max() < 1e-3
+
+
+def test_si_log_without_any_valid_pixel_is_zero():
+    log_depth = torch.zeros(1, 2, 2, requires_grad=True)
+    loss = si_log(log_depth, torch.full((1, 2, 2), math.nan))
+    loss.backward()
+    assert loss.item() == 0.0 and torch.equal(log_depth.grad, torch.zeros(1, 2, 2))
+
+
+def test_flow_loss_leaves_padding_out():
+    velocity, target = torch.zeros(1, 2, 3), torch.tensor([1.0, 1.0, 100.0]).expand(1, 2, 3)
+    assert flow_matching(velocity, target, torch.tensor([True, True, False])).item() == 1.0
