@@ -1,0 +1,27 @@
+"""The loss curve of a training log as a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+def plot_losses(log: Path, picture: Path) -> None:
+    """Draw every series of a `train.jsonl` over the step, losses on a logarithmic axis."""
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    names = sorted({name for row in rows for name in row} - {"step", "samples_per_s"})
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for name in names:
+        points = [(row["step"], row[name]) for row in rows if row.get(name, 0) > 0]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name)
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(picture, dpi=120)
+    plt.close(figure)
