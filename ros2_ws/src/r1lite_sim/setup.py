@@ -1,0 +1,20 @@
+from setuptools import find_packages, setup
+
+package = "r1lite_sim"
+
+setup(
+    name=package,
+    version="0.1.0",
+    packages=find_packages(exclude=["test"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
+        (f"share/{package}", ["package.xml"]),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="DepthVLA R1 Lite maintainers",
+    maintainer_email="maintainers@depthvla-r1lite.org",
+    description="A MuJoCo Galaxea R1 Lite: node, Gymnasium environments, scripted expert",
+    license="Apache-2.0",
+    entry_points={"console_scripts": ["simulator_node = r1lite_sim.simulator_node:main"]},
+)
