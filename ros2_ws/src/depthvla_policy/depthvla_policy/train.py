@@ -16,7 +16,7 @@ import tyro
 from depthvla_policy import robot as robot_description
 from depthvla_policy.data.episodes import load_episodes
 from depthvla_policy.model import config as model_config
-from depthvla_policy.model.depthvla import DepthVLA
+from depthvla_policy.model.depthvla import DEPTH_PARTS, DepthVLA
 from depthvla_policy.policy import checkpoint
 from depthvla_policy.policy.checkpoint import CheckpointConfig, PolicyConfig
 from depthvla_policy.policy.images import ImageFit
@@ -38,7 +38,7 @@ class TrainConfig:
     out: Path
     """checkpoint folder to write; its name becomes the policy's"""
     init: Path | None = None
-    """checkpoint to start from"""
+    """checkpoint to start from; its statistics and tokenizer are kept"""
     held_out: float = 0.05
     """share of the episodes kept for validation"""
     limit_episodes: int | None = None
@@ -58,11 +58,13 @@ def train(config: TrainConfig) -> None:
     c, robot = model_config.read(config.config), robot_description.load()
     settings = CheckpointConfig(config.out.name, c, PolicyConfig.of(robot))
     fit = ImageFit(c.image_size, c.image_fit)
-    episodes = load_episodes(config.data, settings.policy.cameras, fit, c.depth_size, limit=config.limit_episodes)
+    depth_size = c.image_size if c.takes_depth else c.depth_size
+    episodes = load_episodes(config.data, settings.policy.cameras, fit, depth_size, limit=config.limit_episodes)
     count = max(1, round(len(episodes) * config.held_out))
     train_episodes, held_out = episodes[:-count], episodes[-count:]
     if config.init:
-        model = checkpoint.load_model(config.init, c, "cpu", torch.float32)
+        fresh = DEPTH_PARTS if c.depth and c.depth.start == "random" else ()
+        model = checkpoint.load_model(config.init, c, "cpu", torch.float32, fresh=fresh)
         stats = Normaliser.load(config.init / checkpoint.STATS)
         prompt = Prompt.load(config.init / checkpoint.TOKENIZER, c.max_text_tokens)
     else:
@@ -71,7 +73,7 @@ def train(config: TrainConfig) -> None:
         stats = Normaliser.fit(states, chunk_actions(train_episodes, c.horizon), robot.gripper_mask)
         prompt = Prompt(train_tokenizer({e.instruction for e in episodes}, c.vocab_size), c.max_text_tokens)
     used = torch.arange(c.action_dim) < robot.size
-    samples = [Samples(part, stats, prompt, c.horizon, c.action_dim) for part in (train_episodes, held_out)]
+    samples = [Samples(part, stats, prompt, c) for part in (train_episodes, held_out)]
     if first:
         print(f"{len(train_episodes)} episodes, {len(samples[0])} frames; {len(held_out)} episodes held out")
 

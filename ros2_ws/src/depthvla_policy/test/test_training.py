@@ -15,7 +15,9 @@ import torch
 
 from depthvla_policy import robot as robot_description
 from depthvla_policy.data.episodes import load_episodes
-from depthvla_policy.model.depthvla import DepthVLA
+from depthvla_policy.model import config as model_config
+from depthvla_policy.model.depthvla import DEPTH_PARTS, DepthVLA
+from depthvla_policy.policy import checkpoint
 from depthvla_policy.policy.images import ImageFit
 from depthvla_policy.policy.normalise import Normaliser
 from depthvla_policy.policy.observation import Observation
@@ -88,14 +90,16 @@ def test_chunks_repeat_the_last_action_at_the_end(folder):
     np.testing.assert_array_equal(chunks[FRAMES], episodes[1].action[:4])
 
 
-def trainer(folder, steps):
+def trainer(folder, steps, config=tiny_model.CONFIG, **loop):
     torch.manual_seed(0)
-    episodes, config = read(folder), tiny_model.CONFIG
+    depth_size = config.image_size if config.takes_depth else config.depth_size
+    episodes = load_episodes(folder, CAMERAS, ImageFit(config.image_size, "crop"), depth_size)
     states = np.concatenate([episode.state for episode in episodes]).astype(np.float64)
     stats = Normaliser.fit(states, chunk_actions(episodes, config.horizon), ROBOT.gripper_mask)
     prompt = Prompt(train_tokenizer([episodes[0].instruction], config.vocab_size), config.max_text_tokens)
-    parts = [Samples(part, stats, prompt, config.horizon, config.action_dim) for part in (episodes[:-1], episodes[-1:])]
-    loop = LoopConfig(steps=steps, batch_size=8, warmup_steps=5, log_every=10, learning_rate=3e-3, ema_decay=0.9)
+    parts = [Samples(part, stats, prompt, config) for part in (episodes[:-1], episodes[-1:])]
+    loop = {"batch_size": 8, "warmup_steps": 5, "log_every": 10, "learning_rate": 3e-3, "ema_decay": 0.9, **loop}
+    loop = LoopConfig(steps=steps, **loop)
     return Trainer(DepthVLA(config), *parts, torch.ones(config.action_dim, dtype=torch.bool), loop)
 
 
@@ -122,6 +126,107 @@ def test_a_loss_that_is_not_finite_stops_the_training(folder):
     run.samples.chunks[:] = float("nan")
     with pytest.raises(FloatingPointError, match="flow"):
         run.step(torch.arange(8))
+
+
+# The paper's ablations: each file of models/configs changes exactly what it says.
+ABLATIONS = {
+    "i-random-depth": {"depth.start": "random"},
+    "ii-no-depth-loss": {"depth.loss_weight": 0.0},
+    "iii-frozen-depth": {"depth.frozen": True},
+    "iv-joint-prefix": {"prefix_attention": "joint"},
+    "v-true-depth": {"depth.input": "ground_truth"},
+}
+
+
+def flat(values, prefix=""):
+    pairs = {}
+    for key, value in values.items():
+        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return pairs
+
+
+def with_depth(**fields):
+    return dataclasses.replace(tiny_model.CONFIG, depth=dataclasses.replace(tiny_model.CONFIG.depth, **fields))
+
+
+def parameters(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def changed(before, model):
+    return {name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
+
+
+@pytest.mark.parametrize("size", ["small", "3b"])
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_config_changes_exactly_what_it_says(name, size):
+    configs = robot_description.default_path().parents[4] / "models" / "configs"
+    base = flat(dataclasses.asdict(model_config.read(configs / f"depthvla-{size}.json")))
+    values = flat(dataclasses.asdict(model_config.read(configs / f"depthvla-{size}-ablation-{name}.json")))
+    assert {key: value for key, value in values.items() if base[key] != value} == ABLATIONS[name]
+
+
+def test_a_random_depth_start_takes_all_but_the_depth_expert_from_the_checkpoint(tmp_path):
+    path = tiny_model.save_checkpoint(tmp_path / "start")
+    start = parameters(checkpoint.load_model(path, tiny_model.CONFIG, "cpu", torch.float32))
+    fresh = checkpoint.load_model(path, with_depth(start="random"), "cpu", torch.float32, fresh=DEPTH_PARTS)
+    other = changed(start, fresh)
+    assert other and all(name.startswith(DEPTH_PARTS) for name in other)
+    assert any(name.startswith("mixture.experts.depth.") for name in other)
+
+
+def test_without_the_depth_loss_the_depth_expert_still_learns_from_the_flow_loss(folder):
+    run = trainer(folder, 10, with_depth(loss_weight=0.0), weight_decay=0.0)
+    before = parameters(run.model)
+    losses = run.step(torch.arange(8))
+    other = changed(before, run.model)
+    assert losses["depth"] == 0.0 and not {name for name in other if name.startswith("depth_head")}
+    assert {name for name in other if name.startswith("mixture.experts.depth.")}
+
+
+def test_a_frozen_depth_expert_stays_as_it_was_and_needs_no_labels(folder):
+    run = trainer(folder, 10, with_depth(frozen=True))
+    run.samples.depth_m = None
+    before = parameters(run.model)
+    losses = run.step(torch.arange(8))
+    other = changed(before, run.model)
+    assert losses["depth"] == 0.0 and other and not {name for name in other if name.startswith(DEPTH_PARTS)}
+
+
+def test_true_depth_enters_in_place_of_the_image(folder, tmp_path):
+    run = trainer(folder, 10, with_depth(input="ground_truth"))
+    batch = run.samples.batch(torch.arange(4))
+    nearer = dataclasses.replace(batch.inputs, depth_m=batch.inputs.depth_m * 0.5)
+    with torch.no_grad():
+        before, after = run.model.prefix(batch.inputs), run.model.prefix(nearer)
+    vlm = tiny_model.CONFIG.image_tokens + tiny_model.CONFIG.max_text_tokens
+    k, other = before.cache[0][0], after.cache[0][0]
+    assert torch.equal(k[:, :, :vlm], other[:, :, :vlm]) and not torch.allclose(k[:, :, vlm:], other[:, :, vlm:])
+    assert not hasattr(run.model, "depth_head") and run.step(torch.arange(8))["depth"] == 0.0
+    policy = Policy.load(tiny_model.save_checkpoint(tmp_path / "true", run.model.config))
+    images = {name: np.zeros((36, 64, 3), np.uint8) for name in CAMERAS}
+    seen = Observation(0, images, (ROBOT.position_min + ROBOT.position_max) / 2, "lift the red block")
+    with pytest.raises(ValueError, match="takes true depth"):
+        policy.infer(seen)
+    depth_m = dict.fromkeys(CAMERAS, np.full((36, 64), 0.7, np.float32))
+    assert np.isfinite(policy.infer(dataclasses.replace(seen, depth_m=depth_m), depth=True).actions).all()
+
+
+def test_training_for_continuation_leaves_the_clean_steps_out_of_the_loss(folder, monkeypatch):
+    run = trainer(folder, 10, max_delay=15)
+    monkeypatch.setattr(run.model, "velocity", lambda prefix, x, tau: torch.zeros_like(x))
+    index, config = torch.arange(8), tiny_model.CONFIG
+    noise = torch.zeros(8 * run.config.draws, config.horizon, config.action_dim)
+    tau, delay = torch.zeros(len(noise)), torch.full((len(noise), 1), 10)
+
+    def loss():
+        return run._losses(run.samples.batch(index), noise, tau, delay)["flow"].item()
+
+    before = loss()
+    run.samples.chunks[:, :10] += 100.0
+    assert loss() == before
+    run.samples.chunks[:, 10] += 100.0
+    assert loss() > before + 100.0
 
 
 def run_command(folder, out, processes):

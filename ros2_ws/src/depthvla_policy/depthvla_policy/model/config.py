@@ -10,6 +10,8 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 PREFIX_ATTENTION = ("blockwise", "joint")
+DEPTH_STARTS = ("pretrained", "random")
+DEPTH_INPUTS = ("image", "ground_truth")
 IMAGE_FITS = ("pad", "crop")
 
 
@@ -36,11 +38,33 @@ class DepthConfig:
     """The depth expert: DINOv2 encoder, decoder of the mixture's shape, linear head.
 
     head_pixels: depth values per token side; the map has (image_size / patch_size) * head_pixels pixels a side.
+
+    The rest are the paper's ablations (Tables III and IV). start: "random" leaves the expert out when training starts
+    from a checkpoint (i). loss_weight: of SI-log beside the flow loss, 0 trains without it (ii). frozen: the expert is
+    not trained and needs no depth labels (iii). input: "ground_truth" feeds the encoder true depth instead of the
+    image, and there is no depth head (v). Ablation (iv) is `ModelConfig.prefix_attention`.
     """
 
     encoder: EncoderConfig
     expert: ExpertConfig
     head_pixels: int
+    start: str = "pretrained"
+    loss_weight: float = 1.0
+    frozen: bool = False
+    input: str = "image"
+
+    def __post_init__(self) -> None:
+        if self.start not in DEPTH_STARTS:
+            raise ValueError(f"depth.start is {self.start!r}; allowed: {', '.join(DEPTH_STARTS)}")
+        if self.input not in DEPTH_INPUTS:
+            raise ValueError(f"depth.input is {self.input!r}; allowed: {', '.join(DEPTH_INPUTS)}")
+        if not 0.0 <= self.loss_weight < float("inf"):
+            raise ValueError(f"depth.loss_weight is {self.loss_weight}; it must be 0 or more")
+
+    @property
+    def predicts(self) -> bool:
+        """Whether there is a depth head."""
+        return self.input == "image"
 
 
 @dataclass(frozen=True)
@@ -99,18 +123,36 @@ class ModelConfig:
 
     @property
     def depth_size(self) -> int:
-        """Side of a predicted depth map in pixels; 0 without a depth expert."""
-        return self.grid * self.depth.head_pixels if self.depth else 0
+        """Side of a predicted depth map in pixels; 0 when depth is not predicted."""
+        return self.grid * self.depth.head_pixels if self.depth and self.depth.predicts else 0
+
+    @property
+    def takes_depth(self) -> bool:
+        """Whether the network needs true depth as an input."""
+        return self.depth is not None and not self.depth.predicts
 
 
 def read(path: str | Path) -> ModelConfig:
-    """Read the dimensions in a file of models/configs.
+    """Read the dimensions in a file of models/configs. `"base": "<file>"` takes them from the file beside it, but for
+    the keys that follow.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a key or value is wrong; the message names file, key, value and what is allowed.
     """
-    return read_json(Path(path), ModelConfig)
+    return _fill(Path(path), _with_base(Path(path)), ModelConfig)
+
+
+def _with_base(path: Path) -> Any:
+    values = _parse(path)
+    if not isinstance(values, dict) or "base" not in values:
+        return values
+    return _merge(_with_base(path.with_name(values.pop("base"))), values)
+
+
+def _merge(base: dict, changes: dict) -> dict:
+    both = [key for key, value in changes.items() if isinstance(value, dict) and isinstance(base.get(key), dict)]
+    return {**base, **changes, **{key: _merge(base[key], changes[key]) for key in both}}
 
 
 def from_dict(cls: type, values: Any, where: str = "config") -> Any:
@@ -156,9 +198,20 @@ def read_json(path: Path, cls: type) -> Any:
         FileNotFoundError: there is no such file.
         ValueError: it is not JSON, or does not fill `cls`; the message names the file and what is wrong.
     """
+    return _fill(path, _parse(path), cls)
+
+
+def _parse(path: Path) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        return from_dict(cls, json.loads(path.read_text()))
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _fill(path: Path, values: Any, cls: type) -> Any:
+    try:
+        return from_dict(cls, values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -17,9 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthvla_policy.model.config import ModelConfig
-from depthvla_policy.model.encoders import DinoEncoder, SiglipEncoder
-from depthvla_policy.model.flow import integrate, time_embedding
+from depthvla_policy.model.encoders import DinoEncoder, SiglipEncoder, depth_image
+from depthvla_policy.model.flow import integrate, time_embedding, upcast
 from depthvla_policy.model.mixture import Cache, Mixture, Stream
+from depthvla_policy.model.realtime import continue_chunk
+
+# Parameters of the depth expert, by the beginning of their names.
+DEPTH_PARTS = ("depth_encoder.", "mixture.experts.depth.", "depth_head.")
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Inputs:
 
     images: (B, C, 3, image_size, image_size) in [0, 1]. text: (B, L) token ids; text_mask: (B, L) bool, True where
     real. state: (B, state_dim), normalised. image_mask: (B, C) bool, False where a camera is missing; None means all
-    are there.
+    are there. depth_m: (B, C, image_size, image_size) metres, only for a network that takes true depth.
     """
 
     images: Tensor
@@ -36,6 +40,7 @@ class Inputs:
     text_mask: Tensor
     state: Tensor
     image_mask: Tensor | None = None
+    depth_m: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,11 @@ class Prefix:
     offset: Tensor
     vlm: Tensor | None
     log_depth: Tensor | None
+
+    def detach(self) -> Prefix:
+        """The same without gradients, so that a loss behind it does not reach VLM, depth and state."""
+        cache = [(k.detach(), v.detach()) for k, v in self.cache]
+        return Prefix(cache, self.valid, self.offset, self.vlm, self.log_depth)
 
     def repeat(self, n: int) -> Prefix:
         """Every observation `n` times in a row, so that one prefix serves several noise draws. Outputs are dropped."""
@@ -74,7 +84,8 @@ class DepthVLA(nn.Module):
         self.embed_tokens = nn.Embedding(c.vocab_size, c.vlm.width)
         if c.depth:
             self.depth_encoder = DinoEncoder(c.depth.encoder, c.image_size, c.patch_size)
-            self.depth_head = nn.Linear(c.depth.expert.width, c.depth.head_pixels**2)
+            if c.depth.predicts:
+                self.depth_head = nn.Linear(c.depth.expert.width, c.depth.head_pixels**2)
         self.state_proj = nn.Linear(c.state_dim, width)
         self.action_in_proj = nn.Linear(c.action_dim, width)
         self.action_time_mlp_in = nn.Linear(2 * width, width)
@@ -83,10 +94,32 @@ class DepthVLA(nn.Module):
         nn.init.normal_(self.embed_tokens.weight, std=c.vlm.width**-0.5)
 
     @torch.no_grad()
-    def sample(self, inputs: Inputs, noise: Tensor, *, depth: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Integrate `noise` (B, horizon, action_dim) to a chunk of the same shape; log depth too when asked for."""
+    def sample(
+        self,
+        inputs: Inputs,
+        noise: Tensor,
+        *,
+        depth: bool = False,
+        committed: Tensor | None = None,
+        delay: int = 0,
+        overlap: int | None = None,
+        method: str = "guided",
+    ) -> tuple[Tensor, Tensor | None]:
+        """Integrate `noise` (B, horizon, action_dim) to a chunk of the same shape; log depth too when asked for.
+
+        With `committed` (B, horizon, action_dim) the chunk continues another: see `realtime.continue_chunk`. `overlap`
+        is the whole horizon when it is not given.
+        """
         prefix = self.prefix(inputs, depth=depth)
-        chunk = integrate(lambda x, tau: self.velocity(prefix, x, tau), noise, self.config.euler_steps)
+
+        def velocity(x: Tensor, tau: Tensor) -> Tensor:
+            return self.velocity(prefix, x, tau)
+
+        steps = self.config.euler_steps
+        if committed is None:
+            return integrate(velocity, noise, steps), prefix.log_depth
+        overlap = noise.shape[1] if overlap is None else overlap
+        chunk = continue_chunk(velocity, noise, steps, committed=committed, delay=delay, overlap=overlap, method=method)
         return chunk, prefix.log_depth
 
     def prefix(self, inputs: Inputs, *, depth: bool = False, vlm: bool = False) -> Prefix:
@@ -116,13 +149,13 @@ class DepthVLA(nn.Module):
             valid=keys,
             offset=state.positions[:, 0] + 1,
             vlm=outputs.get("vlm"),
-            log_depth=self._log_depth(outputs["depth"]) if "depth" in outputs else None,
+            log_depth=self._log_depth(outputs),
         )
 
     def velocity(self, prefix: Prefix, actions: Tensor, tau: Tensor) -> Tensor:
         """Velocity (B, horizon, action_dim), from noise to action, at the noisy `actions` (B, horizon, action_dim).
 
-        tau: (B,), 0 at noise and 1 at the action.
+        tau: (B,), 0 at noise and 1 at the action; or (B, horizon), a time of its own for every step.
         """
         stream = self._action_stream(prefix.offset, actions, tau)
         horizon = actions.shape[1]
@@ -143,8 +176,7 @@ class DepthVLA(nn.Module):
             torch.cat([state.x, action.x], dim=1), torch.cat([state.positions, action.positions], dim=1)
         )
         outputs, _ = self.mixture(streams, self.block_mask(valid), keys_only=frozenset({"vlm"}))
-        log_depth = self._log_depth(outputs["depth"]) if "depth" in outputs else None
-        return self._velocity_head(outputs["action"][:, 1:]), log_depth
+        return self._velocity_head(outputs["action"][:, 1:]), self._log_depth(outputs)
 
     def block_mask(self, valid: dict[str, Tensor]) -> Tensor:
         """(B, 1, T, T) bool over VLM, depth, state and action tokens; `valid` holds (B, T) of the prefixes."""
@@ -177,7 +209,8 @@ class DepthVLA(nn.Module):
         streams = {"vlm": Stream(torch.cat([vision, text.to(vision.dtype)], dim=1), positions)}
         valid = {"vlm": vlm_valid}
         if self.config.depth:
-            depth = self.depth_encoder(images).reshape(B, C * tokens, -1)
+            seen = depth_image(inputs.depth_m).flatten(0, 1) if self.config.takes_depth else images
+            depth = self.depth_encoder(seen).reshape(B, C * tokens, -1)
             # Every camera counts from 0: the depth expert was pre-trained on single images.
             positions = torch.arange(tokens, device=images.device).repeat(C).expand(B, -1)
             streams["depth"] = Stream(depth, positions)
@@ -190,8 +223,8 @@ class DepthVLA(nn.Module):
 
     def _action_stream(self, offset: Tensor, actions: Tensor, tau: Tensor) -> Stream:
         embedded = self.action_in_proj(actions.to(self.action_in_proj.weight.dtype))
-        time = time_embedding(tau, embedded.shape[-1]).to(embedded.dtype)
-        x = torch.cat([embedded, time[:, None].expand_as(embedded)], dim=-1)
+        time = time_embedding(tau.reshape(len(tau), -1), embedded.shape[-1]).to(embedded.dtype)
+        x = torch.cat([embedded, time.expand_as(embedded)], dim=-1)
         x = self.action_time_mlp_out(F.silu(self.action_time_mlp_in(x)))
         return Stream(x, offset[:, None] + torch.arange(actions.shape[1], device=actions.device))
 
@@ -199,10 +232,12 @@ class DepthVLA(nn.Module):
         # The published head predicts noise - action; ours is the paper's action - noise. The integrator works in
         # float32.
         head = self.action_out_proj
-        return -F.linear(out.float(), head.weight.float(), head.bias.float())
+        return -F.linear(upcast(out), upcast(head.weight), upcast(head.bias))
 
-    def _log_depth(self, out: Tensor) -> Tensor:
-        """Depth tokens (B, C * tokens, D) -> log metres (B, C, depth_size, depth_size)."""
-        grid, pixels = self.config.grid, self.config.depth.head_pixels
+    def _log_depth(self, outputs: dict[str, Tensor]) -> Tensor | None:
+        """Depth tokens (B, C * tokens, D) -> log metres (B, C, depth_size, depth_size); None when there are none."""
+        if "depth" not in outputs or not self.config.depth.predicts:
+            return None
+        out, grid, pixels = outputs["depth"], self.config.grid, self.config.depth.head_pixels
         patches = self.depth_head(out).view(out.shape[0], self.config.cameras, grid, grid, pixels, pixels)
         return patches.permute(0, 1, 2, 4, 3, 5).flatten(4, 5).flatten(2, 3)

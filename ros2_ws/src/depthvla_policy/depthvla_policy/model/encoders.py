@@ -5,13 +5,28 @@ Both take images in [0, 1] and normalise them as their pre-training did.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVisionModel
 
 from depthvla_policy.model.config import EncoderConfig
 
+DEPTH_RANGE_M = (0.1, 10.0)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def depth_image(depth_m: Tensor) -> Tensor:
+    """True depth (..., H, W) in metres as an image (..., 3, H, W) in [0, 1] for the depth encoder.
+
+    Logarithmic from 0.1 m to 10 m, so that a centimetre near the gripper weighs more than one at the wall; what is not
+    known is 0, like nearest.
+    """
+    near, far = DEPTH_RANGE_M
+    known = torch.isfinite(depth_m) & (depth_m > 0)
+    scaled = torch.where(known, depth_m, near).div(near).log() / math.log(far / near)
+    return scaled.clamp(0.0, 1.0).unsqueeze(-3).expand(*depth_m.shape[:-2], 3, *depth_m.shape[-2:])
 
 
 class SiglipEncoder(nn.Module):
@@ -31,6 +46,12 @@ class SiglipEncoder(nn.Module):
             )
         )
         self.projector = nn.Linear(config.width, width)
+
+    def restore_buffers(self) -> None:
+        """Make what a checkpoint does not hold, after the network was built on the meta device."""
+        embeddings = self.tower.embeddings
+        if embeddings.position_ids.is_meta:
+            embeddings.position_ids = torch.arange(embeddings.num_positions).expand(1, -1)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, tokens, width)."""
@@ -54,8 +75,10 @@ class DinoEncoder(nn.Module):
                 patch_size=patch_size,
             )
         )
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        # On the CPU whatever the default device: a network that is built on the meta device must keep its constants.
+        constants = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device="cpu")
+        self.register_buffer("mean", constants[0].view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", constants[1].view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, tokens, width)."""

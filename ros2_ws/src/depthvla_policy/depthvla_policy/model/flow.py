@@ -17,10 +17,10 @@ MIN_PERIOD, MAX_PERIOD = 4e-3, 4.0
 
 
 def time_embedding(tau: Tensor, width: int) -> Tensor:
-    """Sine-cosine embedding of tau (B,) -> (B, width) float32, over log-spaced periods of t = 1 - tau."""
+    """Sine-cosine embedding of tau (...) -> (..., width), float32 or better, over log-spaced periods of t = 1 - tau."""
     fraction = torch.linspace(0.0, 1.0, width // 2, device=tau.device, dtype=torch.float32)
     period = MIN_PERIOD * (MAX_PERIOD / MIN_PERIOD) ** fraction
-    angle = (1.0 - tau.float())[:, None] * (2 * math.pi / period)
+    angle = (1.0 - upcast(tau))[..., None] * (2 * math.pi / period)
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
@@ -34,9 +34,17 @@ def sample_tau(batch: int, device: torch.device, generator: torch.Generator | No
 
 
 def interpolate(actions: Tensor, noise: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-    """Point on the path and its velocity: actions, noise (B, horizon, dim), tau (B,) -> two (B, horizon, dim)."""
-    weight = tau[:, None, None]
+    """Point on the path and its velocity: actions, noise (B, horizon, dim) -> two (B, horizon, dim).
+
+    tau: (B,), or (B, horizon) where every step has a time of its own.
+    """
+    weight = tau.reshape(len(tau), -1, 1)
     return weight * actions + (1.0 - weight) * noise, actions - noise
+
+
+def upcast(x: Tensor) -> Tensor:
+    """At least float32: half precision is widened, double precision is kept."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def integrate(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from depthvla_policy.model.flow import upcast
+
 # Below this the square root's gradient grows without bound; a perfect map must give a zero gradient, not a NaN.
 SI_LOG_EPS = 1e-6
 
@@ -16,7 +18,7 @@ def si_log(log_depth: Tensor, depth_m: Tensor, *, scale_weight: float = 0.5) -> 
     out. scale_weight: lambda of the paper.
     """
     valid = torch.isfinite(depth_m) & (depth_m > 0)
-    y = torch.where(valid, log_depth.float() - torch.where(valid, depth_m, 1.0).float().log(), 0.0).flatten(-2)
+    y = torch.where(valid, upcast(log_depth) - upcast(torch.where(valid, depth_m, 1.0)).log(), 0.0).flatten(-2)
     pixels = valid.flatten(-2).sum(-1)
     n = pixels.clamp(min=1)
     variance = (y**2).sum(-1) / n - scale_weight * (y.sum(-1) / n) ** 2
@@ -26,9 +28,10 @@ def si_log(log_depth: Tensor, depth_m: Tensor, *, scale_weight: float = 0.5) -> 
 
 
 def flow_matching(velocity: Tensor, target: Tensor, used: Tensor | None = None) -> Tensor:
-    """Mean squared error of the velocity, a scalar: (..., horizon, dim) each.
+    """Mean squared error of the velocity, a scalar: (B, horizon, dim) each.
 
-    used: (dim,) bool, the action dimensions the robot has; padding is left out of the mean.
+    used: bool, what the mean is taken over: (dim,), the action dimensions the robot has, or (B, horizon, dim) where
+    steps are left out too.
     """
-    error = (velocity.float() - target.float()) ** 2
-    return error.mean() if used is None else error[..., used].mean()
+    error = (upcast(velocity) - upcast(target)) ** 2
+    return error.mean() if used is None else error[used.expand_as(error)].mean()

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthvla_policy.model.config import ExpertConfig
+from depthvla_policy.model.flow import upcast
 
 ROPE_THETA = 10_000.0
 NORM_EPS = 1e-6
@@ -39,8 +40,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # Variance and scale in float32, as the checkpoints were trained.
-        y = F.rms_norm(x.float(), x.shape[-1:], eps=NORM_EPS)
-        return (y * (1.0 + self.weight.float())).to(x.dtype)
+        y = F.rms_norm(upcast(x), x.shape[-1:], eps=NORM_EPS)
+        return (y * (1.0 + upcast(self.weight))).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -161,7 +162,7 @@ def rotation(positions_BT: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
 def rotate(x_BNTH: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
     """Rotary embedding over the whole head width, halves paired as in Gemma; computed in float32."""
     cos, sin = cos_sin
-    x = x_BNTH.float()
+    x = upcast(x_BNTH)
     first, second = x.chunk(2, dim=-1)
     return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x_BNTH.dtype)
 

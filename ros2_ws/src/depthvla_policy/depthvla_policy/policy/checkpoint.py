@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from depthvla_policy.model.config import ModelConfig, read_json
 from depthvla_policy.model.depthvla import DepthVLA
@@ -68,43 +68,74 @@ class CheckpointConfig:
 
 
 def save(folder: Path, config: CheckpointConfig, model: DepthVLA, stats: Normaliser, tokenizer: Tokenizer) -> None:
-    """Write a checkpoint folder; the weights last, so that a folder with weights is whole."""
+    """Write a whole checkpoint folder."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write(folder, config, weights, stats, tokenizer)
+
+
+def write(
+    folder: Path,
+    config: CheckpointConfig,
+    weights: dict[str, Tensor],
+    stats: Normaliser | None,
+    tokenizer: Tokenizer | None,
+) -> None:
+    """Write a checkpoint folder; the weights last, so that a folder with weights is as whole as it will be.
+
+    Without `stats` or `tokenizer` that file is left out: such a folder is a start for training, and does not run.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-    stats.save(folder / STATS)
-    tokenizer.save(str(folder / TOKENIZER))
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if stats:
+        stats.save(folder / STATS)
+    if tokenizer:
+        tokenizer.save(str(folder / TOKENIZER))
     partial = folder / (WEIGHTS + ".part")
     save_file(weights, partial, metadata={"format": "pt"})
     partial.rename(folder / WEIGHTS)
 
 
-def load_model(folder: Path, config: ModelConfig, device: str, dtype: torch.dtype) -> DepthVLA:
-    """Build the network and fill it from `model.safetensors`, which is memory-mapped and copied tensor by tensor.
+def weights_path(folder: Path) -> Path:
+    """The weights of a checkpoint folder. Raises FileNotFoundError where there are none."""
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise FileNotFoundError(f"weights {path} do not exist")
+    return path
+
+
+def load_model(
+    folder: Path, config: ModelConfig, device: str, dtype: torch.dtype, *, fresh: tuple[str, ...] = ()
+) -> DepthVLA:
+    """Build the network on the weights of `model.safetensors`, which stay memory-mapped where device and dtype allow.
+
+    fresh: beginnings of names; those parameters keep a random start, whatever the file holds.
 
     Raises:
         FileNotFoundError: there are no weights.
         ValueError: a tensor is missing, unknown or of the wrong shape; the message names it.
     """
-    path = folder / WEIGHTS
-    if not path.exists():
-        raise FileNotFoundError(f"weights {path} do not exist")
-    model = DepthVLA(config).to(device=device, dtype=dtype).eval()
-    wanted = model.state_dict()
-    with safe_open(path, framework="pt") as file:
-        found = set(file.keys())
-        missing, unknown = sorted(set(wanted) - found), sorted(found - set(wanted))
-        if missing or unknown:
+    path = weights_path(folder)
+    if fresh:
+        model = DepthVLA(config)
+    else:
+        with torch.device("meta"):
+            model = DepthVLA(config)
+    wanted = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(fresh)}
+    weights = {name: tensor for name, tensor in load_file(path).items() if not name.startswith(fresh)}
+    missing, unknown = sorted(set(wanted) - set(weights)), sorted(set(weights) - set(wanted))
+    if missing or unknown:
+        raise ValueError(
+            f"{path} does not fit {CONFIG}: {len(missing)} tensors missing (first: {missing[:3]}),"
+            f" {len(unknown)} unknown (first: {unknown[:3]})"
+        )
+    for name, tensor in weights.items():
+        if tensor.shape != wanted[name].shape:
             raise ValueError(
-                f"{path} does not fit {CONFIG}: {len(missing)} tensors missing (first: {missing[:3]}),"
-                f" {len(unknown)} unknown (first: {unknown[:3]})"
+                f"{path}: {name} has shape {tuple(tensor.shape)}; {CONFIG} says {tuple(wanted[name].shape)}"
             )
-        for name, target in wanted.items():
-            tensor = file.get_tensor(name)
-            if tensor.shape != target.shape:
-                raise ValueError(f"{path}: {name} has shape {tuple(tensor.shape)}; {CONFIG} says {tuple(target.shape)}")
-            target.copy_(tensor)
-    return model
+    model.load_state_dict(weights, strict=False, assign=True)
+    model.vision.restore_buffers()
+    return model.to(device=device, dtype=dtype).eval()
 
 
 def digest(folder: Path) -> str:

@@ -15,9 +15,11 @@ class Observation:
     images: camera name -> (H, W, 3) uint8 RGB at the camera's resolution.
     state: (size,) float64 in the order of `Robot.joint_names`: rad, grippers in mm.
     instruction: what the robot is asked to do.
+    depth_m: camera name -> (H, W) true depth in metres, NaN where unknown; only for a policy that takes it.
     """
 
     stamp_ns: int
     images: dict[str, np.ndarray]
     state: np.ndarray
     instruction: str
+    depth_m: dict[str, np.ndarray] | None = None

@@ -54,7 +54,8 @@ class Policy:
 
     @property
     def has_depth(self) -> bool:
-        return self.config.model.depth is not None
+        """Whether depth is predicted."""
+        return self.depth_size > 0
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu", robot: robot_description.Robot | None = None) -> Policy:
@@ -94,19 +95,38 @@ class Policy:
         model = checkpoint.load_model(folder, config.model, device, dtype)
         return cls(config, model, stats, prompt, f"{config.name}@{checkpoint.digest(folder)}")
 
-    def infer(self, observation: Observation, *, depth: bool = False, seed: int | None = None) -> Prediction:
+    def infer(
+        self,
+        observation: Observation,
+        *,
+        depth: bool = False,
+        seed: int | None = None,
+        committed: np.ndarray | None = None,
+        delay: int = 0,
+        method: str = "guided",
+    ) -> Prediction:
         """Predict a chunk. `seed` fixes the noise the integration starts from.
 
+        committed: (n, size) with n up to the horizon, absolute targets in robot units that the chunk in execution has
+        for the steps of this one, the first `delay` of which will have been executed: the new chunk continues them (see
+        model/realtime.py for `method`).
+
         Raises:
-            ValueError: a camera is missing, an image, the state or the instruction is not what the policy takes.
+            ValueError: a camera is missing; an image, the state, the instruction or the committed steps are not what
+            the
+                policy takes.
         """
         begin = time.perf_counter()
         inputs = self.inputs(observation)
         c = self.config.model
+        continuation = {}
+        if committed is not None:
+            steps = self._normalised_steps(committed, observation.state).to(inputs.images.device)
+            continuation = {"committed": steps, "delay": delay, "overlap": len(committed), "method": method}
         generator = self._generator if seed is None else torch.Generator().manual_seed(seed)
         noise = torch.randn(1, c.horizon, c.action_dim, generator=generator).to(inputs.images.device)
         ready = time.perf_counter()
-        chunk, log_depth = self.model.sample(inputs, noise, depth=depth and self.has_depth)
+        chunk, log_depth = self.model.sample(inputs, noise, depth=depth and self.has_depth, **continuation)
         size = len(self.config.policy.joints)
         normalised = chunk[0, :, :size].double().cpu().numpy()
         depth_m = {}
@@ -116,6 +136,20 @@ class Policy:
         done = time.perf_counter()
         actions = self.stats.absolute_actions(normalised, observation.state)
         return Prediction(actions, depth_m, preprocess_s=ready - begin, inference_s=done - ready)
+
+    def _normalised_steps(self, committed: np.ndarray, state: np.ndarray) -> torch.Tensor:
+        """Absolute steps (n, size) as a normalised chunk (1, horizon, action_dim); what lies behind them is their
+        last.
+        """
+        size, c = len(self.config.policy.joints), self.config.model
+        if committed.ndim != 2 or committed.shape[1] != size or not 1 <= len(committed) <= c.horizon:
+            raise ValueError(f"committed steps have shape {committed.shape}; allowed: (1 to {c.horizon}, {size})")
+        if not np.all(np.isfinite(committed)):
+            raise ValueError("committed steps must be finite")
+        whole = committed[np.minimum(np.arange(c.horizon), len(committed) - 1)]
+        padded = np.zeros((1, c.horizon, c.action_dim), dtype=np.float32)
+        padded[0, :, :size] = self.stats.actions(whole, state)
+        return torch.from_numpy(padded)
 
     def inputs(self, observation: Observation) -> Inputs:
         """The network's input for an observation, a batch of one. Raises ValueError as `infer` does."""
@@ -129,6 +163,14 @@ class Policy:
         parameter = self.model.action_in_proj.weight
         images = np.stack([self.image_fit.apply(observation.images[name]) for name in self.cameras])
         ids, mask = self.prompt.encode(observation.instruction)
+        depth_m = None
+        if self.config.model.takes_depth:
+            known = observation.depth_m or {}
+            missing = [name for name in self.cameras if name not in known]
+            if missing:
+                raise ValueError(f"the policy takes true depth and the observation has none of {missing}")
+            maps = np.stack([self.image_fit.apply_depth(known[name], self.image_fit.size) for name in self.cameras])
+            depth_m = torch.from_numpy(maps)[None].to(parameter.device)
         padded = np.zeros(self.config.model.state_dim)
         padded[:size] = self.stats.state(state)
         to = {"device": parameter.device, "dtype": parameter.dtype}
@@ -138,4 +180,5 @@ class Policy:
             text=torch.from_numpy(ids)[None].to(parameter.device),
             text_mask=torch.from_numpy(mask)[None].to(parameter.device),
             state=torch.from_numpy(padded)[None].to(**to),
+            depth_m=depth_m,
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from depthvla_policy.data.episodes import Episode
+from depthvla_policy.model.config import ModelConfig
 from depthvla_policy.model.depthvla import Inputs
 from depthvla_policy.policy.normalise import Normaliser
 from depthvla_policy.policy.prompt import Prompt
@@ -16,8 +17,8 @@ from depthvla_policy.policy.prompt import Prompt
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs: B observations. chunks: (B, horizon, action_dim), normalised. depth_m: (B, C, h, w) metres or None.
-    target_m: (B, 3).
+    """inputs: B observations. chunks: (B, horizon, action_dim), normalised. depth_m: (B, C, h, w) metres to be
+    predicted, or None. target_m: (B, 3).
     """
 
     inputs: Inputs
@@ -31,7 +32,9 @@ class Samples:
     repeated.
     """
 
-    def __init__(self, episodes: list[Episode], stats: Normaliser, prompt: Prompt, horizon: int, dim: int) -> None:
+    def __init__(self, episodes: list[Episode], stats: Normaliser, prompt: Prompt, config: ModelConfig) -> None:
+        horizon, dim = config.horizon, config.action_dim
+        self.takes_depth = config.takes_depth
         state = np.concatenate([episode.state for episode in episodes]).astype(np.float64)
         chunks = stats.actions(chunk_actions(episodes, horizon), state)
         pad = dim - state.shape[1]
@@ -58,10 +61,17 @@ class Samples:
         images = self.images[index].permute(0, 1, 4, 2, 3).float() / 255.0
         if colours is not None:
             images = vary_colours(images, colours)
+        depth_m = None if self.depth_m is None else self.depth_m[index].float()
         return Batch(
-            inputs=Inputs(images, self.text[index], self.text_mask[index], self.state[index]),
+            inputs=Inputs(
+                images,
+                self.text[index],
+                self.text_mask[index],
+                self.state[index],
+                depth_m=depth_m if self.takes_depth else None,
+            ),
             chunks=self.chunks[index],
-            depth_m=None if self.depth_m is None else self.depth_m[index].float(),
+            depth_m=None if self.takes_depth else depth_m,
             target_m=self.target_m[index],
         )
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from depthvla_policy.model.depthvla import DepthVLA
+from depthvla_policy.model.depthvla import DEPTH_PARTS, DepthVLA
 from depthvla_policy.model.flow import interpolate, sample_tau
 from depthvla_policy.model.losses import flow_matching, si_log
 from depthvla_policy.training.samples import Batch, Samples, draw_colours
@@ -44,11 +44,13 @@ class LoopConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.998
     """of the averaged weights, which are the ones that are saved"""
-    depth_weight: float = 0.5
-    """of the SI-log loss"""
     grounding_weight: float = 0.5
     """of regressing the named object's position from the VLM's text tokens, through a head that is thrown away after
     training: it makes a small VLM, which knows no objects yet, find the named one sooner"""
+    max_delay: int = 0
+    """most steps of a chunk that enter clean and are left out of the loss, for real-time chunking by training"""
+    detach_prefix: bool = False
+    """keep the flow loss away from VLM and depth expert"""
     log_every: int = 50
     """steps between two lines of the log"""
     save_every_s: float = 300.0
@@ -74,6 +76,13 @@ class Trainer:
 
     def __init__(self, model: DepthVLA, samples: Samples, held_out: Samples, used: Tensor, config: LoopConfig) -> None:
         self.model, self.samples, self.held_out, self.used, self.config = model, samples, held_out, used, config
+        if not 0 <= config.max_delay < model.config.horizon:
+            raise ValueError(f"max_delay is {config.max_delay}; allowed: 0 to {model.config.horizon - 1}")
+        depth = model.config.depth
+        if depth and depth.frozen:
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(not name.startswith(DEPTH_PARTS))
+        self.depth_weight = depth.loss_weight if depth and depth.predicts and not depth.frozen else 0.0
         self.grounding = Grounding(model.config.vlm.width)
         self.grounding_mean = samples.target_m.mean(0)
         self.grounding_std = samples.target_m.std(0).clamp(min=0.01)
@@ -131,7 +140,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(0)
         index = torch.linspace(0, len(self.held_out) - 1, min(frames, len(self.held_out))).long()
         batch = self.held_out.batch(index)
-        prefix = model.prefix(batch.inputs, depth=batch.depth_m is not None and model.config.depth is not None)
+        prefix = model.prefix(batch.inputs, depth=batch.depth_m is not None)
         noise = torch.randn(batch.chunks.shape, generator=generator)
         x, target = interpolate(batch.chunks, noise, tau := sample_tau(len(index), noise.device, generator))
         result = {"held_out_flow": round(flow_matching(model.velocity(prefix, x, tau), target, self.used).item(), 5)}
@@ -152,13 +161,14 @@ class Trainer:
         colours = draw_colours(len(index), self.model.config.cameras, self.generator)
         noise = torch.randn(draws, generator=self.generator)
         tau = sample_tau(draws[0], noise.device, self.generator)
+        delay = torch.randint(0, c.max_delay + 1, (draws[0], 1), generator=self.generator)
         n = len(index) // self.processes
         mine = slice(self.rank * n, (self.rank + 1) * n)
         wide = slice(mine.start * c.draws, mine.stop * c.draws)
 
         self.model.train()
-        losses = self._losses(self.samples.batch(index[mine], colours[mine]), noise[wide], tau[wide])
-        total = losses["flow"] + c.depth_weight * losses["depth"] + c.grounding_weight * losses["grounding"]
+        losses = self._losses(self.samples.batch(index[mine], colours[mine]), noise[wide], tau[wide], delay[wide])
+        total = losses["flow"] + self.depth_weight * losses["depth"] + c.grounding_weight * losses["grounding"]
         self.optimiser.zero_grad()
         total.backward()
         values = self._average(torch.stack([loss.detach() for loss in losses.values()]))
@@ -170,15 +180,20 @@ class Trainer:
         self.ema.update_parameters(self.model)
         return dict(zip(losses, values.tolist(), strict=True))
 
-    def _losses(self, batch: Batch, noise: Tensor, tau: Tensor) -> dict[str, Tensor]:
+    def _losses(self, batch: Batch, noise: Tensor, tau: Tensor, delay: Tensor) -> dict[str, Tensor]:
+        """noise: (B * draws, horizon, dim). tau: (B * draws,). delay: (B * draws, 1) steps that enter clean."""
         c = self.config
-        depth = batch.depth_m is not None and self.model.config.depth is not None and c.depth_weight > 0
+        depth = batch.depth_m is not None and self.depth_weight > 0
         grounding = c.grounding_weight > 0
         prefix = self.model.prefix(batch.inputs, depth=depth, vlm=grounding)
+        clean = torch.arange(noise.shape[1]) < delay
+        tau = torch.where(clean, 1.0, tau[:, None])
         x, target = interpolate(batch.chunks.repeat_interleave(c.draws, dim=0), noise, tau)
-        velocity = self.model.velocity(prefix.repeat(c.draws), x, tau)
+        context = prefix.detach() if c.detach_prefix else prefix
+        velocity = self.model.velocity(context.repeat(c.draws), x, tau)
         zero = velocity.new_zeros(())
-        losses = {"flow": flow_matching(velocity, target, self.used), "depth": zero, "grounding": zero}
+        flow = flow_matching(velocity, target, self.used & ~clean[..., None])
+        losses = {"flow": flow, "depth": zero, "grounding": zero}
         if depth:
             losses["depth"] = si_log(prefix.log_depth, batch.depth_m)
         if grounding:
@@ -201,7 +216,8 @@ class Trainer:
         return values
 
     def _parameters(self) -> list[nn.Parameter]:
-        return [*self.model.parameters(), *self.grounding.parameters()]
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return [*trained, *self.grounding.parameters()]
 
     def _rate(self, step: int) -> float:
         c = self.config
