@@ -9,8 +9,11 @@ import pytest
 import tiny_model
 import torch
 
+from depthvla_policy.model import config as model_config
 from depthvla_policy.model import flow
+from depthvla_policy.model.depthvla import DepthVLA
 from depthvla_policy.model.losses import flow_matching, si_log
+from depthvla_policy.robot import default_path
 
 CONFIGS = {
     "depthvla": tiny_model.CONFIG,
@@ -186,3 +189,61 @@ def test_si_log_without_any_valid_pixel_is_zero():
 def test_flow_loss_leaves_padding_out():
     velocity, target = torch.zeros(1, 2, 3), torch.tensor([1.0, 1.0, 100.0]).expand(1, 2, 3)
     assert flow_matching(velocity, target, torch.tensor([True, True, False])).item() == 1.0
+
+
+# Counts of the published parts. PaliGemma-3B has 257216 rows of embedding and DINOv2-L positions for 518 pixels; here it
+# is pi0's 257152 rows, and positions for 224 pixels.
+SIGLIP, PROJECTOR, GEMMA_2B, ROWS, WIDTH = 412_442_352, 2_361_344, 1_981_882_368 + 2048, 257_152, 2048
+DINOV2_L, GEMMA_300M = 304_368_640 - (37**2 - 16**2) * 1024, 311_464_960
+PROJECTIONS = 2 * (32 * 1024 + 1024) + (2048 * 1024 + 1024) + (1024 * 1024 + 1024) + (1024 * 32 + 32)
+PI0_3B = SIGLIP + PROJECTOR + GEMMA_2B + ROWS * WIDTH + GEMMA_300M + PROJECTIONS
+DEPTHVLA_3B = PI0_3B + DINOV2_L + GEMMA_300M + (1024 * 196 + 196)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("depthvla-3b", DEPTHVLA_3B), ("pi0-3b", PI0_3B), ("depthvla-small", 3_282_126), ("pi0-small", 2_082_446)],
+)
+def test_parameters_are_counted_to_the_digit(name, count):
+    configs = default_path().parents[4] / "models" / "configs"
+    with torch.device("meta"):
+        network = DepthVLA(model_config.read(configs / f"{name}.json"))
+    assert sum(parameter.numel() for parameter in network.parameters()) == count
+
+
+def test_the_full_sizes_are_the_papers():
+    assert (DEPTHVLA_3B, PI0_3B) == (3_852_943_316, 3_238_048_528)
+    assert DEPTHVLA_3B - PI0_3B == pytest.approx(600e6, rel=0.03)  # "600M additional parameters", paper section IV-A
+
+
+def test_state_keys_do_not_change_with_the_noisy_actions_and_nothing_before_them_does():
+    """The whole cache, VLM, depth and state, comes from a pass that never sees an action."""
+    model, inputs = tiny_model.model(), tiny_model.inputs()
+    keys = []
+    forward = model.mixture.forward
+
+    def spy(streams, mask, cache=None, **options):
+        outputs, grown = forward(streams, mask, cache, **options)
+        keys.append(grown[-1][0])
+        return outputs, grown
+
+    model.mixture.forward = spy
+    with torch.no_grad():
+        prefix = model.prefix(inputs)
+        model.velocity(prefix, tiny_model.actions(), TAU)
+        model.velocity(prefix, 3.0 * tiny_model.actions(), TAU)
+    before, first, second = keys[-3:]
+    n = before.shape[2]
+    assert torch.equal(first[:, :, :n], before) and torch.equal(second[:, :, :n], before)
+    assert not torch.equal(first[:, :, n:], second[:, :, n:]) and first.shape[2] == n + 16
+
+
+def test_the_last_prefix_layer_computes_only_keys_and_values():
+    model, inputs = tiny_model.model(), tiny_model.inputs()
+    used = []
+    for name in ("vlm", "depth"):
+        for i, block in enumerate(model.mixture.experts[name].layers):
+            block.mlp.register_forward_hook(lambda *_, name=name, i=i: used.append((name, i)))
+    with torch.no_grad():
+        model.prefix(inputs)
+    assert used == [("vlm", 0), ("vlm", 1), ("depth", 0), ("depth", 1)]

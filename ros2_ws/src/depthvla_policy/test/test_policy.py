@@ -12,7 +12,6 @@ import tiny_model
 from safetensors.torch import load_file, save_file
 
 from depthvla_policy import robot as robot_description
-from depthvla_policy.model import config as model_config
 from depthvla_policy.policy.images import ImageFit, decode_jpeg
 from depthvla_policy.policy.normalise import Normaliser
 from depthvla_policy.policy.observation import Observation
@@ -215,17 +214,3 @@ def test_decoding_gives_rgb():
     blue[:] = (255, 0, 0)
     _, data = cv2.imencode(".png", blue)
     assert decode_jpeg(data.tobytes())[0, 0].tolist() == [0, 0, 255]
-
-
-@pytest.mark.parametrize("name", ["depthvla-3b", "depthvla-small", "pi0-3b", "pi0-small"])
-def test_named_configs_build_and_have_the_size_they_claim(name):
-    import torch
-
-    from depthvla_policy.model.depthvla import DepthVLA
-
-    configs = robot_description.default_path().parents[4] / "models" / "configs"
-    with torch.device("meta"):
-        network = DepthVLA(model_config.read(configs / f"{name}.json"))
-    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    wanted = {"depthvla-3b": 3850, "pi0-3b": 3235, "depthvla-small": 3.2, "pi0-small": 2.05}[name]
-    assert millions == pytest.approx(wanted, rel=0.03)
