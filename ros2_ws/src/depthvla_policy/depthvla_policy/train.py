@@ -38,7 +38,7 @@ class TrainConfig:
     out: Path
     """checkpoint folder to write; its name becomes the policy's"""
     init: Path | None = None
-    """checkpoint to start from; its statistics and tokenizer are kept"""
+    """checkpoint to start from; its tokenizer is kept, and its statistics where it has any"""
     held_out: float = 0.05
     """share of the episodes kept for validation"""
     limit_episodes: int | None = None
@@ -65,17 +65,20 @@ def train(config: TrainConfig) -> None:
     if config.init:
         fresh = DEPTH_PARTS if c.depth and c.depth.start == "random" else ()
         model = checkpoint.load_model(config.init, c, "cpu", torch.float32, fresh=fresh)
-        stats = Normaliser.load(config.init / checkpoint.STATS)
         prompt = Prompt.load(config.init / checkpoint.TOKENIZER, c.max_text_tokens)
     else:
         model = DepthVLA(c)
+        prompt = Prompt(train_tokenizer({e.instruction for e in episodes}, c.vocab_size), c.max_text_tokens)
+    if config.init and (config.init / checkpoint.STATS).exists():
+        stats = Normaliser.load(config.init / checkpoint.STATS)
+    else:
         states = np.concatenate([episode.state for episode in train_episodes]).astype(np.float64)
         stats = Normaliser.fit(states, chunk_actions(train_episodes, c.horizon), robot.gripper_mask)
-        prompt = Prompt(train_tokenizer({e.instruction for e in episodes}, c.vocab_size), c.max_text_tokens)
     used = torch.arange(c.action_dim) < robot.size
     samples = [Samples(part, stats, prompt, c) for part in (train_episodes, held_out)]
     if first:
         print(f"{len(train_episodes)} episodes, {len(samples[0])} frames; {len(held_out)} episodes held out")
+    del episodes, train_episodes, held_out  # the samples hold a copy of every image
 
     trainer = Trainer(model, *samples, used, config.loop)
     log = config.out / "train.jsonl"

@@ -191,8 +191,8 @@ def test_flow_loss_leaves_padding_out():
     assert flow_matching(velocity, target, torch.tensor([True, True, False])).item() == 1.0
 
 
-# Counts of the published parts. PaliGemma-3B has 257216 rows of embedding and DINOv2-L positions for 518 pixels; here it
-# is pi0's 257152 rows, and positions for 224 pixels.
+# Counts of the published parts. PaliGemma-3B has 257216 rows of embedding and DINOv2-L positions for 518 pixels; ours
+# are the 257152 rows of pi0 and positions for 224 pixels.
 SIGLIP, PROJECTOR, GEMMA_2B, ROWS, WIDTH = 412_442_352, 2_361_344, 1_981_882_368 + 2048, 257_152, 2048
 DINOV2_L, GEMMA_300M = 304_368_640 - (37**2 - 16**2) * 1024, 311_464_960
 PROJECTIONS = 2 * (32 * 1024 + 1024) + (2048 * 1024 + 1024) + (1024 * 1024 + 1024) + (1024 * 32 + 32)

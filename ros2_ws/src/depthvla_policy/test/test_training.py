@@ -229,23 +229,30 @@ def test_training_for_continuation_leaves_the_clean_steps_out_of_the_loss(folder
     assert loss() > before + 100.0
 
 
-def run_command(folder, out, processes):
+def run_command(folder, out, processes=1, *more):
     """Train with the command line and return the flow losses of its log."""
     config = out.parent / "tiny.json"
     config.write_text(json.dumps(dataclasses.asdict(tiny_model.CONFIG)))
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, *(launcher if processes > 1 else []), "-m", "depthvla_policy.train"]
     arguments = ["--config", config, "--data", folder, "--out", out, "--loop.steps", 20]
-    arguments += ["--loop.batch-size", 8, "--loop.log-every", 10]
+    arguments += ["--loop.batch-size", 8, "--loop.log-every", 10, "--loop.ema-decay", 0.5, *more]
     subprocess.run([str(item) for item in [*command, *arguments]], check=True, timeout=240, capture_output=True)
     return [json.loads(line)["flow"] for line in (out / "train.jsonl").read_text().splitlines()]
 
 
-def test_the_command_writes_a_checkpoint_that_loads_and_two_processes_follow_the_path_of_one(folder, tmp_path):
-    losses = run_command(folder, tmp_path / "one", 1)
+def test_the_command_writes_a_checkpoint_that_loads_and_can_be_trained_on(folder, tmp_path):
+    losses = run_command(folder, tmp_path / "one")
     policy = Policy.load(tmp_path / "one")
     images = {name: np.zeros((36, 64, 3), np.uint8) for name in CAMERAS}
     state = (ROBOT.position_min + ROBOT.position_max) / 2
     prediction = policy.infer(Observation(0, images, state, "lift the red block with the right arm"), seed=0)
     assert np.all(np.isfinite(prediction.actions)) and (tmp_path / "one" / "train.png").stat().st_size > 0
-    np.testing.assert_allclose(run_command(folder, tmp_path / "two", 2), losses, rtol=2e-3)
+    before = checkpoint.digest(tmp_path / "one")
+    assert run_command(folder, tmp_path / "more", 1, "--init", tmp_path / "one")[0] < 0.9 * losses[0]
+    assert checkpoint.digest(tmp_path / "one") == before  # mapped into memory, not written to
+
+
+def test_two_processes_follow_the_path_of_one(folder, tmp_path):
+    one, two = (run_command(folder, tmp_path / f"by_{processes}", processes) for processes in (1, 2))
+    np.testing.assert_allclose(two, one, rtol=2e-3)

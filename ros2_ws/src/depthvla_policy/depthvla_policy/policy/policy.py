@@ -57,6 +57,11 @@ class Policy:
         """Whether depth is predicted."""
         return self.depth_size > 0
 
+    @property
+    def takes_depth(self) -> bool:
+        """Whether observations must come with true depth."""
+        return self.config.model.takes_depth
+
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu", robot: robot_description.Robot | None = None) -> Policy:
         """Load a checkpoint folder: float32 on a CPU, bfloat16 on a GPU.
@@ -164,7 +169,7 @@ class Policy:
         images = np.stack([self.image_fit.apply(observation.images[name]) for name in self.cameras])
         ids, mask = self.prompt.encode(observation.instruction)
         depth_m = None
-        if self.config.model.takes_depth:
+        if self.takes_depth:
             known = observation.depth_m or {}
             missing = [name for name in self.cameras if name not in known]
             if missing:

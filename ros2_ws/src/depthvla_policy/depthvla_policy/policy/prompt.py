@@ -22,6 +22,9 @@ class Prompt:
         self.bos, self.pad = tokenizer.token_to_id(BOS), tokenizer.token_to_id(PAD)
         if self.bos is None or self.pad is None:
             raise ValueError(f"the tokenizer has no {BOS} or no {PAD} token")
+        # An instruction is text: "<bos>" or "<image>" in it is spelled out and not taken for the token, which the
+        # embedding may not even have.
+        tokenizer.encode_special_tokens = True
 
     @classmethod
     def load(cls, path: Path, max_tokens: int) -> Prompt:

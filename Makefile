@@ -1,0 +1,35 @@
+# DepthVLA on a Galaxea R1 Lite. `make demo` and `make test` need nothing before them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eo pipefail -c
+.DEFAULT_GOAL := help
+RUN := source tools/env.sh &&
+
+.PHONY: help setup demo test lint format bench clean distclean
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## system packages, .venv, pinned Python packages and the ROS workspace; quick when nothing changed
+	@tools/setup.sh
+
+demo: setup ## the whole loop against a simulated robot; the report is left in out/demo/ (ARGS="..." is passed on)
+	@$(RUN) python -m r1lite_bringup.demo $(ARGS)
+
+test: setup ## lint, then every test; results as JUnit XML in out/test/ (ARGS="-k name" selects)
+	@$(RUN) ruff check . && python -m pytest --junitxml out/test/junit.xml $(ARGS)
+
+lint: setup ## ruff: rules and formatting
+	@$(RUN) ruff check . && ruff format --check .
+
+format: setup ## puts formatting right
+	@$(RUN) ruff check --fix . && ruff format .
+
+bench: setup ## latency of the policy on this machine
+	@$(RUN) python -m depthvla_policy.bench $(ARGS)
+
+clean: ## removes build products and caches; .venv and what is in out/ (reports, bags, checkpoints) stay
+	@rm -rf ros2_ws/build ros2_ws/install ros2_ws/log out/test out/log .setup .pytest_cache .ruff_cache .hypothesis
+	@find ros2_ws tools \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and .venv
+	@rm -rf .venv

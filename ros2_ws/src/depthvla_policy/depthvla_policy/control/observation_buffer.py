@@ -1,0 +1,262 @@
+"""Matches camera frames and joint feedback in time: one raw observation per reference frame, or the reason why not.
+
+Images stay as they came (the payload is opaque here). Nothing is ever filled in for a stream that is missing or late.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from depthvla_policy.control.feedback import arm_positions, arm_stream, gripper_opening, gripper_stream
+from depthvla_policy.control.refusal import Reason, Refusal
+from depthvla_policy.robot import Robot
+
+CAMERA_DEPTH = 8
+JOINT_DEPTH = 256  # more than a second at the robot's 200 Hz
+# A clock that steps back further than this was reset (simulation restarted). Less is clock discipline, or two threads
+# that read the clock before they waited for one another.
+CLOCK_RESET_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class ObservationLimits:
+    """Age: newest sample of a stream against now. Skew: matched sample against the reference frame's stamp."""
+
+    camera_max_age_s: float = 0.25
+    camera_max_skew_s: float = 0.05
+    joint_max_age_s: float = 0.2
+    joint_max_skew_s: float = 0.05
+    max_future_s: float = 0.05
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if not np.isfinite(value) or value <= 0:
+                raise ValueError(f"{item.name} is {value!r}; it must be a number above 0")
+
+
+@dataclass(frozen=True)
+class RawObservation:
+    stamp_ns: int  # of the reference frame
+    images: dict[str, Any]  # camera -> payload as it was added
+    image_stamps_ns: dict[str, int]
+    state: np.ndarray  # (14,) measured positions in `Robot` order, rad and mm
+
+
+class ObservationBuffer:
+    """Ring buffers per stream; thread-safe, so that callbacks may add while a worker takes.
+
+    The first camera of the robot is the reference. `refusals` counts every rejection by (stream, reason).
+    """
+
+    def __init__(self, robot: Robot, cameras: Sequence[str], limits: ObservationLimits | None = None) -> None:
+        """Raises ValueError when a camera is unknown or the robot's reference camera is not among them."""
+        limits = limits or ObservationLimits()
+        reference = robot.cameras[0].name
+        known = [camera.name for camera in robot.cameras]
+        unknown = [name for name in cameras if name not in known]
+        if unknown or reference not in cameras:
+            raise ValueError(
+                f"cameras are {list(cameras)}; allowed: {known}, and the reference {reference!r} must be among them"
+            )
+        self._robot = robot
+        self._cameras = {name: _camera_stream(name) for name in cameras}
+        self._reference = self._cameras[reference]
+        self._max_future_ns = _ns(limits.max_future_s)
+        camera_limits = (_ns(limits.camera_max_age_s), _ns(limits.camera_max_skew_s), CAMERA_DEPTH)
+        joint_limits = (_ns(limits.joint_max_age_s), _ns(limits.joint_max_skew_s), JOINT_DEPTH)
+        self._streams = {name: _Stream(name, *camera_limits) for name in self._cameras.values()}
+        for limb in robot.limbs:
+            for name in (arm_stream(limb.name), gripper_stream(limb.name)):
+                self._streams[name] = _Stream(name, *joint_limits)
+        self._lock = threading.Lock()
+        self._used_ns: int | None = None
+        self._counted: tuple | None = None
+        self._now_ns: int | None = None
+        self.refusals: Counter[tuple[str, Reason]] = Counter()
+        self.clock_resets = 0
+
+    def add_image(self, camera: str, stamp_ns: int, payload: Any, now_ns: int) -> Refusal | None:
+        return self._add(self._cameras[camera], stamp_ns, payload, now_ns)
+
+    def add_arm(self, limb: str, stamp_ns: int, positions: Sequence[float], now_ns: int) -> Refusal | None:
+        value = arm_positions(self._robot, self._robot.limb(limb), positions)
+        return self._add(arm_stream(limb), stamp_ns, value, now_ns)
+
+    def add_gripper(self, limb: str, stamp_ns: int, positions: Sequence[float], now_ns: int) -> Refusal | None:
+        value = gripper_opening(self._robot, self._robot.limb(limb), positions)
+        return self._add(gripper_stream(limb), stamp_ns, value, now_ns)
+
+    def refuse_image(self, camera: str, refusal: Refusal, now_ns: int) -> None:
+        """Counts an image that could not be used, and keeps the reason for when the stream is asked for."""
+        self._add(self._cameras[camera], 0, refusal, now_ns)
+
+    def take(self, now_ns: int) -> RawObservation | Refusal:
+        """The newest reference frame not used before for which every stream has a sample within its limits.
+
+        `Reason.WAITING` means that nothing is wrong but the next frame or its partners are still on their way; it is
+        not counted as a refusal. A lasting refusal is counted once per reference frame.
+        """
+        with self._lock:
+            self._watch_clock(now_ns)
+            result = self._match(now_ns)
+            if isinstance(result, Refusal) and result.reason is not Reason.WAITING:
+                newest = self._streams[self._reference].newest_ns
+                occasion = (result.subject, result.reason, newest)
+                if occasion != self._counted:
+                    self._counted = occasion
+                    self.refusals[result.subject, result.reason] += 1
+            return result
+
+    def clear(self) -> None:
+        with self._lock:
+            self._clear()
+
+    @property
+    def refused(self) -> int:
+        """Observations refused, all reasons."""
+        observation = (Reason.MISSING, Reason.STALE, Reason.SKEWED)
+        with self._lock:
+            return sum(count for (_, reason), count in self.refusals.items() if reason in observation)
+
+    def _add(self, name: str, stamp_ns: int, value: Any, now_ns: int) -> Refusal | None:
+        with self._lock:
+            self._watch_clock(now_ns)
+            stream = self._streams[name]
+            refusal = value if isinstance(value, Refusal) else self._check_stamp(stream, stamp_ns, now_ns)
+            if refusal:
+                self.refusals[name, refusal.reason] += 1
+                stream.refusal = refusal
+                return refusal
+            stream.samples.append(_Sample(stamp_ns, value))
+            stream.refusal = None
+            return None
+
+    def _check_stamp(self, stream: _Stream, stamp_ns: int, now_ns: int) -> Refusal | None:
+        name, ahead = stream.name, stamp_ns - now_ns
+        if ahead > self._max_future_ns:
+            text = f"{name} is stamped {_s(ahead)} s ahead of this clock (limit {_s(self._max_future_ns)} s)"
+            return Refusal(Reason.FUTURE, text, name)
+        if stream.samples and stamp_ns <= stream.newest_ns:
+            behind = stream.newest_ns - stamp_ns
+            text = f"{name} is not newer than its last sample (stamp is {_s(behind)} s older or the same)"
+            return Refusal(Reason.OUT_OF_ORDER, text, name)
+        return None
+
+    def _watch_clock(self, now_ns: int) -> None:
+        if self._now_ns is not None and now_ns < self._now_ns - CLOCK_RESET_NS:
+            self._clear()
+            self.clock_resets += 1
+            self._now_ns = now_ns
+        self._now_ns = now_ns if self._now_ns is None else max(now_ns, self._now_ns)
+
+    def _clear(self) -> None:
+        for stream in self._streams.values():
+            stream.samples.clear()
+            stream.refusal = None
+        self._used_ns = self._counted = None
+
+    def _match(self, now_ns: int) -> RawObservation | Refusal:
+        for stream in self._streams.values():
+            refusal = _check_alive(stream, now_ns)
+            if refusal:
+                return refusal
+        reference = self._streams[self._reference]
+        candidates = [
+            frame
+            for frame in reversed(reference.samples)
+            if (self._used_ns is None or frame.stamp_ns > self._used_ns)
+            and now_ns - frame.stamp_ns <= reference.max_age_ns
+        ]
+        if not candidates:
+            return Refusal(Reason.WAITING, f"waiting for the next frame of {self._reference}", self._reference)
+        verdicts = []
+        for frame in candidates:
+            verdict = self._around(frame)
+            if isinstance(verdict, RawObservation):
+                self._used_ns = frame.stamp_ns
+                return verdict
+            verdicts.append(verdict)
+        return verdicts[0]  # what is said of the newest frame
+
+    def _around(self, frame: _Sample) -> RawObservation | Refusal:
+        matched = {}
+        for name, stream in self._streams.items():
+            if name == self._reference:
+                matched[name] = frame
+                continue
+            sample = min(stream.samples, key=lambda sample: abs(sample.stamp_ns - frame.stamp_ns))
+            skew = sample.stamp_ns - frame.stamp_ns
+            if abs(skew) > stream.max_skew_ns:
+                if stream.newest_ns < frame.stamp_ns:
+                    return Refusal(Reason.WAITING, f"waiting for {name}, which is {_s(-skew)} s behind", name)
+                text = (
+                    f"{name} has nothing within {_s(stream.max_skew_ns)} s of the {self._reference} frame;"
+                    f" the nearest is {_s(abs(skew))} s away"
+                )
+                return Refusal(Reason.SKEWED, text, name)
+            matched[name] = sample
+        state = np.empty(self._robot.size)
+        for limb in self._robot.limbs:
+            state[limb.arm] = matched[arm_stream(limb.name)].value
+            state[limb.gripper_index] = matched[gripper_stream(limb.name)].value
+        images = {camera: matched[name] for camera, name in self._cameras.items()}
+        return RawObservation(
+            stamp_ns=frame.stamp_ns,
+            images={camera: sample.value for camera, sample in images.items()},
+            image_stamps_ns={camera: sample.stamp_ns for camera, sample in images.items()},
+            state=state,
+        )
+
+
+@dataclass(frozen=True)
+class _Sample:
+    stamp_ns: int
+    value: Any
+
+
+@dataclass
+class _Stream:
+    name: str
+    max_age_ns: int
+    max_skew_ns: int
+    depth: int
+    refusal: Refusal | None = None  # of the newest message, when it was refused at the door
+    samples: deque[_Sample] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.samples = deque(maxlen=self.depth)
+
+    @property
+    def newest_ns(self) -> int | None:
+        return self.samples[-1].stamp_ns if self.samples else None
+
+
+def _check_alive(stream: _Stream, now_ns: int) -> Refusal | None:
+    why = f"; last refused: {stream.refusal}" if stream.refusal else ""
+    if not stream.samples:
+        return Refusal(Reason.MISSING, f"{stream.name} has not been received{why}", stream.name)
+    age = now_ns - stream.newest_ns
+    if age > stream.max_age_ns:
+        text = f"{stream.name} is {_s(age)} s old (limit {_s(stream.max_age_ns)} s){why}"
+        return Refusal(Reason.STALE, text, stream.name)
+    return None
+
+
+def _camera_stream(camera: str) -> str:
+    return f"camera {camera}"
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+def _s(duration_ns: int) -> str:
+    return f"{duration_ns * 1e-9:.3f}"

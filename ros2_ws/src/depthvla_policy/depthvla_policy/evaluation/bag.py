@@ -1,0 +1,172 @@
+"""An episode recorded as a rosbag2 folder, read into plain arrays.
+
+Needs no ROS installation: message definitions come from the bag itself.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rosbags.highlevel import AnyReader, AnyReaderError
+
+# Cameras are matched within this time, so depth predicted for one camera may carry the stamp of another.
+PAIR_TOLERANCE_NS = 20_000_000
+DEPTH_ENCODINGS = {"32FC1": (np.float32, 1.0), "16UC1": (np.uint16, 0.001)}
+
+
+@dataclass(frozen=True)
+class Topic:
+    name: str
+    type: str
+    count: int
+
+
+@dataclass(frozen=True)
+class JointStream:
+    """Joint positions of one topic. Robot units: rad, grippers in mm."""
+
+    stamp_ns: np.ndarray  # (N,) int64, stamps of the messages
+    positions: np.ndarray  # (N, J) float64
+
+
+class Bag:
+    """Use as a context manager: `with Bag(path) as bag: ...`.
+
+    Raises:
+        FileNotFoundError: there is no bag at `path`.
+        ValueError: what is there cannot be read as a bag (never closed, damaged, of an unknown kind).
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise FileNotFoundError(f"bag {self.path} does not exist")
+        if self.path.is_dir() and not (self.path / "metadata.yaml").exists():
+            raise ValueError(f"bag {self.path} has no metadata.yaml: its recorder was killed before it closed the bag")
+        try:
+            self._reader = AnyReader([self.path])
+        except (AnyReaderError, OSError, AssertionError) as error:
+            raise ValueError(f"bag {self.path} cannot be read: {error}") from error
+
+    def __enter__(self) -> Bag:
+        try:
+            self._reader.open()
+        except (AnyReaderError, OSError, AssertionError) as error:
+            raise ValueError(f"bag {self.path} cannot be read: {error}") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+
+    @property
+    def topics(self) -> dict[str, Topic]:
+        return {
+            name: Topic(name, info.msgtype or "several types", info.msgcount)
+            for name, info in self._reader.topics.items()
+        }
+
+    @property
+    def start_ns(self) -> int:
+        return self._reader.start_time
+
+    @property
+    def duration_s(self) -> float:
+        """From the first to the last message; 0 for an empty bag."""
+        return max(0, self._reader.duration - 1) / 1e9  # the reader's end is the nanosecond after the last message
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+    @property
+    def custom_data(self) -> dict[str, str]:
+        """What the recorder wrote beside the messages."""
+        return dict(self._reader.readers[0].storage.metadata.custom or {})
+
+    def messages(
+        self, topics: Iterable[str], stamps_ns: Mapping[str, Container[int]] | None = None
+    ) -> Iterator[tuple[str, int, Any]]:
+        """Yield (topic, time of reception in ns, message) in order of reception; topics that are not there are empty.
+
+        With `stamps_ns` (topic -> header stamps) only messages with these stamps are looked into.
+        """
+        for connection, received_ns, data in self._raw(topics):
+            if stamps_ns is None or header_stamp_ns(data) in stamps_ns[connection.topic]:
+                yield connection.topic, received_ns, self._reader.deserialize(data, connection.msgtype)
+
+    def stamps(self, topics: Iterable[str]) -> dict[str, np.ndarray]:
+        """Header stamps [ns] of topics whose messages start with a header: topic -> (N,) int64, sorted."""
+        stamps: dict[str, list[int]] = {topic: [] for topic in topics}
+        for connection, _, data in self._raw(stamps):
+            stamps[connection.topic].append(header_stamp_ns(data))
+        return {topic: np.sort(np.array(values, dtype=np.int64)) for topic, values in stamps.items()}
+
+    def read(self, topics: Iterable[str]) -> dict[str, list[tuple[int, Any]]]:
+        """All messages of several topics in one pass: topic -> [(time of reception in ns, message)]."""
+        streams: dict[str, list[tuple[int, Any]]] = {topic: [] for topic in topics}
+        for topic, received_ns, message in self.messages(streams):
+            streams[topic].append((received_ns, message))
+        return streams
+
+    def _raw(self, topics: Iterable[str]) -> Iterator[tuple[Any, int, bytes]]:
+        wanted = set(topics)
+        connections = [connection for connection in self._reader.connections if connection.topic in wanted]
+        if connections:  # to the reader, an empty list means all
+            yield from self._reader.messages(connections=connections)
+
+
+def header_stamp_ns(data: bytes) -> int:
+    """Stamp of a serialised message that starts with a std_msgs/Header."""
+    sec, nanosec = struct.unpack_from("<iI" if data[1] else ">iI", data, 4)
+    return sec * 1_000_000_000 + nanosec
+
+
+def stamp_ns(message: Any) -> int:
+    """Stamp of a message with a header."""
+    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+
+
+def duration_s(message: Any) -> float:
+    """A builtin_interfaces/Duration in seconds."""
+    return message.sec + message.nanosec * 1e-9
+
+
+def joint_stream(messages: Iterable[tuple[int, Any]], size: int) -> JointStream:
+    """Positions of a JointState stream; only the first `size` entries count, shorter messages are left out."""
+    kept = [message for _, message in messages if len(message.position) >= size]
+    stamps = np.array([stamp_ns(message) for message in kept], dtype=np.int64)
+    positions = np.array([np.asarray(message.position, dtype=np.float64)[:size] for message in kept])
+    return JointStream(stamps, positions.reshape(len(kept), size))
+
+
+def depth_image(message: Any) -> np.ndarray:
+    """A sensor_msgs/Image of depth as (H, W) float32 metres; NaN where 16UC1 has no reading.
+
+    Raises:
+        ValueError: the encoding is not one of depth, or the data does not fit the size.
+    """
+    if message.encoding not in DEPTH_ENCODINGS:
+        raise ValueError(f"depth image has encoding {message.encoding!r}; allowed: {', '.join(DEPTH_ENCODINGS)}")
+    dtype, scale = DEPTH_ENCODINGS[message.encoding]
+    stored = np.dtype(dtype).newbyteorder(">" if message.is_bigendian else "<")
+    data = np.frombuffer(message.data, dtype=np.uint8)
+    row_bytes = message.width * stored.itemsize
+    if message.step < row_bytes or data.size != message.step * message.height:
+        raise ValueError(
+            f"depth image of {message.width}x{message.height} has step {message.step} and {data.size} bytes of data"
+        )
+    rows = np.ascontiguousarray(data.reshape(message.height, message.step)[:, :row_bytes])
+    depth = rows.view(stored).astype(np.float32)
+    if dtype is np.uint16:
+        depth = np.where(depth == 0, np.nan, depth * np.float32(scale))
+    return depth
+
+
+def camera_matrix(message: Any) -> np.ndarray:
+    """(3, 3) matrix K of a sensor_msgs/CameraInfo."""
+    return np.asarray(message.k, dtype=np.float64).reshape(3, 3)

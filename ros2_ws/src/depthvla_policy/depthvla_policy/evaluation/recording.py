@@ -1,0 +1,271 @@
+"""Which messages of an episode are recorded, and the thread that writes them to a rosbag2 folder.
+
+Works on serialised messages and knows no middleware: `nodes.episode_recorder_node` hands them over.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import queue
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rosbags.interfaces import Nodetype, Qos
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from depthvla_policy.evaluation.bag import PAIR_TOLERANCE_NS, header_stamp_ns
+from depthvla_policy.robot import Robot
+
+PAIR_HISTORY = 32  # messages of a paired topic that wait for their partner: 2 s at 15 Hz
+
+
+@dataclass(frozen=True)
+class TopicRule:
+    """One topic to record.
+
+    max_rate_hz: messages beyond this rate are left out; None keeps all.
+    paired_with: keep only the message whose header stamp is nearest to that of a kept message of this other topic, and
+    at most PAIR_TOLERANCE_NS away.
+    """
+
+    topic: str
+    max_rate_hz: float | None = None
+    paired_with: str | None = None
+
+
+def parse_rules(entries: Sequence[str], robot: Robot) -> dict[str, TopicRule]:
+    """Read entries of the form `/topic [max_rate_hz=5.0] [paired_with=/other]`; topic -> rule.
+
+    An entry with `{camera.…}` or `{limb.…}` stands for one topic of each camera or limb of the robot, for example
+    `{camera.topic}`, `/policy_node/depth/{camera.name}/image`, `{limb.topics.arm_feedback}`.
+
+    Raises:
+        ValueError: an entry cannot be read; the message names it.
+    """
+    rules: dict[str, TopicRule] = {}
+    for entry in entries:
+        for text in _expand(entry, robot):
+            rule = _parse_rule(text, entry)
+            if rule.topic in rules:
+                raise ValueError(f"topic {rule.topic} is listed twice (again by {entry!r})")
+            rules[rule.topic] = rule
+    for rule in rules.values():
+        if rule.paired_with is not None and rule.paired_with not in rules:
+            raise ValueError(f"topic {rule.topic} is paired with {rule.paired_with}, which is not recorded")
+    return rules
+
+
+class Selector:
+    """Applies the rules to a stream of messages: what comes in is (topic, time, data), what comes out is to be kept."""
+
+    def __init__(self, rules: dict[str, TopicRule]) -> None:
+        self._rules = rules
+        self._due_ns: dict[str, int] = {}
+        paired = {rule.topic: rule.paired_with for rule in rules.values() if rule.paired_with}
+        self._waiting: dict[str, deque] = {topic: deque(maxlen=PAIR_HISTORY) for topic in paired}
+        self._unanswered: dict[str, deque] = {topic: deque(maxlen=PAIR_HISTORY) for topic in paired}
+        self._followers = {partner: [t for t, p in paired.items() if p == partner] for partner in paired.values()}
+
+    def offer(self, topic: str, received_ns: int, data: bytes) -> list[tuple[str, int, bytes]]:
+        """Take a message in order of reception; return the messages that this one makes worth keeping."""
+        rule = self._rules[topic]
+        if rule.paired_with is not None and not self._answers(topic, header_stamp_ns(data)):
+            self._waiting[topic].append((header_stamp_ns(data), received_ns, data))
+            return []
+        if rule.max_rate_hz is not None and not self._due(topic, received_ns, round(1e9 / rule.max_rate_hz)):
+            return []
+        kept = [(topic, received_ns, data)]
+        for follower in self._followers.get(topic, ()):
+            kept += self._release(follower, header_stamp_ns(data))
+        return kept
+
+    def _answers(self, follower: str, stamp_ns: int) -> bool:
+        """Whether a kept message of the partner has waited for this stamp."""
+        unanswered = self._unanswered[follower]
+        nearest = min(unanswered, key=lambda asked_ns: abs(asked_ns - stamp_ns), default=None)
+        if nearest is None or abs(nearest - stamp_ns) > PAIR_TOLERANCE_NS:
+            return False
+        unanswered.remove(nearest)
+        return True
+
+    def _release(self, follower: str, stamp_ns: int) -> list[tuple[str, int, bytes]]:
+        """The waiting message that belongs to a partner's stamp; where there is none yet, the stamp is remembered."""
+        waiting = self._waiting[follower]
+        nearest = min(waiting, key=lambda item: abs(item[0] - stamp_ns), default=None)
+        if nearest is None or abs(nearest[0] - stamp_ns) > PAIR_TOLERANCE_NS:
+            self._unanswered[follower].append(stamp_ns)
+            return []
+        waiting.remove(nearest)
+        return [(follower, *nearest[1:])]
+
+    def _due(self, topic: str, received_ns: int, period_ns: int) -> bool:
+        due_ns = self._due_ns.get(topic, received_ns)
+        if received_ns < due_ns:
+            return False
+        # The grid is kept as long as messages come, so that jitter does not lower the mean rate.
+        self._due_ns[topic] = due_ns + period_ns if received_ns < due_ns + period_ns else received_ns + period_ns
+        return True
+
+
+class BagWriter:
+    """Writes serialised messages to a new rosbag2 folder (MCAP, zstd chunks) from a thread of its own.
+
+    A disk that cannot keep up fills a backlog of at most `backlog_limit_bytes`; what does not fit is dropped and
+    counted. After a write error nothing more is written, `error` says why, and `close` raises.
+
+    Raises:
+        FileExistsError: there is something at `path` already.
+    """
+
+    def __init__(self, path: str | Path, backlog_limit_bytes: int = 256 * 2**20) -> None:
+        self.path = Path(path)
+        self.error: str | None = None
+        self.written = 0  # messages handed to the file
+        self.dropped: Counter[str] = Counter()  # messages that found the backlog full, by topic
+        self._backlog_limit_bytes = backlog_limit_bytes
+        if self.path.exists():
+            raise FileExistsError(f"bag {self.path} exists already; it is not overwritten")
+        self._writer = Writer(self.path, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP)
+        self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+        self._writer.open()
+        self._typestore = get_typestore(Stores.ROS2_JAZZY)
+        self._topics: dict[str, tuple[str, Sequence[Qos]]] = {}
+        self._connections: dict[str, object] = {}
+        self._queue: queue.SimpleQueue = queue.SimpleQueue()
+        self._offered_bytes = 0  # counted by the caller's thread
+        self._done_bytes = 0  # counted by the writer's thread
+        self._thread = threading.Thread(target=self._run, name="bag_writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def backlog_bytes(self) -> int:
+        return self._offered_bytes - self._done_bytes
+
+    def add_topic(
+        self, topic: str, msgtype: str, offered_qos: Sequence[Qos], read_definition: Callable[[str], str]
+    ) -> None:
+        """Make a topic known before its first message. `read_definition` gives the .msg text of a type by its name."""
+        register_type(self._typestore, msgtype, read_definition)
+        self._topics[topic] = (msgtype, offered_qos)
+
+    def write(self, topic: str, received_ns: int, data: bytes) -> bool:
+        """Queue a message; False when it was dropped. Does not wait for the disk."""
+        if self.error is not None or self.backlog_bytes + len(data) > self._backlog_limit_bytes:
+            self.dropped[topic] += 1
+            return False
+        self._offered_bytes += len(data)
+        self._queue.put((topic, received_ns, data))
+        return True
+
+    def close(self, custom_data: dict[str, str] | None = None) -> None:
+        """Write what is queued, the index and metadata.yaml with `custom_data`.
+
+        Raises:
+            OSError: a write failed, now or earlier; the folder holds what was written until then.
+        """
+        self._queue.put(None)
+        self._thread.join()
+        if self.error is None:
+            try:
+                for key, value in (custom_data or {}).items():
+                    self._writer.set_custom_data(key, value)
+                self._writer.close()
+                return
+            except OSError as error:
+                self.error = str(error)
+        with suppress(OSError):
+            self._writer.abort()
+        raise OSError(f"bag {self.path} is incomplete: {self.error}")
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            topic, received_ns, data = item
+            if self.error is None:
+                try:
+                    self._writer.write(self._connection(topic), received_ns, data)
+                    self.written += 1
+                except Exception as error:  # whatever it is, it must reach the operator and not only end this thread
+                    self.error = f"{type(error).__name__}: {error}"
+            self._done_bytes += len(data)
+
+    def _connection(self, topic: str):
+        if topic not in self._connections:
+            msgtype, offered_qos = self._topics[topic]
+            self._connections[topic] = self._writer.add_connection(
+                topic, msgtype, typestore=self._typestore, offered_qos_profiles=offered_qos
+            )
+        return self._connections[topic]
+
+
+def register_type(typestore, msgtype: str, read_definition: Callable[[str], str]) -> None:
+    """Add a message type to a rosbags typestore, with the types it is made of, unless the store has it."""
+    if msgtype in typestore.fielddefs:
+        return
+    types = get_types_from_msg(read_definition(msgtype), msgtype)
+    for _, fields in types.values():
+        for _, field in fields:
+            kind, detail = field
+            while kind in (Nodetype.ARRAY, Nodetype.SEQUENCE):
+                kind, detail = detail[0]
+            if kind is Nodetype.NAME and detail not in types:
+                register_type(typestore, detail, read_definition)
+    typestore.register(types)
+
+
+def describe_machine() -> dict[str, str | int | float]:
+    """What the numbers of a recording were measured on."""
+    cpu = Path("/proc/cpuinfo")
+    models = (
+        [line.partition(":")[2].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
+        if cpu.exists()
+        else []
+    )
+    return {
+        "processor": models[0] if models else platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def _expand(entry: str, robot: Robot) -> list[str]:
+    if "{camera." in entry:
+        fields = [{"camera": camera} for camera in robot.cameras]
+    elif "{limb." in entry:
+        fields = [{"limb": limb} for limb in robot.limbs]
+    else:
+        fields = [{}]
+    try:
+        return [entry.format(**item) for item in fields]
+    except (KeyError, AttributeError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"topic entry {entry!r} has an unknown placeholder ({error}); allowed: fields of one camera or one limb"
+        ) from error
+
+
+def _parse_rule(text: str, entry: str) -> TopicRule:
+    topic, *options = text.split() or [""]
+    if not topic.startswith("/"):
+        raise ValueError(f"topic entry {entry!r} must start with an absolute topic name")
+    values: dict[str, float | str] = {}
+    for option in options:
+        key, _, value = option.partition("=")
+        if key == "max_rate_hz":
+            try:
+                values[key] = float(value)
+            except ValueError:
+                values[key] = -1.0
+            if not 0 < values[key] < float("inf"):
+                raise ValueError(f"topic entry {entry!r}: max_rate_hz is {value!r}; it must be a number above 0")
+        elif key == "paired_with" and value.startswith("/"):
+            values[key] = value
+        else:
+            raise ValueError(f"topic entry {entry!r}: option {option!r}; allowed: max_rate_hz=N, paired_with=/TOPIC")
+    return TopicRule(topic, **values)

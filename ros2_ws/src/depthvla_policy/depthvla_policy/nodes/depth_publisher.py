@@ -1,0 +1,167 @@
+"""Publishes predicted depth per camera, on a thread of its own and only while somebody listens.
+
+The newest prediction is handed over and the rest is done here, so that depth never delays a chunk.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+
+from depthvla_policy.nodes import image_messages, qos
+from depthvla_policy.nodes.messages import time_message
+from depthvla_policy.nodes.polling import PolledSubscription
+from depthvla_policy.policy.images import ImageFit
+
+
+@dataclass(frozen=True)
+class DepthFrame:
+    """Depth of one observation. `depth_m`: camera -> (h, w); `sizes`: camera -> (height, width) of the source image."""
+
+    stamps_ns: Mapping[str, int]
+    depth_m: Mapping[str, np.ndarray]
+    frame_ids: Mapping[str, str]
+    sizes: Mapping[str, tuple[int, int]]
+
+
+class DepthPublisher:
+    """Per camera: ~/depth/<camera>/image (32FC1, metres), image_colour (rgb8), camera_info and points.
+
+    camera_info and points need the camera's own camera_info; points also sensor_msgs_py. Where one is missing it is
+    said once and the rest is published.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        camera_info_topics: Mapping[str, str],
+        fit: ImageFit,
+        *,
+        reliability: str,
+        colour_range_m: tuple[float, float],
+    ) -> None:
+        self._node, self._fit, self._colour_range_m = node, fit, colour_range_m
+        profile = qos.stream("reliable", 1)
+        self._cameras = {
+            camera: _Camera(
+                image=node.create_lifecycle_publisher(Image, f"~/depth/{camera}/image", profile),
+                colour=node.create_lifecycle_publisher(Image, f"~/depth/{camera}/image_colour", profile),
+                info=node.create_lifecycle_publisher(CameraInfo, f"~/depth/{camera}/camera_info", profile),
+                points=node.create_lifecycle_publisher(PointCloud2, f"~/depth/{camera}/points", profile),
+                source=PolledSubscription(node, CameraInfo, topic, qos.stream(reliability, 1)),
+                source_topic=topic,
+            )
+            for camera, topic in camera_info_topics.items()
+        }
+        self._said: set[str] = set()
+        self._masks: dict[tuple, np.ndarray] = {}
+        self._frame: DepthFrame | None = None
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._stopping, self._frame = False, None
+        self._thread = threading.Thread(target=self._run, name="depth", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread:
+            self._thread.join(timeout_s)
+            self._thread = None
+
+    def wanted(self) -> bool:
+        """Whether anybody subscribes to any of the topics."""
+        return any(camera.subscribed() for camera in self._cameras.values())
+
+    def offer(self, frame: DepthFrame) -> None:
+        """Hands the newest frame over; one that was not published yet is dropped."""
+        with self._changed:
+            self._frame = frame
+            self._changed.notify()
+
+    def publish(self, frame: DepthFrame) -> None:
+        for name, depth_m in frame.depth_m.items():
+            camera = self._cameras[name]
+            camera.update()
+            if camera.subscribed():
+                header = Header(stamp=time_message(frame.stamps_ns[name]), frame_id=frame.frame_ids[name])
+                self._publish_camera(camera, header, self._known(depth_m, frame.sizes[name]))
+
+    def _publish_camera(self, camera: _Camera, header: Header, depth_m: np.ndarray) -> None:
+        _send(camera.image, lambda: image_messages.depth_message(header, depth_m))
+        _send(camera.colour, lambda: image_messages.colour_message(header, depth_m, *self._colour_range_m))
+        if camera.newest_info is None:
+            self._say_once(f"no camera_info on {camera.source_topic}: neither depth camera_info nor points from it")
+            return
+        info = self._camera_info(camera.newest_info, header, depth_m.shape)
+        _send(camera.info, lambda: info)
+        try:
+            _send(camera.points, lambda: image_messages.points_message(header, depth_m, info))
+        except ImportError as error:
+            self._say_once(f"point clouds need the package sensor_msgs_py: {error}")
+
+    def _camera_info(self, source: CameraInfo, header: Header, size: tuple[int, int]) -> CameraInfo:
+        k = np.array(source.k).reshape(3, 3)
+        fitted = self._fit.camera_matrix(k, source.width, source.height, size[0])
+        return image_messages.camera_info_message(header, fitted, size, source)
+
+    def _known(self, depth_m: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Depth with NaN where the network saw no camera pixel or gave no distance."""
+        key = (size, depth_m.shape)
+        if key not in self._masks:
+            self._masks[key] = np.isfinite(self._fit.apply_depth(np.ones(size, np.float32), depth_m.shape[0]))
+        return np.where(self._masks[key] & np.isfinite(depth_m) & (depth_m > 0.0), depth_m, np.float32(np.nan))
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._node.get_logger().warning(text)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._frame is not None or self._stopping)
+                frame, self._frame = self._frame, None
+                if self._stopping:
+                    return
+            try:
+                self.publish(frame)
+            except Exception:
+                self._say_once(f"cannot publish depth: {traceback.format_exc()}")
+
+
+@dataclass
+class _Camera:
+    image: LifecyclePublisher
+    colour: LifecyclePublisher
+    info: LifecyclePublisher
+    points: LifecyclePublisher
+    source: PolledSubscription
+    source_topic: str
+    newest_info: CameraInfo | None = None
+
+    def subscribed(self) -> bool:
+        publishers = (self.image, self.colour, self.info, self.points)
+        return any(publisher.get_subscription_count() for publisher in publishers)
+
+    def update(self) -> None:
+        info = self.source.newest()
+        # An uncalibrated camera sends zeros (sensor_msgs/CameraInfo); its matrix is as good as none.
+        if info is not None and info.k[0] > 0.0 and info.width and info.height:
+            self.newest_info = info
+
+
+def _send(publisher: LifecyclePublisher, make: Callable[[], object]) -> None:
+    if publisher.get_subscription_count():
+        publisher.publish(make())

@@ -1,0 +1,122 @@
+"""Camera images, depth, camera matrices and point clouds: messages to numpy and back."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
+
+from depthvla_policy.control.refusal import Reason, Refusal
+from depthvla_policy.policy.images import decode_jpeg
+
+RAW_ENCODINGS = ("rgb8", "bgr8")
+COMPRESSED_FORMATS = ("jpeg", "jpg", "png")
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image as it came. Decoding is left to whoever needs the pixels, off the executor's thread."""
+
+    topic: str
+    frame_id: str
+    encoding: str  # "compressed", or one of RAW_ENCODINGS
+    data: array
+    height: int = 0
+    width: int = 0
+    step: int = 0
+
+
+def from_compressed(message: CompressedImage, topic: str) -> EncodedImage | Refusal:
+    # "rgb8; jpeg compressed bgr8" from image_transport, plain "jpeg" from most cameras' own drivers.
+    words = message.format.lower().replace(";", " ").split()
+    if not any(word in COMPRESSED_FORMATS for word in words) or "compresseddepth" in words:
+        text = f"{topic}: format {message.format!r} is not allowed; allowed: {', '.join(COMPRESSED_FORMATS)}"
+        return Refusal(Reason.WRONG_ENCODING, text)
+    return EncodedImage(topic, message.header.frame_id, "compressed", message.data)
+
+
+def from_image(message: Image, topic: str) -> EncodedImage | Refusal:
+    if message.encoding not in RAW_ENCODINGS:
+        text = f"{topic}: encoding {message.encoding!r} is not allowed; allowed: {', '.join(RAW_ENCODINGS)}"
+        return Refusal(Reason.WRONG_ENCODING, text)
+    height, width, step = message.height, message.width, message.step
+    if not height or not width or step < 3 * width or len(message.data) != height * step:
+        text = f"{topic}: {len(message.data)} bytes are no {width} x {height} {message.encoding} image of step {step}"
+        return Refusal(Reason.WRONG_COUNT, text)
+    return EncodedImage(topic, message.header.frame_id, message.encoding, message.data, height, width, step)
+
+
+def decode(image: EncodedImage) -> np.ndarray:
+    """(H, W, 3) uint8 RGB. Raises ValueError naming the topic when the bytes are no image."""
+    if image.encoding == "compressed":
+        try:
+            return decode_jpeg(image.data)
+        except ValueError as error:
+            raise ValueError(f"{image.topic}: {error}") from error
+    rows = np.frombuffer(image.data, np.uint8).reshape(image.height, image.step)
+    pixels = rows[:, : 3 * image.width].reshape(image.height, image.width, 3)
+    return np.ascontiguousarray(pixels if image.encoding == "rgb8" else pixels[..., ::-1])
+
+
+def depth_message(header: Header, depth_m: np.ndarray) -> Image:
+    """(H, W) metres, NaN where unknown -> 32FC1 (REP-118, REP-117)."""
+    return _image(header, "32FC1", np.ascontiguousarray(depth_m, dtype=np.float32))
+
+
+def colour_message(header: Header, depth_m: np.ndarray, near_m: float, far_m: float) -> Image:
+    """(H, W) metres -> rgb8, warm is near; black where unknown."""
+    nearness = np.nan_to_num((far_m - depth_m) / (far_m - near_m))
+    mapped = cv2.applyColorMap((np.clip(nearness, 0.0, 1.0) * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
+    colours = cv2.cvtColor(mapped, cv2.COLOR_BGR2RGB)
+    colours[~np.isfinite(depth_m)] = 0
+    return _image(header, "rgb8", colours)
+
+
+def camera_info_message(header: Header, k: np.ndarray, size: tuple[int, int], source: CameraInfo) -> CameraInfo:
+    """The source's camera with the matrix `k` (3, 3) of an image of `size` (height, width).
+
+    Distortion coefficients hold for normalised coordinates, so they stay what they are.
+    """
+    height, width = size
+    message = CameraInfo(header=header, height=height, width=width, distortion_model=source.distortion_model)
+    message.d = source.d
+    message.k = k.ravel().tolist()
+    message.r = np.eye(3).ravel().tolist()
+    message.p = np.hstack([k, np.zeros((3, 1))]).ravel().tolist()
+    return message
+
+
+def points_message(header: Header, depth_m: np.ndarray, info: CameraInfo) -> PointCloud2:
+    """(H, W) metres along the optical axis and that image's camera -> points in its optical frame, known depths only.
+
+    Raises ImportError where sensor_msgs_py is not installed.
+    """
+    from sensor_msgs_py.point_cloud2 import create_cloud_xyz32
+
+    rows, columns = np.nonzero(np.isfinite(depth_m))
+    z = depth_m[rows, columns][:, None]
+    pixels = np.stack([columns, rows], axis=1).astype(np.float64)
+    return create_cloud_xyz32(header, np.hstack([_rays(pixels, info) * z, z]).astype(np.float32))
+
+
+def _rays(pixels: np.ndarray, info: CameraInfo) -> np.ndarray:
+    """(N, 2) pixels -> (N, 2) x/z and y/z."""
+    k, d = np.array(info.k).reshape(3, 3), np.array(info.d)
+    if not d.any():
+        return (pixels - k[:2, 2]) / k[[0, 1], [0, 1]]
+    undistort = cv2.fisheye.undistortPoints if info.distortion_model == "equidistant" else cv2.undistortPoints
+    return undistort(pixels[:, None], k, d)[:, 0]
+
+
+def _image(header: Header, encoding: str, pixels: np.ndarray) -> Image:
+    height, width = pixels.shape[:2]
+    message = Image(header=header, encoding=encoding, height=height, width=width, step=pixels.strides[0])
+    message.is_bigendian = sys.byteorder == "big"
+    # An array('B') is taken over as it is; bytes or numpy would be checked element by element on some distributions.
+    message.data = array("B", pixels.tobytes())
+    return message

@@ -1,0 +1,135 @@
+"""The policy's working loop: take an observation, decode it, infer, hand the result over. On a thread of its own.
+
+Knows no ROS: the buffer, the policy, the clocks and what is done with results are handed in.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from depthvla_policy.control.observation_buffer import ObservationBuffer, RawObservation
+from depthvla_policy.control.refusal import Reason, Refusal
+from depthvla_policy.policy.observation import Observation
+
+if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not with this module
+    from depthvla_policy.policy.policy import Policy, Prediction
+
+# Without new frames the loop still looks this often, so that a camera that stopped is reported in time.
+IDLE_S = 0.1
+
+
+@dataclass(frozen=True)
+class Inference:
+    """One chunk and what it was made from."""
+
+    sequence: int
+    raw: RawObservation
+    observation: Observation
+    prediction: Prediction
+    decode_s: float
+    begin_s: float  # when the observation was taken, on the loop's steady clock
+
+
+class InferenceLoop:
+    """Makes at most one chunk per reference frame and `min_interval_s`.
+
+    `result` is called with every chunk and `refused` with every reason for making none, both on the loop's thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        buffer: ObservationBuffer,
+        policy: Policy,
+        decode: Callable[[Any], np.ndarray],
+        poll: Callable[[], None],
+        instruction: Callable[[], str],
+        depth_wanted: Callable[[], bool],
+        result: Callable[[Inference], None],
+        refused: Callable[[Refusal], None],
+        now_ns: Callable[[], int],
+        min_interval_s: float = 0.0,
+        steady_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`poll` brings the buffer up to date; `decode` turns the buffer's image payload into (H, W, 3) uint8 RGB."""
+        self._buffer, self._policy = buffer, policy
+        self._decode, self._poll = decode, poll
+        self._instruction, self._depth_wanted = instruction, depth_wanted
+        self._result, self._refused = result, refused
+        self._now_ns, self._steady_s = now_ns, steady_s
+        self._min_interval_s = min_interval_s
+        self._next_s = -np.inf
+        self._sequence = 0
+        self._woken = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Something new came that may complete an observation."""
+        self._woken.set()
+
+    def stop(self, timeout_s: float) -> None:
+        """No result is handed over after this returns. Raises TimeoutError when an inference does not end."""
+        self._stopping.set()
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            raise TimeoutError(f"the running inference did not end within {timeout_s} s")
+
+    def attempt(self) -> None:
+        """One round: a result, a refusal, or neither while waiting."""
+        begin = self._steady_s()
+        if begin < self._next_s:
+            return
+        self._poll()
+        instruction = self._instruction()
+        if not instruction:
+            self._refused(Refusal(Reason.MISSING, "no instruction is set; call ~/set_instruction", "instruction"))
+            return
+        raw = self._buffer.take(self._now_ns())
+        if isinstance(raw, Refusal):
+            if raw.reason is not Reason.WAITING:
+                self._refused(raw)
+            return
+        self._next_s = begin + self._min_interval_s
+        outcome = self._infer(raw, instruction, begin)
+        if self._stopping.is_set():
+            return
+        if isinstance(outcome, Refusal):
+            self._refused(outcome)
+        else:
+            self._result(outcome)
+
+    def _infer(self, raw: RawObservation, instruction: str, begin: float) -> Inference | Refusal:
+        try:
+            images = {camera: self._decode(payload) for camera, payload in raw.images.items()}
+            decoded = self._steady_s()
+            observation = Observation(raw.stamp_ns, images, raw.state, instruction)
+            prediction = self._policy.infer(observation, depth=self._depth_wanted())
+        except Exception as error:
+            return Refusal(Reason.FAILED, f"inference failed: {type(error).__name__}: {error}", "inference")
+        if not np.all(np.isfinite(prediction.actions)):
+            return Refusal(Reason.NON_FINITE, "the model predicted a non-finite target", "inference")
+        self._sequence += 1
+        return Inference(self._sequence, raw, observation, prediction, decoded - begin, begin)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            pause = max(self._next_s - self._steady_s(), 0.0)
+            if pause:
+                self._stopping.wait(min(pause, IDLE_S))
+            else:
+                self._woken.wait(IDLE_S)
+                self._woken.clear()
+            if not self._stopping.is_set():
+                self.attempt()

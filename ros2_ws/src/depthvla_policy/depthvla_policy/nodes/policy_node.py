@@ -1,0 +1,318 @@
+"""Runs a policy on the robot's cameras and joints and publishes action chunks. Declares, converts, delegates.
+
+Callbacks only store what came; taking, decoding and inferring happen on the thread of `InferenceLoop`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from depthvla_msgs.msg import ActionChunk, PolicyStatus
+from depthvla_msgs.srv import SetInstruction
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.parameter import Parameter as RosParameter
+from sensor_msgs.msg import CompressedImage, Image, JointState
+
+from depthvla_policy import robot as robot_description
+from depthvla_policy.control.chunk import Chunk
+from depthvla_policy.control.observation_buffer import JOINT_DEPTH, ObservationBuffer, ObservationLimits
+from depthvla_policy.control.refusal import Refusal
+from depthvla_policy.nodes import image_messages, qos
+from depthvla_policy.nodes.depth_publisher import DepthFrame, DepthPublisher
+from depthvla_policy.nodes.diagnostics import OK, WARN, Health
+from depthvla_policy.nodes.inference_loop import Inference, InferenceLoop
+from depthvla_policy.nodes.messages import check_limbs, chunk_to_message, duration_message, nanoseconds
+from depthvla_policy.nodes.parameters import Parameter
+from depthvla_policy.nodes.polling import PolledSubscription
+from depthvla_policy.nodes.runtime import ManagedNode, run
+from depthvla_policy.policy.observation import Observation
+from depthvla_policy.robot import Camera, Robot
+
+if TYPE_CHECKING:  # torch is imported when the node is configured
+    from depthvla_policy.policy.policy import Policy
+
+STATUS_PERIOD_S = 1.0
+STOP_TIMEOUT_S = 10.0
+IMAGE_DEPTH = 2
+TIMINGS_KEPT = 512
+LIMITS = ObservationLimits()
+
+PARAMETERS = (
+    Parameter("robot_file", "", "Robot description; empty takes the R1 Lite's of r1lite_bringup."),
+    Parameter("model", "", "Checkpoint folder with config.json, model.safetensors, statistics and tokenizer."),
+    Parameter("device", "cpu", "Where the network runs: cpu, cuda or cuda:N."),
+    Parameter("torch_threads", 1, "Threads of one inference on a CPU.", 1, 64),
+    Parameter("instruction", "", "What the robot is asked to do; also ~/set_instruction.", read_only=False),
+    Parameter("max_rate_hz", 15.0, "Chunks are made at most this often.", 0.1, 100.0),
+    Parameter(
+        "camera_max_age_s", LIMITS.camera_max_age_s, "No chunk when a camera's newest image is older.", 0.01, 5.0
+    ),
+    Parameter(
+        "camera_max_skew_s", LIMITS.camera_max_skew_s, "Most time between the head image and another.", 0.001, 1.0
+    ),
+    Parameter("joint_max_age_s", LIMITS.joint_max_age_s, "No chunk when joint feedback is older.", 0.01, 5.0),
+    Parameter(
+        "joint_max_skew_s", LIMITS.joint_max_skew_s, "Most time between the head image and feedback.", 0.001, 1.0
+    ),
+    Parameter("max_future_s", LIMITS.max_future_s, "How far a stamp may be ahead of this clock.", 0.001, 1.0),
+    Parameter("depth", True, "Publish predicted depth while somebody subscribes to it."),
+    Parameter("depth_colour_near_m", 0.1, "Distance shown as nearest in the colour image [m].", 0.0, 10.0),
+    Parameter("depth_colour_far_m", 2.0, "Distance shown as farthest in the colour image [m].", 0.1, 100.0),
+)
+
+
+def load_policy(folder: str, device: str, torch_threads: int, robot: Robot) -> Policy:
+    """A policy from its checkpoint. Raises ValueError or FileNotFoundError naming what is wrong with it."""
+    if not folder:
+        raise ValueError("parameter 'model' is empty; it must name a checkpoint folder")
+    if not Path(folder).is_dir():  # said before torch is imported, which takes seconds
+        raise FileNotFoundError(f"checkpoint {folder} does not exist")
+    import torch
+
+    from depthvla_policy.policy.policy import Policy
+
+    torch.set_num_threads(torch_threads)
+    return Policy.load(folder, device, robot)
+
+
+class PolicyNode(ManagedNode):
+    """~/action_chunk, ~/status, ~/depth/*; ~/set_instruction. Cameras and feedback as the robot description says."""
+
+    def __init__(self, load: Callable[[str, str, int, Robot], Policy] = load_policy, **kwargs) -> None:
+        super().__init__("policy_node", PARAMETERS, **kwargs)
+        self._load = load
+        self._loop: InferenceLoop | None = None
+        self._depth: DepthPublisher | None = None
+        self.add_on_set_parameters_callback(self._check_parameters)
+
+    def configure(self) -> None:
+        robot = robot_description.load(self.value("robot_file") or None)
+        check_limbs(robot)
+        self._robot = robot
+        self.declare_more(_robot_parameters(robot))
+        near, far = self.value("depth_colour_near_m"), self.value("depth_colour_far_m")
+        if near >= far:
+            raise ValueError(f"depth_colour_near_m is {near}; it must be below depth_colour_far_m, which is {far}")
+        self._policy = self._load(self.value("model"), self.value("device"), self.value("torch_threads"), robot)
+        seconds = _warm_up(self._policy, robot)
+        self.get_logger().info(f"{self._policy.model_id} on {self.value('device')}, warm after {seconds:.2f} s")
+        self._chunk_publisher = self.create_lifecycle_publisher(ActionChunk, "~/action_chunk", qos.chunks())
+        self._status_publisher = self.create_lifecycle_publisher(PolicyStatus, "~/status", qos.status())
+        self._depth = self._make_depth_publisher()
+        for name in self._policy.cameras:
+            self._subscribe_camera(robot.camera(name))
+        profile = qos.stream(self.value("sensor_reliability"), JOINT_DEPTH)
+        self._joints = [
+            (
+                limb.name,
+                PolledSubscription(self, JointState, limb.topics.arm_feedback, profile),
+                PolledSubscription(self, JointState, limb.topics.gripper_feedback, profile),
+            )
+            for limb in robot.limbs
+        ]
+        self.create_service(SetInstruction, "~/set_instruction", self._set_instruction)
+        self.create_timer(STATUS_PERIOD_S, self._publish_status)
+
+    def activate(self) -> None:
+        limits = {item.name: self.value(item.name) for item in dataclasses.fields(ObservationLimits)}
+        self._buffer = ObservationBuffer(self._robot, self._policy.cameras, ObservationLimits(**limits))
+        self._refusal: Refusal | None = None
+        self._chunks = 0
+        self._timings: deque[tuple[float, float]] = deque(maxlen=TIMINGS_KEPT)
+        self._loop = InferenceLoop(
+            buffer=self._buffer,
+            policy=self._policy,
+            decode=image_messages.decode,
+            poll=self._read_joints,
+            instruction=lambda: self.value("instruction"),
+            depth_wanted=self._depth.wanted if self._depth else lambda: False,
+            result=self._publish_chunk,
+            refused=self._report,
+            now_ns=self._now_ns,
+            min_interval_s=1.0 / self.value("max_rate_hz"),
+        )
+        if self._depth:
+            self._depth.start()
+        self._loop.start()
+
+    def deactivate(self) -> None:
+        loop, self._loop = self._loop, None
+        loop.stop(STOP_TIMEOUT_S)
+        if self._depth:
+            self._depth.stop(STOP_TIMEOUT_S)
+
+    def cleanup(self) -> None:
+        self._policy = self._depth = None
+
+    def health(self) -> Health:
+        values = {
+            "model": self._policy.model_id,
+            "instruction": self.value("instruction"),
+            "chunks": self._chunks,
+            **{f"refused {name}: {reason.value}": count for (name, reason), count in self._buffer.refusals.items()},
+        }
+        if self._timings:
+            total, network = np.array(self._timings).T * 1e3
+            values["latency p50 [ms]"] = float(np.median(total))
+            values["latency p99 [ms]"] = float(np.percentile(total, 99))
+            values["network p50 [ms]"] = float(np.median(network))
+            values["everything else p99 [ms]"] = float(np.percentile(total - network, 99))
+        refusal = self._refusal
+        return Health(WARN, str(refusal), values) if refusal else Health(OK, "producing chunks", values)
+
+    def _subscribe_camera(self, camera: Camera) -> None:
+        name = camera.name
+        topic, transport = self.value(f"cameras.{name}.topic"), self.value(f"cameras.{name}.transport")
+        compressed = transport == "compressed"
+        convert = image_messages.from_compressed if compressed else image_messages.from_image
+
+        def store(message: CompressedImage | Image) -> None:
+            if self._loop is None:
+                return
+            payload, now = convert(message, topic), self._now_ns()
+            if isinstance(payload, Refusal):
+                self._buffer.refuse_image(name, payload, now)
+            else:
+                self._buffer.add_image(name, nanoseconds(message.header.stamp), payload, now)
+            self._loop.wake()
+
+        profile = qos.stream(self.value("sensor_reliability"), IMAGE_DEPTH)
+        self.create_subscription(CompressedImage if compressed else Image, topic, store, profile)
+
+    def _read_joints(self) -> None:
+        now = self._now_ns()
+        for limb, arm, gripper in self._joints:
+            for message in arm.drain():
+                self._buffer.add_arm(limb, nanoseconds(message.header.stamp), message.position, now)
+            for message in gripper.drain():
+                self._buffer.add_gripper(limb, nanoseconds(message.header.stamp), message.position, now)
+
+    def _publish_chunk(self, inference: Inference) -> None:
+        raw, prediction, policy = inference.raw, inference.prediction, self._policy
+        period_ns = round(policy.period_s * 1e9)
+        chunk = Chunk(raw.stamp_ns, inference.sequence, period_ns, prediction.actions, policy.model_id)
+        message = chunk_to_message(chunk, self._robot)
+        message.instruction = inference.observation.instruction
+        message.preprocess_time = _duration(inference.decode_s + prediction.preprocess_s)
+        message.inference_time = _duration(prediction.inference_s)
+        total_s = time.perf_counter() - inference.begin_s
+        message.total_time = _duration(total_s)
+        self._chunk_publisher.publish(message)
+        self._chunks += 1
+        self._timings.append((total_s, prediction.inference_s))
+        self._report(None)
+        if self._depth and prediction.depth_m:
+            self._depth.offer(
+                DepthFrame(
+                    raw.image_stamps_ns,
+                    prediction.depth_m,
+                    {name: image.frame_id or self._robot.camera(name).frame_id for name, image in raw.images.items()},
+                    {name: image.shape[:2] for name, image in inference.observation.images.items()},
+                )
+            )
+
+    def _report(self, refusal: Refusal | None) -> None:
+        """Publishes the status when the reason changes; the numbers in its sentence change all the time."""
+        before, self._refusal = self._refusal, refusal
+        if _kind(before) != _kind(refusal) or (refusal is None and self._chunks == 1):
+            self._publish_status()
+            if refusal:
+                self.get_logger().warning(f"no chunk: {refusal}")
+            else:
+                self.get_logger().info("producing chunks")
+
+    def _publish_status(self) -> None:
+        if not self.active:
+            return
+        refusal = self._refusal
+        status = PolicyStatus(
+            producing=refusal is None and self._chunks > 0,
+            reason=str(refusal) if refusal else "" if self._chunks else "waiting for the first observation",
+            instruction=self.value("instruction"),
+            model_id=self._policy.model_id,
+            chunks=self._chunks,
+            observations_refused=self._buffer.refused,
+        )
+        status.header.stamp = self.get_clock().now().to_msg()
+        self._status_publisher.publish(status)
+
+    def _set_instruction(self, request: SetInstruction.Request, response: SetInstruction.Response):
+        result = self.set_parameters([RosParameter("instruction", value=request.instruction)])[0]
+        response.success, response.message = result.successful, result.reason
+        return response
+
+    def _check_parameters(self, parameters: list[RosParameter]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == "instruction" and self.active and not str(parameter.value).strip():
+                return SetParametersResult(successful=False, reason="instruction must not be empty")
+        return SetParametersResult(successful=True)
+
+    def _make_depth_publisher(self) -> DepthPublisher | None:
+        if not self.value("depth") or not self._policy.has_depth:
+            return None
+        return DepthPublisher(
+            self,
+            {name: self.value(f"cameras.{name}.camera_info") for name in self._policy.cameras},
+            self._policy.image_fit,
+            reliability=self.value("sensor_reliability"),
+            colour_range_m=(self.value("depth_colour_near_m"), self.value("depth_colour_far_m")),
+        )
+
+    def _now_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+
+def _robot_parameters(robot: Robot) -> list[Parameter]:
+    table = [
+        Parameter(
+            "sensor_reliability",
+            robot.qos.sensor,
+            "QoS of camera and feedback topics.",
+            choices=tuple(qos.RELIABILITIES),
+        )
+    ]
+    for camera in robot.cameras:
+        compressed = camera.topic.endswith("/compressed")
+        table += [
+            Parameter(f"cameras.{camera.name}.topic", camera.topic, "Image topic of this camera."),
+            Parameter(
+                f"cameras.{camera.name}.transport",
+                "compressed" if compressed else "raw",
+                "Message type of the topic: CompressedImage or Image.",
+                choices=("compressed", "raw"),
+            ),
+            Parameter(f"cameras.{camera.name}.camera_info", camera.camera_info, "Its CameraInfo topic, for depth."),
+        ]
+    return table
+
+
+def _warm_up(policy: Policy, robot: Robot) -> float:
+    """Runs the policy on black images, so that the first real observation does not pay for what happens only once."""
+    begin = time.perf_counter()
+    images = {camera: np.zeros((180, 320, 3), np.uint8) for camera in policy.cameras}
+    state = (robot.position_min + robot.position_max) / 2
+    policy.infer(Observation(0, images, state, "warm up"), depth=policy.has_depth)
+    return time.perf_counter() - begin
+
+
+def _kind(refusal: Refusal | None) -> tuple | None:
+    return (refusal.subject, refusal.reason) if refusal else None
+
+
+def _duration(seconds: float):
+    return duration_message(round(seconds * 1e9))
+
+
+def main() -> int:
+    return run(PolicyNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

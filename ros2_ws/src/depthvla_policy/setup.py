@@ -1,0 +1,22 @@
+from setuptools import find_packages, setup
+
+package = "depthvla_policy"
+nodes = ("policy_node", "chunk_executor_node", "episode_recorder_node")
+
+setup(
+    name=package,
+    version="0.1.0",
+    packages=find_packages(exclude=["test"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
+        (f"share/{package}", ["package.xml"]),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=False,
+    maintainer="DepthVLA R1 Lite maintainers",
+    maintainer_email="maintainers@depthvla-r1lite.org",
+    description="The DepthVLA network, its training, and the nodes that run it on a robot",
+    license="Apache-2.0",
+    tests_require=["pytest"],
+    entry_points={"console_scripts": [f"{node} = {package}.nodes.{node}:main" for node in nodes]},
+)

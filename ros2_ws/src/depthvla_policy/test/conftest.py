@@ -1,0 +1,34 @@
+"""Fixtures of this package's tests. A test that needs ROS asks for `ros` and is skipped where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from depthvla_policy.robot import Robot, load
+
+
+@pytest.fixture(scope="session")
+def robot() -> Robot:
+    return load()
+
+
+@pytest.fixture
+def home(robot: Robot) -> np.ndarray:
+    """A pose well inside the limits: arms reaching forward, grippers half open."""
+    pose = np.zeros(robot.size)
+    for limb in robot.limbs:
+        pose[limb.arm] = [0.0, 1.8, -1.7, 0.0, 0.0, 0.0]
+        pose[limb.gripper_index] = 50.0
+    return pose
+
+
+@pytest.fixture(scope="session")
+def ros():
+    """The harness for tests with real node processes, in a ROS domain that no other test session uses."""
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not sourced")
+    import ros_harness
+
+    with ros_harness.private_domain():
+        yield ros_harness

@@ -1,0 +1,187 @@
+"""What is kept of an episode's messages, and how it reaches the disk."""
+
+import struct
+
+import pytest
+
+from depthvla_policy import robot as robot_description
+from depthvla_policy.evaluation.bag import Bag, header_stamp_ns
+from depthvla_policy.evaluation.recording import BagWriter, Selector, TopicRule, parse_rules
+
+STRING = "std_msgs/msg/String"
+
+
+def stamped(sec: int, nanosec: int = 0, payload: bytes = b"") -> bytes:
+    return b"\x00\x01\x00\x00" + struct.pack("<iI", sec, nanosec) + payload
+
+
+def string_message(text: str) -> bytes:
+    data = text.encode() + b"\x00"
+    return b"\x00\x01\x00\x00" + struct.pack("<I", len(data)) + data
+
+
+def no_definition(msgtype: str) -> str:
+    raise AssertionError(f"{msgtype} should not need a definition")
+
+
+def test_an_entry_stands_for_every_camera_and_limb_of_the_robot():
+    robot = robot_description.load()
+    rules = parse_rules(
+        [
+            "{camera.topic}",
+            "/depth/{camera.name}/image max_rate_hz=2.5",
+            "/truth/{camera.name}/image paired_with=/depth/{camera.name}/image",
+            "{limb.topics.arm_command}",
+            "/diagnostics",
+        ],
+        robot,
+    )
+    assert set(rules) == (
+        {camera.topic for camera in robot.cameras}
+        | {f"/depth/{camera.name}/image" for camera in robot.cameras}
+        | {f"/truth/{camera.name}/image" for camera in robot.cameras}
+        | {limb.topics.arm_command for limb in robot.limbs}
+        | {"/diagnostics"}
+    )
+    assert rules["/depth/head/image"] == TopicRule("/depth/head/image", max_rate_hz=2.5)
+    assert rules["/truth/head/image"] == TopicRule("/truth/head/image", paired_with="/depth/head/image")
+
+
+@pytest.mark.parametrize(
+    "entry, complaint",
+    [
+        ("joint_states", "absolute topic name"),
+        ("", "absolute topic name"),
+        ("/a max_rate_hz=0", "max_rate_hz is '0'"),
+        ("/a max_rate_hz=fast", "max_rate_hz is 'fast'"),
+        ("/a every=2", "'every=2'.*allowed: max_rate_hz"),
+        ("/a/{camera.nmae}", "unknown placeholder"),
+        ("/a/{leg.name}", "unknown placeholder"),
+        ("/a paired_with=/b", "paired with /b, which is not recorded"),
+    ],
+)
+def test_a_wrong_entry_is_named(entry, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        parse_rules([entry], robot_description.load())
+
+
+def test_a_topic_listed_twice_is_an_error():
+    with pytest.raises(ValueError, match="/a is listed twice"):
+        parse_rules(["/a", "/a max_rate_hz=1"], robot_description.load())
+
+
+def test_thinning_keeps_the_asked_rate_in_spite_of_jitter():
+    selector = Selector({"/depth": TopicRule("/depth", max_rate_hz=5.0)})
+    period_ns = 1_000_000_000 // 15
+    times = [step * period_ns + (step % 3 - 1) * 2_000_000 for step in range(150)]
+    kept = [ns for ns in times if selector.offer("/depth", ns, stamped(0))]
+    assert 48 <= len(kept) <= 50
+
+
+def test_thinning_starts_anew_after_a_gap():
+    selector = Selector({"/depth": TopicRule("/depth", max_rate_hz=1.0)})
+    kept = [
+        second for second in (0.0, 0.5, 10.0, 10.5, 11.0) if selector.offer("/depth", int(second * 1e9), stamped(0))
+    ]
+    assert kept == [0.0, 10.0, 11.0]
+
+
+def test_a_paired_topic_keeps_what_belongs_to_its_partner_in_whatever_order_they_come():
+    rules = {"/depth": TopicRule("/depth"), "/truth": TopicRule("/truth", paired_with="/depth")}
+    selector = Selector(rules)
+    kept = []
+    for sec in range(6):
+        kept += selector.offer("/truth", sec * 100, stamped(sec, payload=b"truth"))
+        if sec == 3:  # the prediction for second 2 comes late
+            kept += selector.offer("/depth", sec * 100 + 1, stamped(2))
+    kept += selector.offer("/depth", 700, stamped(6))
+    kept += selector.offer("/truth", 701, stamped(6, payload=b"truth"))
+    kept += selector.offer("/truth", 702, stamped(6, 1, payload=b"another"))
+    assert [(topic, ns, header_stamp_ns(data) // 10**9) for topic, ns, data in kept] == [
+        ("/depth", 301, 2),
+        ("/truth", 200, 2),
+        ("/depth", 700, 6),
+        ("/truth", 701, 6),
+    ]
+
+
+def test_a_pair_may_differ_by_the_time_between_two_cameras_but_not_by_a_frame():
+    selector = Selector({"/depth": TopicRule("/depth"), "/truth": TopicRule("/truth", paired_with="/depth")})
+    for nanosec in (10_000_000, 57_000_000, 124_000_000):  # 15 Hz
+        assert not selector.offer("/truth", nanosec, stamped(1, nanosec))
+    kept = selector.offer("/depth", 200, stamped(1, 67_000_000))
+    assert [header_stamp_ns(data) % 10**9 for _, _, data in kept] == [67_000_000, 57_000_000]
+    assert len(selector.offer("/depth", 300, stamped(1, 200_000_000))) == 1
+
+
+def test_header_stamp_reads_both_byte_orders():
+    assert header_stamp_ns(b"\x00\x01\x00\x00" + struct.pack("<iI", 7, 9)) == 7_000_000_009
+    assert header_stamp_ns(b"\x00\x00\x00\x00" + struct.pack(">iI", 7, 9)) == 7_000_000_009
+
+
+def test_a_written_bag_reads_back_with_its_custom_data(tmp_path):
+    writer = BagWriter(tmp_path / "bag")
+    writer.add_topic("/words", STRING, [], no_definition)
+    for index, word in enumerate(("one", "two", "three")):
+        assert writer.write("/words", 1000 + index, string_message(word))
+    writer.close({"instruction": "count"})
+    assert writer.written == 3 and writer.backlog_bytes == 0
+    with Bag(tmp_path / "bag") as bag:
+        assert [(ns, message.data) for _, ns, message in bag.messages(["/words"])] == [
+            (1000, "one"),
+            (1001, "two"),
+            (1002, "three"),
+        ]
+        assert bag.custom_data == {"instruction": "count"}
+
+
+def test_a_type_unknown_to_the_store_is_written_with_all_it_is_made_of(tmp_path):
+    texts = {
+        "own_msgs/msg/Outer": "own_msgs/Inner[] inner\nstd_msgs/Header header",
+        "own_msgs/msg/Inner": "uint32 value",
+    }
+    writer = BagWriter(tmp_path / "bag")
+    writer.add_topic("/outer", "own_msgs/msg/Outer", [], texts.__getitem__)
+    inner = struct.pack("<II", 1, 42)
+    writer.write("/outer", 5, b"\x00\x01\x00\x00" + inner + struct.pack("<iII", 3, 4, 1) + b"\x00")
+    writer.close()
+    with Bag(tmp_path / "bag") as bag:
+        ((_, _, message),) = bag.messages(["/outer"])
+    assert message.inner[0].value == 42
+    assert message.header.stamp.sec == 3
+
+
+def test_an_existing_folder_is_never_overwritten(tmp_path):
+    (tmp_path / "bag").mkdir()
+    with pytest.raises(FileExistsError, match="bag exists already"):
+        BagWriter(tmp_path / "bag")
+
+
+def test_a_full_backlog_drops_and_counts(tmp_path):
+    writer = BagWriter(tmp_path / "bag", backlog_limit_bytes=10)
+    writer.add_topic("/words", STRING, [], no_definition)
+    assert not writer.write("/words", 1, string_message("more than ten bytes"))
+    assert writer.dropped["/words"] == 1
+    writer.close()
+
+
+def test_a_write_error_is_kept_and_raised_when_the_bag_is_closed(tmp_path, monkeypatch):
+    writer = BagWriter(tmp_path / "bag")
+    writer.add_topic("/words", STRING, [], no_definition)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer._writer, "write", full)
+    writer.write("/words", 1, string_message("lost"))
+    with pytest.raises(OSError, match="is incomplete.*No space left on device"):
+        writer.close()
+    assert not writer.write("/words", 2, string_message("too late"))
+
+
+def test_a_bag_that_was_never_closed_is_an_error_that_says_so(tmp_path):
+    (tmp_path / "bag").mkdir()
+    with pytest.raises(ValueError, match="killed before it closed"):
+        Bag(tmp_path / "bag")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        Bag(tmp_path / "nothing")

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from depthvla_policy.control.arbiter import Mode
+from depthvla_policy.control.chunk import Chunk
+
+MODULE = "depthvla_policy.nodes.chunk_executor_node"
+NODE = "/chunk_executor_node"
+PERIOD_NS = 66_666_667
+
+
+class Rig:
+    """An executor process, scripted feedback at 100 Hz, and everything it says."""
+
+    def __init__(self, ros, robot, home, **parameters):
+        from depthvla_msgs.msg import ExecutorStatus
+        from sensor_msgs.msg import JointState
+
+        from depthvla_policy.nodes import qos
+
+        self.robot, self.home = robot, home
+        self.probe = ros.Probe()
+        self._chunks = None
+        self.status = self.probe.listen(ExecutorStatus, f"{NODE}/status", qos.status())
+        self.commands = {}
+        self._feedback = []
+        for limb in robot.limbs:
+            for kind, where in (("arm", limb.arm), ("gripper", slice(limb.gripper_index, limb.gripper_index + 1))):
+                heard = self.probe.listen(JointState, getattr(limb.topics, f"{kind}_command"))
+                self.commands[kind, limb.name] = heard
+                topic = getattr(limb.topics, f"{kind}_feedback")
+                self._feedback.append((self.probe.publisher(JointState, topic, qos.stream("best_effort", 1)), where))
+        self.measured = home
+        self.sequence = 0
+        self.timer = self.probe.every(0.01, self._send_feedback)
+        self.node = ros.NodeProcess(MODULE, {"autostart": True, **parameters})
+
+    def _send_feedback(self):
+        from sensor_msgs.msg import JointState
+
+        for publisher, where in self._feedback:
+            message = JointState(name=["placeholder"], position=self.measured[where].tolist())
+            message.header.stamp = self.probe.node.get_clock().now().to_msg()
+            publisher.publish(message)
+
+    def arm(self):
+        self.probe.wait_for(lambda: self.status, what="the executor's status")
+        self.probe.wait_for(lambda: self.probe.trigger(f"{NODE}/arm").success, what="arming")
+        self.probe.wait_for(lambda: self.newest() is not None, what="the first commands")
+
+    def chunk(self, slope=0.01, steps=16, age_ns=0):
+        self.sequence += 1
+        positions = self.home + slope * np.arange(steps)[:, None]
+        return Chunk(self.probe.now_ns() - age_ns, self.sequence, PERIOD_NS, positions, "scripted")
+
+    def send(self, chunk, change=lambda message: None):
+        from depthvla_msgs.msg import ActionChunk
+
+        from depthvla_policy.nodes import qos
+        from depthvla_policy.nodes.messages import chunk_to_message
+
+        if self._chunks is None:
+            self._chunks = self.probe.publisher(ActionChunk, f"{NODE}/action_chunk", qos.chunks())
+            self.probe.wait_for(self._chunks.get_subscription_count, what="the executor's chunk subscription")
+        message = chunk_to_message(chunk, self.robot)
+        change(message)
+        self._chunks.publish(message)
+
+    def newest(self):
+        """(14,) the newest command of every limb; None before there is one of each."""
+        if not all(self.commands.values()):
+            return None
+        pose = np.empty(self.robot.size)
+        for limb in self.robot.limbs:
+            pose[limb.arm] = self.commands["arm", limb.name][-1].position
+            pose[limb.gripper_index] = self.commands["gripper", limb.name][-1].position[0]
+        return pose
+
+    def wait_for_mode(self, mode, text=""):
+        def reached():
+            status = self.status[-1] if self.status else None
+            return status if status and status.mode == mode and text in status.cause else None
+
+        try:
+            return self.probe.wait_for(reached, what=f"{mode.name} {text!r}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; last: {self.status[-1:]}\n{self.node.output()}") from None
+
+    def command_count(self):
+        return sum(map(len, self.commands.values()))
+
+    def close(self):
+        self.node.__exit__()
+        self.probe.__exit__()
+
+
+@pytest.fixture
+def rig(ros, robot, home):
+    rigs = []
+
+    def make(**parameters):
+        rigs.append(Rig(ros, robot, home, **parameters))
+        return rigs[-1]
+
+    yield make
+    for item in rigs:
+        item.close()
+
+
+def test_chunks_become_commands_of_the_right_values_at_the_control_rate(rig, robot):
+    rig = rig()
+    rig.arm()
+    np.testing.assert_allclose(rig.newest(), rig.home)
+    chunk = rig.chunk()
+    rig.send(chunk)
+    rig.wait_for_mode(Mode.POLICY)
+    final = rig.wait_for_mode(Mode.HOLD, "policy silent")
+    # Commands lie where the chunk is at their own stamps.
+    arm = rig.commands["arm", "right"]
+    stamps = np.array([message.header.stamp.sec * 10**9 + message.header.stamp.nanosec for message in arm])
+    during = (stamps > chunk.stamp_ns + 3 * PERIOD_NS) & (stamps < chunk.stamp_ns + 15 * PERIOD_NS)
+    assert during.sum() >= 8
+    for message, stamp in zip(np.array(arm, dtype=object)[during], stamps[during], strict=True):
+        expected = rig.home[robot.limb("right").arm] + 0.01 * (stamp - chunk.stamp_ns) / PERIOD_NS
+        np.testing.assert_allclose(message.position, expected, atol=1e-6)
+        assert list(message.name) == list(robot.limb("right").joints)
+        np.testing.assert_array_equal(message.velocity, robot.tracker_velocity)
+    np.testing.assert_allclose(np.median(np.diff(stamps)) * 1e-9, 1 / 15, rtol=0.1)
+    assert final.chunks_accepted == 1 and final.commands_sent >= 4 * 16
+    np.testing.assert_allclose(rig.newest(), chunk.positions[-1], atol=1e-6)
+
+
+def test_nothing_is_published_unless_armed(rig):
+    rig = rig()
+    rig.probe.wait_for(lambda: len(rig.status) > 5, what="status")
+    rig.send(rig.chunk())
+    rig.probe.wait_for(lambda: rig.status[-1].chunks_accepted == 1, what="the chunk")
+    heard = len(rig.status)
+    rig.probe.wait_for(lambda: len(rig.status) > heard + 10, what="ticks")
+    assert rig.command_count() == 0
+    assert {status.mode for status in rig.status} == {Mode.DISARMED}
+    rig.arm()
+    assert rig.probe.trigger(f"{NODE}/disarm").success
+    rig.wait_for_mode(Mode.DISARMED, "~/disarm")
+    time.sleep(0.1)  # what was on its way arrives
+    count, heard = rig.command_count(), len(rig.status)
+    rig.probe.wait_for(lambda: len(rig.status) > heard + 10, what="ticks")
+    assert rig.command_count() == count
+
+
+def test_bad_chunks_are_refused_with_a_reason_and_move_nothing(rig):
+    rig = rig()
+    rig.arm()
+    bad = rig.chunk(slope=0.05)
+    bad.positions[9, 4] = np.nan
+    rig.send(bad)
+    status = rig.probe.wait_for(lambda: next((s for s in rig.status if s.chunks_refused == 1), None), what="a refusal")
+    assert "non-finite" in status.last_refusal and "left_arm_joint5" in status.last_refusal
+
+    def rename(message):
+        message.right_arm.joint_names[2] = "elbow"
+
+    rig.send(rig.chunk(slope=0.05), rename)
+    status = rig.probe.wait_for(lambda: next((s for s in rig.status if s.chunks_refused == 2), None), what="a refusal")
+    assert "elbow" in status.last_refusal
+    rig.send(rig.chunk(age_ns=5 * 10**9))
+    rig.probe.wait_for(lambda: rig.status[-1].chunks_refused == 3, what="a refusal")
+    assert rig.status[-1].mode == Mode.HOLD and rig.status[-1].chunks_accepted == 0
+    np.testing.assert_allclose(rig.newest(), rig.home)
+
+
+def test_stop_holds_and_arm_engages_again(rig):
+    rig = rig()
+    rig.arm()
+    timer = rig.probe.every(0.1, lambda: rig.send(rig.chunk(slope=0.002)))
+    rig.wait_for_mode(Mode.POLICY)
+    assert rig.probe.trigger(f"{NODE}/stop").success
+    rig.wait_for_mode(Mode.HOLD, "~/stop")
+    accepted = rig.status[-1].chunks_accepted
+    rig.probe.wait_for(lambda: rig.status[-1].chunks_accepted > accepted + 3, what="chunks while stopped")
+    assert rig.status[-1].mode == Mode.HOLD
+    held = rig.newest()
+    assert rig.probe.trigger(f"{NODE}/arm").success
+    rig.wait_for_mode(Mode.POLICY)
+    timer.cancel()
+    assert np.isfinite(held).all()
+
+
+def test_arm_is_refused_without_feedback(rig):
+    rig = rig()
+    rig.timer.cancel()
+    rig.probe.wait_for(lambda: rig.status, what="status")
+    time.sleep(0.3)  # what was sent goes stale
+    response = rig.probe.trigger(f"{NODE}/arm")
+    assert not response.success and "feedback of arm left" in response.message
+    assert rig.command_count() == 0
+
+
+def test_feedback_that_stops_takes_the_arms_to_hold(rig):
+    rig = rig()
+    rig.arm()
+    timer = rig.probe.every(0.1, lambda: rig.send(rig.chunk(slope=0.002)))
+    rig.wait_for_mode(Mode.POLICY)
+    rig.timer.cancel()
+    rig.wait_for_mode(Mode.HOLD, "feedback of arm left")
+    timer.cancel()
+
+
+def test_arm_on_activate_arms_when_there_is_feedback(rig):
+    rig = rig(arm_on_activate=True)
+    rig.wait_for_mode(Mode.HOLD, "armed on activation")
+    rig.probe.wait_for(lambda: rig.newest() is not None, what="commands")
+    np.testing.assert_allclose(rig.newest(), rig.home)
+
+
+def test_a_killed_chunk_source_holds_the_last_pose_before_its_steps_run_out(ros, rig, robot, home):
+    rig = rig()
+    rig.arm()
+    source = ros.NodeProcess("fixtures.chunk_source")
+    with source:
+        rig.wait_for_mode(Mode.POLICY)
+        heard = len(rig.status)
+        rig.probe.wait_for(lambda: len(rig.status) > heard + 15, what="ticks under the policy")
+        source.process.kill()
+        killed = time.monotonic()
+        status = rig.wait_for_mode(Mode.HOLD, "no sign of life")
+        held_after = time.monotonic() - killed
+    pose, heard = rig.newest(), len(rig.status)
+    rig.probe.wait_for(lambda: len(rig.status) > heard + 10, what="ticks in hold")
+    np.testing.assert_array_equal(rig.newest(), pose)
+    assert np.isfinite(pose).all() and np.any(pose != home)
+    assert status.steps_left == 0 and status.sequence == 0
+    assert held_after < 16 * PERIOD_NS * 1e-9
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_stream_and_the_process_cleanly(rig, number):
+    rig = rig()
+    rig.arm()
+    assert rig.node.stop(number) == 0
+    assert "Traceback" not in rig.node.output()
+    assert rig.status[-1].mode == Mode.DISARMED
+    time.sleep(0.1)
+    count = rig.command_count()
+    time.sleep(0.2)
+    assert rig.command_count() == count
+
+
+def test_lifecycle_without_autostart(rig):
+    rig = rig(autostart=False)
+    probe = rig.probe
+    assert probe.state(NODE) == "unconfigured"
+    assert not probe.transition(NODE, "activate")
+    assert probe.state(NODE) == "unconfigured"
+    for _ in range(2):
+        assert probe.transition(NODE, "configure")
+        assert not probe.trigger(f"{NODE}/arm").success
+        assert probe.transition(NODE, "activate")
+        rig.arm()
+        assert probe.transition(NODE, "deactivate")
+        assert probe.transition(NODE, "cleanup")
+        assert probe.state(NODE) == "unconfigured"
+        for heard in rig.commands.values():
+            heard.clear()
+            heard.times_s.clear()
+    assert probe.transition(NODE, "configure") and probe.transition(NODE, "activate")
+    rig.arm()
+    assert probe.transition(NODE, "shutdown")
+    assert probe.state(NODE) == "finalized"
+    count = rig.command_count()
+    time.sleep(0.2)
+    assert rig.command_count() == count
+    assert rig.node.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"max_feedback_age_s": 70.0}, ["max_feedback_age_s", "70.0", "0.02 to 5.0"]),
+        ({"command_rate_hz": 15}, ["command_rate_hz", "15", "write 15.0"]),
+        ({"command_rate_hz": 1000.0}, ["command_rate_hz", "1000.0", "1.0 to 200.0"]),
+        ({"command_reliability": "sometimes"}, ["command_reliability", "sometimes", "best_effort", "reliable"]),
+        ({"arm_on_activate": "maybe"}, ["arm_on_activate", "maybe", "true or false"]),
+        ({"arm_on_start": True}, ["arm_on_start", "arm_on_activate"]),
+        ({"robot_file": "/no/such.yaml"}, ["/no/such.yaml"]),
+        ({"policy_lease_s": 0.05}, ["policy_lease_s", "0.05", "0.2"]),
+    ],
+)
+def test_a_wrong_parameter_ends_the_start_and_is_named(ros, parameters, named):
+    with ros.NodeProcess(MODULE, {"autostart": True, **parameters}) as node:
+        assert node.wait() == 1
+        for text in named:
+            assert text in node.output()
+
+
+def test_its_parameter_file_is_accepted(ros, robot):
+    from depthvla_policy.robot import default_path
+
+    file = default_path().with_name("chunk_executor_node.param.yaml")
+    with ros.NodeProcess(MODULE, {"autostart": True}, params_file=file) as node:
+        node.wait_for_output("DISARMED")
+        assert node.stop() == 0

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from depthvla_policy.control.observation_buffer import ObservationBuffer
+from depthvla_policy.control.refusal import Reason
+from depthvla_policy.nodes.inference_loop import InferenceLoop
+
+MS = 1_000_000
+T0 = 1_700_000_000_000 * MS
+CAMERAS = ("head", "wrist_left")
+
+
+class Bench:
+    """A loop driven by hand, with a policy that answers what it is told to."""
+
+    def __init__(self, robot, pose, **options):
+        self.robot, self.pose, self.now = robot, pose, T0
+        self.buffer = ObservationBuffer(robot, CAMERAS)
+        self.results, self.refusals, self.asked = [], [], []
+        self.instruction, self.depth, self.answer = "lift", False, None
+        self.loop = InferenceLoop(
+            buffer=self.buffer,
+            policy=SimpleNamespace(infer=self._infer),
+            decode=lambda payload: payload,
+            poll=lambda: None,
+            instruction=lambda: self.instruction,
+            depth_wanted=lambda: self.depth,
+            result=self.results.append,
+            refused=self.refusals.append,
+            now_ns=lambda: self.now,
+            steady_s=lambda: self.now * 1e-9,
+            **options,
+        )
+
+    def _infer(self, observation, *, depth):
+        self.asked.append((observation, depth))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        actions = np.zeros((16, self.robot.size)) if self.answer is None else self.answer
+        return SimpleNamespace(actions=actions, depth_m={}, preprocess_s=0.0, inference_s=0.0)
+
+    def frame(self, advance_ns=66 * MS):
+        self.now += advance_ns
+        for camera in CAMERAS:
+            self.buffer.add_image(camera, self.now, np.zeros((2, 2, 3), np.uint8), self.now)
+        for limb in self.robot.limbs:
+            self.buffer.add_arm(limb.name, self.now, self.pose[limb.arm], self.now)
+            self.buffer.add_gripper(limb.name, self.now, [self.pose[limb.gripper_index]], self.now)
+        self.loop.attempt()
+
+
+@pytest.fixture
+def bench(robot, home):
+    return Bench(robot, home)
+
+
+def test_every_frame_gives_one_numbered_chunk(bench, home):
+    for _ in range(3):
+        bench.frame()
+        bench.loop.attempt()
+    assert [result.sequence for result in bench.results] == [1, 2, 3]
+    assert [result.raw.stamp_ns for result in bench.results] == [T0 + k * 66 * MS for k in (1, 2, 3)]
+    np.testing.assert_array_equal(bench.asked[0][0].state, home)
+    assert bench.refusals == []
+
+
+def test_depth_is_asked_for_only_while_wanted(bench):
+    bench.frame()
+    bench.depth = True
+    bench.frame()
+    bench.depth = False
+    bench.frame()
+    assert [depth for _, depth in bench.asked] == [False, True, False]
+
+
+def test_chunks_come_no_faster_than_allowed(robot, home):
+    bench = Bench(robot, home, min_interval_s=0.2)
+    for _ in range(30):
+        bench.frame()
+    stamps = np.array([result.raw.stamp_ns for result in bench.results])
+    assert np.all(np.diff(stamps) >= 200 * MS) and len(stamps) == 8
+
+
+def test_no_instruction_no_chunk(bench):
+    bench.instruction = ""
+    bench.frame()
+    assert bench.results == [] and "set_instruction" in bench.refusals[0].message
+
+
+def test_the_instruction_of_the_moment_is_used(bench):
+    bench.frame()
+    bench.instruction = "push"
+    bench.frame()
+    assert [observation.instruction for observation, _ in bench.asked] == ["lift", "push"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "text"),
+    [
+        (ValueError("image is grey"), Reason.FAILED, "ValueError: image is grey"),
+        (RuntimeError("out of memory"), Reason.FAILED, "out of memory"),
+        (np.full((16, 14), np.nan), Reason.NON_FINITE, "non-finite"),
+    ],
+)
+def test_a_failed_inference_is_a_reason_and_the_next_frame_is_tried(bench, answer, reason, text):
+    bench.answer = answer
+    bench.frame()
+    assert bench.results == [] and bench.refusals[0].reason is reason and text in bench.refusals[0].message
+    bench.answer = None
+    bench.frame()
+    assert [result.sequence for result in bench.results] == [1]
+
+
+def test_missing_streams_are_reported_and_waiting_is_not(bench):
+    bench.loop.attempt()
+    assert bench.refusals[0].reason is Reason.MISSING
+    bench.frame()
+    bench.loop.attempt()
+    assert len(bench.refusals) == 1
+
+
+def test_a_result_that_comes_after_stop_is_dropped(robot, home):
+    bench = Bench(robot, home)
+    running, release = threading.Event(), threading.Event()
+
+    def slow(observation, *, depth):
+        running.set()
+        release.wait(10)
+        return SimpleNamespace(actions=np.zeros((16, 14)), depth_m={}, preprocess_s=0.0, inference_s=0.0)
+
+    bench.loop._policy = SimpleNamespace(infer=slow)
+    worker = threading.Thread(target=bench.frame)
+    worker.start()
+    assert running.wait(10)
+    bench.loop.stop(0.0)
+    release.set()
+    worker.join(10)
+    assert bench.results == []

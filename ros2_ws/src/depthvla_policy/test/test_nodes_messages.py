@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import importlib.util
+
+import cv2
+import numpy as np
+import pytest
+
+from depthvla_policy.control.chunk import Chunk
+from depthvla_policy.control.refusal import Reason, Refusal
+
+pytest.importorskip("rclpy", reason="rclpy is not installed")
+pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not sourced")
+
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from depthvla_policy.nodes import image_messages, messages  # noqa: E402
+
+T0 = 1_700_000_000_123_456_789
+PERIOD_NS = 66_666_667
+RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def chunk(home):
+    return Chunk(T0, 7, PERIOD_NS, home + 0.01 * np.arange(16)[:, None], "model@0123")
+
+
+def test_a_chunk_survives_the_way_there_and_back(chunk, robot):
+    back = messages.chunk_from_message(messages.chunk_to_message(chunk, robot), robot)
+    np.testing.assert_array_equal(back.positions, chunk.positions)
+    assert (back.stamp_ns, back.sequence, back.period_ns, back.model_id) == (T0, 7, PERIOD_NS, "model@0123")
+
+
+def change_names(message):
+    message.left_arm.joint_names[0] = "shoulder"
+
+
+def swap_limbs(message):
+    message.left_arm, message.right_arm = message.right_arm, message.left_arm
+
+
+def drop_point(message):
+    message.right_arm.points = message.right_arm.points[:-1]
+
+
+def shorten_point(message):
+    message.right_arm.points[4].positions = message.right_arm.points[4].positions[:-1]
+
+
+def inflate_horizon(message):
+    message.horizon = 4_000_000_000
+
+
+def repeat_time(message):
+    message.left_arm.points[3].time_from_start = message.left_arm.points[2].time_from_start
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "text"),
+    [
+        (change_names, Reason.WRONG_JOINTS, "shoulder"),
+        (swap_limbs, Reason.WRONG_JOINTS, "right_arm_joint1"),
+        (drop_point, Reason.WRONG_COUNT, "15 points"),
+        (shorten_point, Reason.WRONG_COUNT, "6 positions at step 4"),
+        (inflate_horizon, Reason.WRONG_COUNT, "4000000000"),
+        (repeat_time, Reason.WRONG_TIMING, "step 3"),
+    ],
+)
+def test_a_message_that_is_no_chunk_is_refused_with_what_is_wrong(chunk, robot, change, reason, text):
+    message = messages.chunk_to_message(chunk, robot)
+    change(message)
+    refusal = messages.chunk_from_message(message, robot)
+    assert isinstance(refusal, Refusal) and refusal.reason is reason
+    assert text in refusal.message and "chunk 7" in refusal.message
+
+
+@pytest.mark.parametrize("duration_ns", [0, 1, 999_999_999, 10**9, -1, -1_500_000_000])
+def test_durations_keep_their_nanoseconds(duration_ns):
+    assert messages.nanoseconds(messages.duration_message(duration_ns)) == duration_ns
+
+
+def raw(encoding, pixels, padding=0):
+    rows = np.pad(pixels.reshape(6, -1), ((0, 0), (0, padding)))
+    return Image(encoding=encoding, height=6, width=8, step=rows.shape[1], data=rows.tobytes())
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize(("encoding", "pixels"), [("rgb8", RGB), ("bgr8", RGB[..., ::-1])])
+def test_raw_images_become_rgb(encoding, pixels, padding):
+    image = image_messages.from_image(raw(encoding, pixels, padding), "/cam")
+    np.testing.assert_array_equal(image_messages.decode(image), RGB)
+
+
+@pytest.mark.parametrize("text", ["jpeg", "rgb8; jpeg compressed bgr8", "png", "bgr8; png compressed bgr8"])
+def test_compressed_images_become_rgb(text):
+    data = cv2.imencode(".png", RGB[..., ::-1])[1].tobytes()
+    image = image_messages.from_compressed(CompressedImage(format=text, data=data), "/cam")
+    np.testing.assert_array_equal(image_messages.decode(image), RGB)
+
+
+def test_wrong_encodings_name_topic_encoding_and_what_is_allowed():
+    for refusal in (
+        image_messages.from_image(raw("mono8", RGB), "/cam"),
+        image_messages.from_compressed(CompressedImage(format="h264"), "/cam"),
+        image_messages.from_compressed(CompressedImage(format="32FC1; compressedDepth png"), "/cam"),
+    ):
+        assert refusal.reason is Reason.WRONG_ENCODING
+        assert "/cam" in refusal.message and "allowed" in refusal.message
+    assert "mono8" in image_messages.from_image(raw("mono8", RGB), "/cam").message
+
+
+def test_an_image_of_the_wrong_size_is_refused():
+    message = raw("rgb8", RGB)
+    message.height = 7
+    assert image_messages.from_image(message, "/cam").reason is Reason.WRONG_COUNT
+
+
+def test_bytes_that_are_no_image_name_their_topic():
+    image = image_messages.from_compressed(CompressedImage(format="jpeg", data=b"nonsense"), "/cam")
+    with pytest.raises(ValueError, match="/cam"):
+        image_messages.decode(image)
+
+
+DEPTH = np.array([[0.5, np.nan], [1.0, 2.0]], np.float32)
+HEADER = Header(stamp=messages.time_message(T0), frame_id="optical")
+
+
+def test_depth_is_metres_with_nan_where_unknown():
+    message = image_messages.depth_message(HEADER, DEPTH)
+    assert (message.encoding, message.height, message.width, message.step) == ("32FC1", 2, 2, 8)
+    assert (message.header.frame_id, messages.nanoseconds(message.header.stamp)) == ("optical", T0)
+    np.testing.assert_array_equal(np.frombuffer(message.data, np.float32).reshape(2, 2), DEPTH)
+
+
+def test_the_colour_image_is_warm_where_it_is_near_and_black_where_unknown():
+    message = image_messages.colour_message(HEADER, DEPTH, 0.5, 2.0)
+    colours = np.frombuffer(message.data, np.uint8).reshape(2, 2, 3).astype(int)
+    assert message.encoding == "rgb8"
+    assert colours[0, 0, 0] > colours[0, 0, 2] and colours[1, 1, 2] > colours[1, 1, 0]
+    np.testing.assert_array_equal(colours[0, 1], 0)
+
+
+def camera(model="plumb_bob", d=()):
+    k = np.array([[2.0, 0.0, 0.5], [0.0, 4.0, 0.5], [0.0, 0.0, 1.0]])
+    source = CameraInfo(distortion_model=model, d=list(d), width=2, height=2)
+    return image_messages.camera_info_message(HEADER, k, (2, 2), source)
+
+
+def test_camera_info_is_that_of_the_depth_image():
+    info = camera(d=[0.1, 0.0, 0.0, 0.0, 0.0])
+    assert (info.width, info.height, info.k[0], info.p[5], info.d[0]) == (2, 2, 2.0, 4.0, 0.1)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sensor_msgs_py") is None, reason="sensor_msgs_py is not installed")
+def test_points_lie_on_the_rays_of_their_pixels():
+    from sensor_msgs_py.point_cloud2 import read_points_numpy
+
+    cloud = image_messages.points_message(HEADER, DEPTH, camera())
+    expected = [[-0.125, -0.0625, 0.5], [-0.25, 0.125, 1.0], [0.5, 0.25, 2.0]]
+    np.testing.assert_allclose(read_points_numpy(cloud), expected, atol=1e-6)
+    assert cloud.header.frame_id == "optical"
+
+
+@pytest.mark.parametrize("model", ["plumb_bob", "equidistant"])
+def test_rays_of_a_distorted_camera_project_back_onto_their_pixels(model):
+    k = np.array([[300.0, 0, 160], [0, 300, 90], [0, 0, 1]])
+    d = [0.05, -0.01, 0.0, 0.0] if model == "equidistant" else [0.05, -0.01, 0.001, 0.0, 0.0]
+    info = CameraInfo(distortion_model=model, d=d, k=k.ravel())
+    pixels = np.array([[20.0, 30.0], [160.0, 90.0], [300.0, 170.0]])
+    rays = image_messages._rays(pixels, info)
+    points = np.column_stack([rays, np.ones(3)])[:, None]
+    project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
+    back = project(points, np.zeros(3), np.zeros(3), k, np.array(d))[0]
+    np.testing.assert_allclose(back.reshape(3, 2), pixels, atol=0.05)

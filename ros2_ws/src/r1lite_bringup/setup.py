@@ -1,0 +1,26 @@
+from glob import glob
+
+from setuptools import find_packages, setup
+
+package = "r1lite_bringup"
+
+setup(
+    name=package,
+    version="0.1.0",
+    packages=find_packages(exclude=["test"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
+        (f"share/{package}", ["package.xml"]),
+        (f"share/{package}/config", glob("config/*.yaml")),
+        (f"share/{package}/launch", glob("launch/*.launch.py")),
+        (f"share/{package}/rviz", glob("rviz/*.rviz")),
+        (f"share/{package}/urdf", glob("urdf/*")),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="DepthVLA R1 Lite maintainers",
+    maintainer_email="maintainers@depthvla-r1lite.org",
+    description="Starts DepthVLA on a Galaxea R1 Lite or its simulation",
+    license="Apache-2.0",
+    tests_require=["pytest"],
+)

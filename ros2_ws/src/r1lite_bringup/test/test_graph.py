@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from r1lite_bringup import graph
+
+EVERYTHING = {"record": "true", "rviz": "true"}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "config.json").write_text("{}")
+    return str(tmp_path / "checkpoint")
+
+
+def nodes(model: str, **arguments: str) -> dict[str, graph.Node]:
+    return {node.name: node for node in graph.graph({"model": model, **arguments})}
+
+
+def test_a_simulation_runs_simulator_executor_and_policy(model):
+    assert set(nodes(model)) == {"simulator_node", "chunk_executor_node", "policy_node"}
+
+
+def test_a_real_robot_needs_no_simulator(model):
+    assert set(nodes(model, robot="real")) == {"chunk_executor_node", "policy_node"}
+
+
+def test_only_a_simulated_robot_is_armed_without_being_asked(model):
+    assert nodes(model, robot="sim")["chunk_executor_node"].parameters["arm_on_activate"] is True
+    assert nodes(model, robot="real")["chunk_executor_node"].parameters["arm_on_activate"] is False
+
+
+def test_the_policy_may_die_but_not_what_moves_the_arms(model):
+    essential = {name for name, node in nodes(model, **EVERYTHING).items() if node.essential}
+    assert essential == {"simulator_node", "chunk_executor_node"}
+
+
+def test_recorder_and_rviz_are_there_only_when_asked_for(model):
+    optional = {"episode_recorder_node", "rviz2", "robot_state_publisher"}
+    assert set(nodes(model, **EVERYTHING)) - set(nodes(model)) == optional
+
+
+def test_arguments_reach_the_nodes(model):
+    running = nodes(
+        model, instruction="stack: the 'blocks'", device="cuda", depth="false", seed="7", record="true", bag="x"
+    )
+    policy = running["policy_node"].parameters
+    assert policy["instruction"] == "stack: the 'blocks'"
+    assert (policy["model"], policy["device"]) == (model, "cuda")
+    assert running["simulator_node"].parameters["seed"] == 7
+    assert "x" in {Path(str(value)).name for value in running["episode_recorder_node"].parameters.values()}
+
+
+def test_a_simulation_has_an_instruction_of_its_own_and_a_robot_has_none(model):
+    assert nodes(model)["policy_node"].parameters["instruction"] == graph.SIMULATED_INSTRUCTION
+    assert nodes(model, robot="real")["policy_node"].parameters["instruction"] == ""
+
+
+def test_only_one_node_publishes_transforms(model):
+    assert nodes(model)["simulator_node"].parameters["publish_transforms"] is True
+    running = nodes(model, rviz="true")
+    assert running["simulator_node"].parameters["publish_transforms"] is False
+    assert "robot_state_publisher" in running
+
+
+def test_robot_description_reaches_robot_state_publisher(model):
+    pytest.importorskip("xacro", reason="xacro is not installed")
+    assert "<robot" in nodes(model, rviz="true")["robot_state_publisher"].parameters["robot_description"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("robot", "gazebo", "sim, real"),
+        ("device", "tpu", "cpu, cuda"),
+        ("depth", "yes", "true, false"),
+        ("record", "", "true, false"),
+        ("seed", "first", "whole number"),
+        ("model", "no-such-model", "config.json"),
+        ("instrution", "stack", "instruction"),
+        ("robot_file", "/no/such/robot.yaml", "does not exist"),
+        ("params_dir", "/no/such/folder", "does not exist"),
+    ],
+)
+def test_a_bad_argument_is_named_with_its_value_and_what_is_allowed(model, name, value, allowed):
+    with pytest.raises(graph.ArgumentError) as error:
+        graph.graph({"model": model, name: value})
+    assert name in str(error.value)
+    assert value in str(error.value)
+    assert allowed in str(error.value)
+
+
+def test_every_parameter_file_exists_and_speaks_to_its_node_only(model):
+    for node in nodes(model, record="true").values():
+        content = yaml.safe_load(node.parameter_file.read_text())
+        assert set(content) <= {node.name, f"/{node.name}", "/**"}, node.parameter_file
+        assert all(set(section) == {"ros__parameters"} for section in content.values()), node.parameter_file
+
+
+def test_params_dir_replaces_single_files(model, tmp_path):
+    replacement = tmp_path / "chunk_executor_node.param.yaml"
+    replacement.write_text("/**: {ros__parameters: {}}\n")
+    running = nodes(model, params_dir=str(tmp_path))
+    assert running["chunk_executor_node"].parameter_file == replacement
+    assert running["policy_node"].parameter_file == graph.share() / "config" / "policy_node.param.yaml"
+
+
+@pytest.mark.parametrize(
+    ("robot", "current", "expected"),
+    [
+        ("sim", {}, {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}),
+        ("sim", {"ROS_DISTRO": "humble"}, {"ROS_LOCALHOST_ONLY": "1"}),
+        ("sim", {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}, {}),
+        ("real", {}, {}),
+    ],
+)
+def test_a_simulation_stays_on_this_machine_unless_the_user_has_decided(robot, current, expected):
+    assert graph.environment({"robot": robot}, current) == expected

@@ -1,0 +1,123 @@
+"""The launch file under the genuine launch, which a ROS distribution brings."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_nodes
+import pytest
+
+from r1lite_bringup import graph
+
+pytest.importorskip("launch_ros", reason="launch and launch_ros come with a ROS distribution, which is not sourced")
+
+LAUNCH_FILE = graph.share() / "launch" / "depthvla.launch.py"
+RUN = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+
+service = LaunchService(noninteractive=False)
+arguments = [word.split(":=", 1) for word in sys.argv[2:]]
+service.include_launch_description(
+    LaunchDescription([IncludeLaunchDescription(sys.argv[1], launch_arguments=arguments)])
+)
+sys.exit(service.run())
+"""
+
+
+@pytest.fixture
+def launch(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    processes = []
+
+    def start(behaviours: dict[str, str] | None = None, **arguments: str) -> tuple[subprocess.Popen, list[graph.Node]]:
+        arguments = {"model": str(tmp_path / "model"), **arguments}
+        nodes = graph.graph(arguments)
+        prefix = fake_nodes.install(tmp_path, [(node.package, node.executable) for node in nodes], behaviours or {})
+        search = f"{prefix}{os.pathsep}{os.environ.get('AMENT_PREFIX_PATH', '')}"
+        words = [f"{name}:={value}" for name, value in arguments.items()]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", RUN, str(LAUNCH_FILE), *words],
+                env={**os.environ, "AMENT_PREFIX_PATH": search, "ROS_LOG_DIR": str(tmp_path / "log")},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        )
+        return processes[-1], nodes
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def press_ctrl_c(process: subprocess.Popen) -> None:
+    """As a terminal does: the interrupt reaches launch and every node."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def test_launch_starts_exactly_the_graph(launch, tmp_path):
+    process, nodes = launch(instruction="stack: the 'blocks' # now", record="true", depth="false", seed="-1")
+    for node in nodes:
+        started_with = fake_nodes.record(tmp_path, node.name)
+        in_file = fake_nodes.parameters_of(node.parameter_file)
+        assert started_with["parameters"] == {**in_file, **node.parameters}
+        assert started_with["remappings"] == [list(pair) for pair in node.remappings]
+        assert started_with["discovery"] == "LOCALHOST"
+    press_ctrl_c(process)
+    process.communicate(timeout=60)
+    assert {path.stem for path in Path(tmp_path).glob("*.json")} == {node.name for node in nodes}
+
+
+def test_ctrl_c_ends_every_node_and_exits_with_0(launch, tmp_path):
+    process, nodes = launch()
+    pids = [fake_nodes.record(tmp_path, node.name)["pid"] for node in nodes]
+    press_ctrl_c(process)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert output.count("goodbye") == len(nodes)
+    assert not any(map(fake_nodes.is_running, pids))
+
+
+@pytest.mark.parametrize("name", ["chunk_executor_node", "simulator_node"])
+def test_the_death_of_an_essential_node_ends_everything_with_a_failure(launch, tmp_path, name):
+    process, nodes = launch()
+    pids = {node.name: fake_nodes.record(tmp_path, node.name)["pid"] for node in nodes}
+    os.kill(pids[name], signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert f"{name}-" in output and "nothing works without it" in output
+    assert not any(map(fake_nodes.is_running, pids.values()))
+
+
+def test_the_death_of_the_policy_leaves_the_executor_alone(launch, tmp_path):
+    process, nodes = launch({"chunk_executor_node": "while True: print('tick', flush=True); time.sleep(0.05)"})
+    pids = {node.name: fake_nodes.record(tmp_path, node.name)["pid"] for node in nodes}
+    os.kill(pids["policy_node"], signal.SIGKILL)
+    lines = iter(process.stdout.readline, "")
+    assert any("policy_node" in line and "process has died" in line for line in lines)
+    for _ in range(5):
+        assert any("tick" in line for line in lines)
+    press_ctrl_c(process)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+
+
+@pytest.mark.parametrize("word", ["device:=tpu", "model:=no-such-model"])
+def test_a_bad_argument_is_named_and_starts_nothing(tmp_path, word):
+    environment = {**os.environ, "ROS_LOG_DIR": str(tmp_path / "log")}
+    result = subprocess.run(
+        [sys.executable, "-c", RUN, str(LAUNCH_FILE), word], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 1
+    assert all(part in result.stdout + result.stderr for part in word.split(":="))
+    assert "process started" not in result.stdout + result.stderr

@@ -1,0 +1,31 @@
+# The environment in which everything of this repository runs. The Makefile sources it, and so may you (bash):
+#   source tools/env.sh && python -m r1lite_bringup.up robot:=sim
+_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [ ! -f "$_root/ros2_ws/install/setup.bash" ]; then
+  echo "$_root is not set up: run 'make setup' there first" >&2
+  return 1
+fi
+if grep -qx "include-system-site-packages = true" "$_root/.venv/pyvenv.cfg"; then
+  if [ -z "${ROS_DISTRO:-}" ]; then
+    echo "$_root/.venv was made on top of a ROS distribution: source its setup.bash first (or run 'make distclean setup')" >&2
+    return 1
+  fi
+else
+  # The ROS wheels compute the library path when Python starts, unless this says that it was done: never for another venv.
+  unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH PYTHONPATH
+  export AMENT_PREFIX_PATH=$_root/.venv CMAKE_PREFIX_PATH=$_root/.venv
+fi
+case ":$PATH:" in
+  *":$_root/.venv/bin:"*) ;;
+  *) export PATH=$_root/.venv/bin:$PATH ;;
+esac
+# colcon's script reads variables that may be unset.
+case $- in *u*) _restore="set -u" ;; *) _restore="" ;; esac
+set +u
+source "$_root/ros2_ws/install/setup.bash"
+$_restore
+# rclpy refuses to start without a folder for its logs.
+if [ -z "${ROS_LOG_DIR:-}" ] && [ ! -w "${HOME:-/nonexistent}" ]; then
+  export ROS_LOG_DIR=$_root/out/log
+fi
+unset _root _restore
