@@ -4,10 +4,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := source tools/env.sh &&
 
-.PHONY: help setup demo test lint format bench clean distclean
+.PHONY: help setup demo test lint format bench bench-gpu full-size clean distclean
+FULL_SIZE := out/full-size/depthvla-3b
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## system packages, .venv, pinned Python packages and the ROS workspace; quick when nothing changed
 	@tools/setup.sh
@@ -26,6 +27,16 @@ format: setup ## puts formatting right
 
 bench: setup ## latency of the policy on this machine
 	@$(RUN) python -m depthvla_policy.bench $(ARGS)
+
+bench-gpu: setup ## depthvla-3b on a GPU: latency, memory, agreement with float32; skipped without one
+	@$(RUN) if python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then $(MAKE) full-size && \
+	  python -m depthvla_policy.bench --policy $(FULL_SIZE) --device cuda --dtype bfloat16 --agreement \
+	    --out out/bench-gpu.json $(ARGS); else echo "skipped: there is no CUDA device here"; fi
+
+full-size: $(FULL_SIZE)/model.safetensors ## depthvla-3b with random weights (7.7 GB) in out/full-size
+
+$(FULL_SIZE)/model.safetensors: | setup
+	@$(RUN) python -m depthvla_policy.convert --config models/configs/depthvla-3b.json --out $(FULL_SIZE)
 
 clean: ## removes build products and caches; .venv and what is in out/ (reports, bags, checkpoints) stay
 	@rm -rf ros2_ws/build ros2_ws/install ros2_ws/log out/test out/log .setup .pytest_cache .ruff_cache .hypothesis

@@ -41,7 +41,7 @@ class BenchConfig:
     """cpu or cuda"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     runs: int = 100
-    """timed runs of each stage"""
+    """timed runs of each stage; 0 only loads the checkpoint and samples one chunk"""
     threads: int = 1
     """of torch on a CPU"""
     agreement: bool = False
@@ -73,15 +73,8 @@ def bench(config: BenchConfig) -> dict:
         chunk, _ = model.sample(inputs, noise, depth=depth)
         if not torch.isfinite(chunk).all():
             raise RuntimeError(f"the chunk of {config.policy} is not finite")
-        prefix, tau = model.prefix(inputs), torch.zeros(1, device=config.device)
-        stages = {
-            "prefixes and state": lambda: model.prefix(inputs),
-            "one integration step": lambda: model.velocity(prefix, noise, tau),
-            "chunk": lambda: model.sample(inputs, noise),
-        }
-        if depth:
-            stages["chunk, with depth"] = lambda: model.sample(inputs, noise, depth=True)
-        if (config.policy / checkpoint.STATS).exists():
+        stages = {} if config.runs == 0 else _model_stages(model, inputs, noise, depth)
+        if config.runs and (config.policy / checkpoint.STATS).exists():
             stages |= _policy_stages(config)
         times = {name: percentiles(stage, config.runs, config.device) for name, stage in stages.items()}
     result = {
@@ -150,6 +143,18 @@ def peak_memory_gb(device: str) -> float:
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def _model_stages(model: DepthVLA, inputs: Inputs, noise: torch.Tensor, depth: bool) -> dict[str, Callable[[], object]]:
+    prefix, tau = model.prefix(inputs), torch.zeros(1, device=noise.device)
+    stages = {
+        "prefixes and state": lambda: model.prefix(inputs),
+        "one integration step": lambda: model.velocity(prefix, noise, tau),
+        "chunk": lambda: model.sample(inputs, noise),
+    }
+    if depth:
+        stages["chunk, with depth"] = lambda: model.sample(inputs, noise, depth=True)
+    return stages
 
 
 def _policy_stages(config: BenchConfig) -> dict[str, Callable[[], object]]:

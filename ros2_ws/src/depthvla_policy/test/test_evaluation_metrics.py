@@ -14,8 +14,28 @@ def test_depth_errors_equal_the_hand_computed_ones():
     # Relative errors 0.1, 0.1, 0.5, 0; squared errors 0.01, 0.04, 4, 0; ratios 1.1, 1.11, 1.5, 1.
     assert errors.abs_rel == pytest.approx(0.175)
     assert errors.rmse_m == pytest.approx(np.sqrt(4.05 / 4))
-    assert errors.delta_1 == pytest.approx(0.75)
+    assert errors.sq_rel == pytest.approx((0.01 / 1 + 0.04 / 2 + 4 / 4) / 4)
+    # Logarithms of the ratios 0.0953102, -0.1053605, 0.4054651, 0: mean square 0.0461467, mean 0.0988537.
+    assert errors.rmse_log == pytest.approx(0.2148178, abs=1e-6)
+    assert errors.si_log == pytest.approx(np.sqrt(0.0461467 - 0.5 * 0.0988537**2), abs=1e-6)
+    assert errors.log10 == pytest.approx(0.6061358 / 4 / 2.302585, abs=1e-6)
+    assert (errors.delta_1, errors.delta_2, errors.delta_3) == (0.75, 1.0, 1.0)
     assert errors.pixels == 4
+
+
+def test_each_delta_has_its_own_threshold():
+    errors = metrics.depth_errors(np.array([[1.2, 1.5, 1.9, 2.1]]), np.ones((1, 4)))
+    assert (errors.delta_1, errors.delta_2, errors.delta_3) == (0.25, 0.5, 0.75)
+
+
+def test_si_log_is_the_loss_of_the_training():
+    torch = pytest.importorskip("torch")
+    from depthvla_policy.model.losses import si_log
+
+    rng = np.random.default_rng(0)
+    predicted, true = rng.uniform(0.3, 3.0, (2, 8, 8))
+    loss = si_log(torch.from_numpy(np.log(predicted))[None], torch.from_numpy(true)[None])
+    assert metrics.depth_errors(predicted, true).si_log == pytest.approx(loss.item(), abs=2e-3)
 
 
 def test_pixels_without_a_reading_do_not_count():

@@ -87,7 +87,10 @@ def test_a_process_loads_only_what_it_needs(module, absent):
         pytest.importorskip("rclpy", reason="rclpy is not installed")
         pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not sourced")
     code = f"import sys, {module}; print([name for name in {absent!r} if name in sys.modules])"
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCES / "depthvla_policy"), os.environ.get("PYTHONPATH", "")])}
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(SOURCES / "depthvla_policy"), os.environ.get("PYTHONPATH", "")]),
+    }
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import time
 
@@ -249,6 +250,13 @@ def test_a_signal_ends_the_stream_and_the_process_cleanly(rig, number):
     count = rig.command_count()
     time.sleep(0.2)
     assert rig.command_count() == count
+
+
+def test_the_control_thread_has_real_time_priority_or_says_why_not(rig):
+    rig = rig()
+    rig.probe.wait_for(lambda: rig.status, what="status")
+    scheduler = os.sched_getscheduler(rig.node.process.pid)
+    assert scheduler == os.SCHED_FIFO or "no real-time priority" in rig.node.output()
 
 
 def test_lifecycle_without_autostart(rig):

@@ -15,7 +15,8 @@ pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not s
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from depthvla_policy.nodes import image_messages, messages  # noqa: E402
+from depthvla_policy.nodes import depth_publisher, image_messages, messages  # noqa: E402
+from depthvla_policy.policy.images import ImageFit  # noqa: E402
 
 T0 = 1_700_000_000_123_456_789
 PERIOD_NS = 66_666_667
@@ -140,6 +141,17 @@ def test_the_colour_image_is_warm_where_it_is_near_and_black_where_unknown():
     assert message.encoding == "rgb8"
     assert colours[0, 0, 0] > colours[0, 0, 2] and colours[1, 1, 2] > colours[1, 1, 0]
     np.testing.assert_array_equal(colours[0, 1], 0)
+
+
+@pytest.mark.parametrize(("fit", "rows"), [("pad", slice(1, 3)), ("crop", slice(0, 4))])
+def test_depth_is_unknown_outside_the_image_and_where_there_is_no_distance(fit, rows):
+    predicted = np.ones((4, 4), np.float32)
+    predicted[2, 1], predicted[2, 2] = np.inf, 0.0
+    known = depth_publisher.known_depth(predicted, ImageFit(8, fit), (9, 18))
+    expected = np.full((4, 4), np.nan)
+    expected[rows] = 1.0
+    expected[2, 1:3] = np.nan
+    np.testing.assert_array_equal(known, expected)
 
 
 def camera(model="plumb_bob", d=()):

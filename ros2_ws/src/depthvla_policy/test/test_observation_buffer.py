@@ -158,10 +158,10 @@ def test_what_is_said_is_said_of_the_newest_frame(scene):
     scene.images(T0, ["head", "wrist_left"])
     scene.images(T0 - 60 * MS, ["wrist_right"], now_ns=T0)
     scene.images(T0 + 55 * MS, ["wrist_right"])
-    scene.images(T0 + 120 * MS, ["head", "wrist_left"])
+    scene.images(T0 + 150 * MS, ["head", "wrist_left"])
     scene.joints(T0)
-    scene.joints(T0 + 120 * MS)
-    assert scene.buffer.take(T0 + 121 * MS).reason is Reason.WAITING  # although the older frame is skewed
+    scene.joints(T0 + 150 * MS)
+    assert scene.buffer.take(T0 + 151 * MS).reason is Reason.WAITING  # although the older frame is skewed
 
 
 def test_skew_beyond_the_limit_is_refused(robot, home):

@@ -11,9 +11,10 @@
 | POLICY_LOST  | -        | HOLD           | -      | HOLD   | -        | as before            |
 
 A dash is a refusal; nothing changes. STOP never starts a stream (DISARMED stays) and never clears a latched fault.
-After STOP or RESET_FAULT the arms stay in HOLD, whatever the policy sends, until ARM engages it again; after
-POLICY_LOST the next usable chunk resumes. A fault without a command on the wire has nothing to latch.
-TELEOP is reserved: nothing leads into it yet.
+After STOP or RESET_FAULT the arms stay in HOLD, whatever the policy sends, until ARM engages it again. POLICY_LOST is
+whatever leaves no step to follow: chunks ran out, the policy's process is gone, feedback is stale, the clock was set
+back; the next usable chunk resumes. A fault without a command on the wire has nothing to latch. TELEOP is reserved:
+nothing leads into it yet.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class ObservationLimits:
     """Age: newest sample of a stream against now. Skew: matched sample against the reference frame's stamp."""
 
     camera_max_age_s: float = 0.25
-    camera_max_skew_s: float = 0.05
+    camera_max_skew_s: float = 0.05  # below the frame period, so that a frame on its way is waited for
     joint_max_age_s: float = 0.2
     joint_max_skew_s: float = 0.05
     max_future_s: float = 0.05
@@ -53,7 +53,7 @@ class RawObservation:
 class ObservationBuffer:
     """Ring buffers per stream; thread-safe, so that callbacks may add while a worker takes.
 
-    The first camera of the robot is the reference. `refusals` counts every rejection by (stream, reason).
+    The first camera of the robot is the reference. Every rejection is counted by stream and reason.
     """
 
     def __init__(self, robot: Robot, cameras: Sequence[str], limits: ObservationLimits | None = None) -> None:
@@ -80,7 +80,7 @@ class ObservationBuffer:
         self._used_ns: int | None = None
         self._counted: tuple | None = None
         self._now_ns: int | None = None
-        self.refusals: Counter[tuple[str, Reason]] = Counter()
+        self._refusals: Counter[tuple[str, Reason]] = Counter()
         self.clock_resets = 0
 
     def add_image(self, camera: str, stamp_ns: int, payload: Any, now_ns: int) -> Refusal | None:
@@ -112,7 +112,7 @@ class ObservationBuffer:
                 occasion = (result.subject, result.reason, newest)
                 if occasion != self._counted:
                     self._counted = occasion
-                    self.refusals[result.subject, result.reason] += 1
+                    self._refusals[result.subject, result.reason] += 1
             return result
 
     def clear(self) -> None:
@@ -120,11 +120,16 @@ class ObservationBuffer:
             self._clear()
 
     @property
+    def refusals(self) -> Counter[tuple[str, Reason]]:
+        """Samples and observations refused, by (stream, reason)."""
+        with self._lock:
+            return self._refusals.copy()
+
+    @property
     def refused(self) -> int:
         """Observations refused, all reasons."""
         observation = (Reason.MISSING, Reason.STALE, Reason.SKEWED)
-        with self._lock:
-            return sum(count for (_, reason), count in self.refusals.items() if reason in observation)
+        return sum(count for (_, reason), count in self.refusals.items() if reason in observation)
 
     def _add(self, name: str, stamp_ns: int, value: Any, now_ns: int) -> Refusal | None:
         with self._lock:
@@ -132,7 +137,7 @@ class ObservationBuffer:
             stream = self._streams[name]
             refusal = value if isinstance(value, Refusal) else self._check_stamp(stream, stamp_ns, now_ns)
             if refusal:
-                self.refusals[name, refusal.reason] += 1
+                self._refusals[name, refusal.reason] += 1
                 stream.refusal = refusal
                 return refusal
             stream.samples.append(_Sample(stamp_ns, value))

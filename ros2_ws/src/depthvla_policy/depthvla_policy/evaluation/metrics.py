@@ -18,8 +18,14 @@ class DepthErrors:
     """Errors of one depth image over its valid pixels (Eigen et al., 2014)."""
 
     abs_rel: float  # mean |predicted - true| / true
+    sq_rel: float  # mean (predicted - true)^2 / true [m]
     rmse_m: float  # root of the mean squared error [m]
+    rmse_log: float  # the same of natural logarithms
+    log10: float  # mean |log10 predicted - log10 true|
+    si_log: float  # root of (mean y^2 - 0.5 (mean y)^2), y = ln predicted - ln true: the loss the network is trained with
     delta_1: float  # share of pixels with max(predicted / true, true / predicted) < 1.25
+    delta_2: float  # below 1.25^2
+    delta_3: float  # below 1.25^3
     pixels: int  # number of valid pixels
 
 
@@ -37,10 +43,18 @@ def depth_errors(predicted_m: np.ndarray, true_m: np.ndarray) -> DepthErrors | N
     predicted = predicted_m[valid].astype(np.float64)
     true = true_m[valid].astype(np.float64)
     error = predicted - true
+    y = np.log(predicted) - np.log(true)
+    ratio = np.exp(np.abs(y))
     return DepthErrors(
         abs_rel=float(np.mean(np.abs(error) / true)),
+        sq_rel=float(np.mean(error**2 / true)),
         rmse_m=float(np.sqrt(np.mean(error**2))),
-        delta_1=float(np.mean(np.maximum(predicted / true, true / predicted) < 1.25)),
+        rmse_log=float(np.sqrt(np.mean(y**2))),
+        log10=float(np.mean(np.abs(y)) / math.log(10.0)),
+        si_log=float(np.sqrt(max(0.0, np.mean(y**2) - 0.5 * np.mean(y) ** 2))),
+        delta_1=float(np.mean(ratio < 1.25)),
+        delta_2=float(np.mean(ratio < 1.25**2)),
+        delta_3=float(np.mean(ratio < 1.25**3)),
         pixels=int(valid.sum()),
     )
 

@@ -61,7 +61,6 @@ class DepthPublisher:
             for camera, topic in camera_info_topics.items()
         }
         self._said: set[str] = set()
-        self._masks: dict[tuple, np.ndarray] = {}
         self._frame: DepthFrame | None = None
         self._changed = threading.Condition()
         self._stopping = False
@@ -96,7 +95,7 @@ class DepthPublisher:
             camera.update()
             if camera.subscribed():
                 header = Header(stamp=time_message(frame.stamps_ns[name]), frame_id=frame.frame_ids[name])
-                self._publish_camera(camera, header, self._known(depth_m, frame.sizes[name]))
+                self._publish_camera(camera, header, known_depth(depth_m, self._fit, frame.sizes[name]))
 
     def _publish_camera(self, camera: _Camera, header: Header, depth_m: np.ndarray) -> None:
         _send(camera.image, lambda: image_messages.depth_message(header, depth_m))
@@ -116,13 +115,6 @@ class DepthPublisher:
         fitted = self._fit.camera_matrix(k, source.width, source.height, size[0])
         return image_messages.camera_info_message(header, fitted, size, source)
 
-    def _known(self, depth_m: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Depth with NaN where the network saw no camera pixel or gave no distance."""
-        key = (size, depth_m.shape)
-        if key not in self._masks:
-            self._masks[key] = np.isfinite(self._fit.apply_depth(np.ones(size, np.float32), depth_m.shape[0]))
-        return np.where(self._masks[key] & np.isfinite(depth_m) & (depth_m > 0.0), depth_m, np.float32(np.nan))
-
     def _say_once(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
@@ -139,6 +131,12 @@ class DepthPublisher:
                 self.publish(frame)
             except Exception:
                 self._say_once(f"cannot publish depth: {traceback.format_exc()}")
+
+
+def known_depth(depth_m: np.ndarray, fit: ImageFit, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) predicted depth with NaN where the network saw no pixel of the (height, width) image or no distance."""
+    seen = np.isfinite(fit.apply_depth(np.ones(size, np.float32), len(depth_m)))
+    return np.where(seen & np.isfinite(depth_m) & (depth_m > 0.0), depth_m, np.float32(np.nan))
 
 
 @dataclass

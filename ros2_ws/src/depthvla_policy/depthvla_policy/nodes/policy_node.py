@@ -159,7 +159,7 @@ class PolicyNode(ManagedNode):
             **{f"refused {name}: {reason.value}": count for (name, reason), count in self._buffer.refusals.items()},
         }
         if self._timings:
-            total, network = np.array(self._timings).T * 1e3
+            total, network = np.array(list(self._timings)).T * 1e3
             values["latency p50 [ms]"] = float(np.median(total))
             values["latency p99 [ms]"] = float(np.percentile(total, 99))
             values["network p50 [ms]"] = float(np.median(network))
