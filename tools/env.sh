@@ -7,11 +7,11 @@ if [ ! -f "$_root/ros2_ws/install/setup.bash" ]; then
 fi
 if grep -qx "include-system-site-packages = true" "$_root/.venv/pyvenv.cfg"; then
   if [ -z "${ROS_DISTRO:-}" ]; then
-    echo "$_root/.venv was made on top of a ROS distribution: source its setup.bash first (or run 'make distclean setup')" >&2
+    echo "$_root/.venv was made over a ROS distribution: source that first, or make distclean setup" >&2
     return 1
   fi
 else
-  # The ROS wheels compute the library path when Python starts, unless this says that it was done: never for another venv.
+  # The ROS wheels find their libraries when Python starts, unless another environment says that it was done.
   unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH PYTHONPATH
   export AMENT_PREFIX_PATH=$_root/.venv CMAKE_PREFIX_PATH=$_root/.venv
 fi

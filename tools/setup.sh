@@ -20,15 +20,21 @@ choose_python() {
   # A sourced tools/env.sh puts .venv first on the path; the Python below it is the one that is wanted.
   PATH=$(printf %s "$PATH" | tr : '\n' | grep -vxF "$root/.venv/bin" | paste -sd: -)
   distro="" python=""
-  if [ -n "${ROS_DISTRO:-}" ] && works "${PYTHON:-python3}" "import rclpy"; then
-    distro=$ROS_DISTRO python=${PYTHON:-python3}
-    works "$python" "import sys; assert sys.version_info >= (3, 11)" || stop \
-      "ROS $distro runs on $("$python" -V), but the pinned transformers and mujoco need Python 3.11 or newer." \
-      "Use ROS 2 Jazzy, or open a shell that sources no ROS distribution: the ROS wheels are installed then."
-    return
-  fi
   local candidate
-  for candidate in ${PYTHON:-python3.11 python3.12 python3 "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/3.1[12].*/bin/python}; do
+  if [ -n "${ROS_DISTRO:-}" ]; then
+    for candidate in ${PYTHON:-python3 /usr/bin/python3}; do
+      works "$candidate" "import rclpy" || continue
+      distro=$ROS_DISTRO python=$candidate
+      works "$python" "import sys; assert sys.version_info >= (3, 11)" || stop \
+        "ROS $distro runs on $("$python" -V), but the pinned transformers and mujoco need Python 3.11 or newer." \
+        "Use ROS 2 Jazzy, or open a shell that sources no ROS distribution: the ROS wheels are installed then."
+      return
+    done
+  fi
+  # Left by another environment, these would mix its libraries and modules into this one.
+  unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH PYTHONPATH COLCON_PREFIX_PATH
+  local pyenv=${PYENV_ROOT:-${HOME:-}/.pyenv}
+  for candidate in ${PYTHON:-python3.11 python3.12 python3 "$pyenv"/versions/3.1[12].*/bin/python}; do
     if works "$candidate" "import sys; assert sys.version_info[:2] in ((3, 11), (3, 12))"; then
       python=$candidate
       return
@@ -61,7 +67,7 @@ system_packages() {
     done
   fi
   if [ ${#missing[@]} -eq 0 ]; then
-    done_step "system packages"
+    skip_step
     return
   fi
 
@@ -87,8 +93,8 @@ virtual_environment() {
   if [ -n "$distro" ]; then site=true; fi
   if works .venv/bin/python "import pip, sys; assert sys.version_info >= (3, 11)" &&
     grep -qx "include-system-site-packages = $site" .venv/pyvenv.cfg &&
-    grep -q "VIRTUAL_ENV=.*$root/.venv\b" .venv/bin/activate; then # scripts hold absolute paths: a moved one is useless
-    done_step ".venv ($(.venv/bin/python -V))"
+    grep -q "VIRTUAL_ENV=.*$root/.venv\b" .venv/bin/activate; then # its scripts hold absolute paths: it cannot be moved
+    skip_step
     return
   fi
   rm -rf .venv
@@ -104,13 +110,13 @@ python_packages() {
   local key
   key=$(cat "${files[@]}" | sha256sum)
   if [ "$(cat "$stamp" 2>/dev/null)" = "$key" ]; then
-    done_step "Python packages"
+    skip_step
     return
   fi
   local install=install_with_ros_wheels
   if [ -n "$distro" ]; then install=install_over_distribution; fi
   progress=count_packages
-  step "Python packages" "Is the package index reachable? Run the same make command again: it goes on from here." $install
+  step "Python packages" "Is the package index reachable? The same make command again goes on from here." $install
   progress=""
   echo "$key" >"$stamp"
 }
@@ -139,24 +145,26 @@ pip_install() {
 }
 
 workspace() {
-  # What a build is made from: package descriptions and interfaces by content, installed files by name (they are links).
+  # What a build is made from: descriptions and interfaces by content, installed files by name, as they are links.
   local place key stamp=ros2_ws/install/build.stamp
   place="$root $(.venv/bin/python -V) $distro"
   key=$({
     cat .venv/packages.stamp
     cd ros2_ws/src
-    find . -name __pycache__ -prune -o -type d \( -name test -o -name '*.egg-info' \) -prune -o -type f ! -name '*.py' -print | LC_ALL=C sort
-    find . -type f \( -name package.xml -o -name CMakeLists.txt -o -name 'setup.*' -o -name '*.msg' -o -name '*.srv' \) \
-      -print0 | LC_ALL=C sort -z | xargs -0 cat
+    find . -type d \( -name __pycache__ -o -name test -o -name '*.egg-info' \) -prune \
+      -o -type f ! -name '*.py' -print | LC_ALL=C sort
+    find . -type f \
+      \( -name package.xml -o -name CMakeLists.txt -o -name 'setup.*' -o -name '*.msg' -o -name '*.srv' \) -print0 |
+      LC_ALL=C sort -z | xargs -0 cat
   } | sha256sum)
   if [ "$(cat "$stamp" 2>/dev/null)" = "$place"$'\n'"$key" ]; then
-    done_step "ROS workspace"
+    skip_step
     return
   fi
   if [ "$(head -n 1 "$stamp" 2>/dev/null)" != "$place" ]; then # a build holds absolute paths: it cannot be moved
     rm -rf ros2_ws/build ros2_ws/install ros2_ws/log
   fi
-  step "ROS workspace" "The packages' own logs are in ros2_ws/log/latest_build. A fresh build: make clean, then this again." \
+  step "ROS workspace" "Logs: ros2_ws/log/latest_build. To build afresh: make clean, then this again." \
     build_workspace
   printf '%s\n' "$place" "$key" >"$stamp"
 }
@@ -164,27 +172,26 @@ workspace() {
 build_workspace() {
   export PATH=$root/.venv/bin:$PATH
   if [ -z "$distro" ]; then
-    unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH PYTHONPATH COLCON_PREFIX_PATH
     export AMENT_PREFIX_PATH=$root/.venv CMAKE_PREFIX_PATH=$root/.venv
   fi
   cd ros2_ws
   # colcon through the interpreter of .venv: it is the one that the installed nodes then start with.
-  "$root/.venv/bin/python" -c "import sys; from colcon_core.command import main; sys.exit(main())" build --symlink-install --event-handlers console_direct+ \
+  "$root/.venv/bin/python" -c "import sys; from colcon_core.command import main; sys.exit(main())" \
+    build --symlink-install --event-handlers console_direct+ \
     --cmake-args -DBUILD_TESTING=OFF -DPython3_EXECUTABLE="$root/.venv/bin/python"
 }
 
-# Runs a command with its output in a log, showing the time that passed and the log's newest line. Bash starts it with
-# SIGINT ignored, so that an interrupt is passed on.
+# Runs a command with its output in a log, showing the time that passed and the log's newest line.
 step() {
   local title=$1 advice=$2 started=$SECONDS log
   shift 2
   step_number=$((step_number + 1))
-  log=.setup/$step_number-$(printf %s "${title%% (*}" | tr -cs 'A-Za-z0-9.\n' -).log
-  set -m # a process group of its own, to end all of it
+  log=.setup/$step_number-$(printf %s "$title" | tr -cs 'A-Za-z0-9.\n' -).log
+  set -m # gives the command a process group of its own, to be ended as a whole
   "$@" >"$log" 2>&1 </dev/null &
   local pid=$!
   set +m
-  trap 'kill -TERM -- -'"$pid"' 2>/dev/null; echo; echo "interrupted; run the same make command again to go on" >&2; exit 130' INT TERM
+  trap "kill -TERM -- -$pid; stop '' 'Interrupted: the same make command again goes on from here.'" INT TERM
   local shown=-1 elapsed
   while kill -0 "$pid" 2>/dev/null; do
     elapsed=$((SECONDS - started))
@@ -208,10 +215,12 @@ step() {
 }
 
 progress() {
-  echo "[$step_number/$steps] $1: $2 s  $($progress)$(tail -c 400 "$3" | tr '\r' '\n' | grep -v '^ *$' | tail -n 1 | sed 's/^ *//')"
+  local newest
+  newest=$(tail -c 400 "$3" | tr '\r' '\n' | grep -v '^ *$' | tail -n 1 | sed 's/^ *//') || true
+  echo "[$step_number/$steps] $1: $2 s  $($progress)$newest"
 }
 
-done_step() {
+skip_step() {
   step_number=$((step_number + 1))
 }
 
