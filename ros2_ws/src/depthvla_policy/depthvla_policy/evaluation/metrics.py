@@ -22,7 +22,9 @@ class DepthErrors:
     rmse_m: float  # root of the mean squared error [m]
     rmse_log: float  # the same of natural logarithms
     log10: float  # mean |log10 predicted - log10 true|
-    si_log: float  # root of (mean y^2 - 0.5 (mean y)^2), y = ln predicted - ln true: the loss the network is trained with
+    si_log: (
+        float  # root of (mean y^2 - 0.5 (mean y)^2), y = ln predicted - ln true: the loss the network is trained with
+    )
     delta_1: float  # share of pixels with max(predicted / true, true / predicted) < 1.25
     delta_2: float  # below 1.25^2
     delta_3: float  # below 1.25^3
