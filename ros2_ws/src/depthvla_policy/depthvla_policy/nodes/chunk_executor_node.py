@@ -295,8 +295,9 @@ def _robot_parameters(robot: Robot) -> list[Parameter]:
 
 
 def main() -> int:
-    # Through Fast DDS's shared memory, publishing waits for a lock that a reader's process may hold; with every core
-    # taken, a joining reader was seen to stop the control loop for 0.28 s. Datagrams wait for nobody.
+    # Over Fast DDS's shared memory, a publish call was seen to block for 0.28 s while a reader joined on an overloaded
+    # machine; datagrams depend on no other process. Without effect where discovery is limited to this machine,
+    # because the middleware then chooses the transports itself.
     os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
     return run(ChunkExecutorNode)
 
