@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := source tools/env.sh &&
 
-.PHONY: help setup demo test lint format bench bench-gpu full-size clean distclean
+.PHONY: help setup demo test fuzz lint format bench bench-gpu full-size clean distclean
 FULL_SIZE := out/full-size/depthvla-3b
 
 help: ## what can be made
@@ -19,6 +19,10 @@ demo: setup ## the whole loop against a simulated robot; the report is left in o
 test: setup ## lint, then every test; results as JUnit XML in out/test/ (ARGS="-k name" selects)
 	@$(RUN) ruff check . && python -m pytest --junitxml out/test/junit.xml $(ARGS)
 
+fuzz: setup ## the command path's property tests with 100,000 generated histories instead of 200 (half an hour)
+	@$(RUN) python -m pytest ros2_ws/src/depthvla_policy/test -k "history or wanted_motion" \
+	  --hypothesis-profile nightly --timeout 0 $(ARGS)
+
 lint: setup ## ruff: rules and formatting
 	@$(RUN) ruff check . && ruff format --check .
 
@@ -29,11 +33,14 @@ bench: setup ## latency of the policy on this machine
 	@$(RUN) python -m depthvla_policy.bench $(ARGS)
 
 bench-gpu: setup ## depthvla-3b on a GPU: latency, memory, agreement with float32; skipped without one
-	@$(RUN) if python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then $(MAKE) full-size && \
+	@$(RUN) if python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then \
+	  $(MAKE) $(FULL_SIZE)/model.safetensors && \
 	  python -m depthvla_policy.bench --policy $(FULL_SIZE) --device cuda --dtype bfloat16 --agreement \
 	    --out out/bench-gpu.json $(ARGS); else echo "skipped: there is no CUDA device here"; fi
 
-full-size: $(FULL_SIZE)/model.safetensors ## depthvla-3b with random weights (7.7 GB) in out/full-size
+full-size: $(FULL_SIZE)/model.safetensors ## depthvla-3b with random weights (7.7 GB in out/full-size): built, loaded, one chunk
+	@$(RUN) python -m depthvla_policy.bench --policy $(FULL_SIZE) --dtype bfloat16 --runs 0 --threads 2 \
+	  --out out/full-size/bench.json
 
 $(FULL_SIZE)/model.safetensors: | setup
 	@$(RUN) python -m depthvla_policy.convert --config models/configs/depthvla-3b.json --out $(FULL_SIZE)

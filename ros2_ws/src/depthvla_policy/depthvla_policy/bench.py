@@ -55,7 +55,8 @@ class BenchConfig:
 
 
 def bench(config: BenchConfig) -> dict:
-    """Measure and return machine, checkpoint, {"stages_ms": {stage: {"p50": ..., "p99": ...}}} and memory.
+    """Measure and return machine, checkpoint, memory, the first chunk's time and, with `runs`, the percentiles
+    {"stages_ms": {stage: {"p50": ..., "p99": ...}}}.
 
     Raises:
         FileNotFoundError, ValueError: the checkpoint is missing or does not fit.
@@ -70,9 +71,11 @@ def bench(config: BenchConfig) -> dict:
     inputs, noise = random_inputs(c, config.device, DTYPES[config.dtype])
     depth = c.depth_size > 0
     with torch.no_grad():
+        begin = time.perf_counter()
         chunk, _ = model.sample(inputs, noise, depth=depth)
-        if not torch.isfinite(chunk).all():
+        if not torch.isfinite(chunk).all():  # waits for a GPU
             raise RuntimeError(f"the chunk of {config.policy} is not finite")
+        first_chunk_s = time.perf_counter() - begin
         stages = {} if config.runs == 0 else _model_stages(model, inputs, noise, depth)
         if config.runs and (config.policy / checkpoint.STATS).exists():
             stages |= _policy_stages(config)
@@ -83,7 +86,9 @@ def bench(config: BenchConfig) -> dict:
         "dtype": config.dtype,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "load_s": round(load_s, 2),
+        "first_chunk_s": round(first_chunk_s, 2),
         "peak_memory_gb": round(peak_memory_gb(config.device), 2),
+        "unmapped_memory_gb": round(unmapped_memory_gb(), 2),
         "stages_ms": times,
     }
     if config.agreement:
@@ -139,10 +144,16 @@ def machine(config: BenchConfig) -> str:
 
 
 def peak_memory_gb(device: str) -> float:
-    """Most device memory that tensors took, or on a CPU the peak resident size of this process."""
+    """Most device memory that tensors took, or on a CPU the peak resident size of this process, mapped files too."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def unmapped_memory_gb() -> float:
+    """Resident size of this process without mapped files: a copy of the weights in memory shows here (proc(5))."""
+    status = Path("/proc/self/status").read_text().split()
+    return int(status[status.index("RssAnon:") + 1]) * 1024 / 1e9
 
 
 def _model_stages(model: DepthVLA, inputs: Inputs, noise: torch.Tensor, depth: bool) -> dict[str, Callable[[], object]]:
@@ -184,8 +195,12 @@ def main() -> int:
     print(
         f"{result['checkpoint']}, {result['parameters'] / 1e6:.1f} M parameters in {config.dtype}, {result['machine']}"
     )
-    print(f"loaded in {result['load_s']} s, peak memory {result['peak_memory_gb']} GB")
-    print(f"{'stage':28} {'p50 ms':>10} {'p99 ms':>10}")
+    print(f"loaded in {result['load_s']} s, first chunk in {result['first_chunk_s']} s")
+    print(
+        f"peak memory {result['peak_memory_gb']} GB; {result['unmapped_memory_gb']} GB in memory without mapped files"
+    )
+    if result["stages_ms"]:
+        print(f"{'stage':28} {'p50 ms':>10} {'p99 ms':>10}")
     for name, row in result["stages_ms"].items():
         print(f"{name:28} {row['p50']:10.2f} {row['p99']:10.2f}")
     if "agreement" in result:

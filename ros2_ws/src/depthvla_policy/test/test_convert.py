@@ -52,6 +52,7 @@ def cases() -> dict[str, Case]:
         "paligemma_with_expert.paligemma.model.language_model.embed_tokens",
     )
     own = published.tensors(tiny_model.model())
+    language = "paligemma_with_expert.paligemma.language_model."
     gate = "layers.1.mlp.gate_proj.weight"
     norm = "depth_encoder.tower.encoder.layer.1.norm1.weight"
     query = "depth_encoder.tower.encoder.layer.1.attention.q_proj.weight"
@@ -94,6 +95,13 @@ def cases() -> dict[str, Case]:
         "pi0, lerobot": Case(
             "pi0", published.under(openpi, "model."), "model.state_proj.weight", "state_proj.weight", unused=1
         ),
+        "pi0, old lerobot": Case(
+            "pi0",
+            old_lerobot(openpi),
+            f"model.{language}model.{gate}",
+            "mixture.experts.vlm." + gate,
+            unused=1 + 6,
+        ),
         "Depth Anything, new": Case("depth_encoder", depth, "backbone.encoder.layer.1.norm1.weight", norm, dpt),
         "Depth Anything, old": Case(
             "depth_encoder",
@@ -124,6 +132,31 @@ def cases() -> dict[str, Case]:
     }
 
 
+def old_lerobot(openpi: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Old files of lerobot: PaliGemma is named as on the hub, and the policy's statistics are buffers."""
+    weights = published.renamed(
+        openpi,
+        (r"paligemma\.model\.language_model\.", "paligemma.language_model.model."),
+        (r"paligemma\.lm_head", "paligemma.language_model.lm_head"),
+        (r"paligemma\.model\.", "paligemma."),
+    )
+    buffers = ("normalize_inputs.buffer_observation_state", "normalize_targets.buffer_action")
+    stats = {
+        f"{buffer}.{kind}": torch.ones(C.state_dim)
+        for buffer in (*buffers, "unnormalize_outputs.buffer_action")
+        for kind in ("mean", "std")
+    }
+    return {**published.under(weights, "model."), **stats}
+
+
+def pi05(openpi: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A pi0.5 of openpi: no state projection, and the time goes into the action expert's norms."""
+    weights = {name: tensor for name, tensor in openpi.items() if not name.startswith("state_proj.")}
+    return published.renamed(
+        weights, (r"^action_time_mlp", "time_mlp"), (r"(gemma_expert\..*norm)\.weight", r"\1.dense.weight")
+    )
+
+
 NAMES = (
     "PaliGemma, hub",
     "PaliGemma, hub, head only",
@@ -133,6 +166,7 @@ NAMES = (
     "pi0, openpi",
     "pi0, openpi with embedding",
     "pi0, lerobot",
+    "pi0, old lerobot",
     "Depth Anything, new",
     "Depth Anything, old",
     "Depth Anything, .pth",
@@ -275,6 +309,27 @@ def test_parts_of_four_sources_make_one_network(cases, tmp_path):
     assert not report.fresh
 
 
+@pytest.mark.parametrize("prefix", ["", "model."], ids=["openpi", "lerobot"])
+def test_a_pi05_is_refused_as_what_it_is(cases, tmp_path, prefix):
+    weights = published.under(pi05(cases["pi0, openpi"].weights), prefix)
+    with pytest.raises(ValueError, match="pi0.5 checkpoint"):
+        run(tmp_path, pi0=published.write(weights, tmp_path / "pi05"))
+    # Either sign is enough: the time's own MLP, or norms that take it.
+    other = {key: tensor for key, tensor in weights.items() if "time_mlp" not in key and "dense" not in key}
+    for i, sign in enumerate(("time_mlp_in.bias", "paligemma_with_expert.gemma_expert.model.norm.dense.weight")):
+        source = published.write({**other, prefix + sign: weights[prefix + sign]}, tmp_path / f"sign_{i}")
+        with pytest.raises(ValueError, match="pi0.5 checkpoint") as error:
+            run(tmp_path, pi0=source)
+        assert prefix + sign in str(error.value)
+
+
+def test_statistics_of_a_published_policy_are_left_out_for_a_stated_reason(cases, tmp_path):
+    source = published.write(cases["pi0, old lerobot"].weights, tmp_path / "pi0")
+    report = run(tmp_path, pi0=source)
+    assert "ours are in norm_stats.json" in report.unused["pi0", "normalize_inputs.buffer_observation_state.mean"]
+    assert "norm_stats.json" in " ".join(report.needed)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
@@ -343,20 +398,25 @@ def test_an_encoder_without_mask_token_gets_a_new_one(cases, tmp_path):
     assert torch.equal(written["depth_encoder.tower.layernorm.weight"], weights["layernorm.weight"])
 
 
-def test_what_no_source_brings_is_initialised_as_a_new_network_is(tmp_path):
-    report = run(tmp_path)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_no_source_brings_is_initialised_as_a_new_network_is(tmp_path, dtype):
+    report = run(tmp_path, dtype=dtype)
+    assert torch.get_default_dtype() == torch.float32
     assert set(report.fresh) == set(report.parameters)
-    run(tmp_path, out="again")
+    run(tmp_path, out="again", dtype=dtype)
     converted, again = (load_file(tmp_path / name / checkpoint.WEIGHTS) for name in ("out", "again"))
     torch.manual_seed(1)
     new = DepthVLA(C).state_dict()
+    assert converted.keys() == new.keys()
     for name, tensor in converted.items():
+        assert tensor.dtype == getattr(torch, dtype), name
         assert torch.equal(tensor, again[name])
         assert tensor.shape == new[name].shape
         if len(tensor.unique()) <= 1 or len(new[name].unique()) <= 1:  # zeros and ones
-            assert torch.equal(tensor, new[name]), name
+            assert torch.equal(tensor.float(), new[name]), name
         elif tensor.numel() > 300:
-            assert tensor.std() == pytest.approx(new[name].std(), rel=0.25), name
+            assert tensor.float().std() == pytest.approx(new[name].std(), rel=0.25), name
+            assert tensor.float().abs().max() < 6 * new[name].std(), name
 
 
 def test_another_seed_gives_other_new_weights(tmp_path):

@@ -39,15 +39,27 @@ def inputs() -> Inputs:
     return dataclasses.replace(single, images=single.images.double(), state=single.state.double())
 
 
-def losses(model, detach=False):
+def losses(model, detach=False, context=None):
+    """`context`: a prefix that the actions see in place of the one of `model`."""
     generator = torch.Generator().manual_seed(3)
     chunks, noise = (torch.randn(2, 3, 14, generator=generator, dtype=torch.float64) for _ in range(2))
     depth_m = torch.rand(2, 1, CONFIG.depth_size, CONFIG.depth_size, generator=generator, dtype=torch.float64) + 0.5
     tau = torch.tensor([0.3, 0.8], dtype=torch.float64)
     prefix = model.prefix(inputs(), depth=True)
     x, target = interpolate(chunks, noise, tau)
-    velocity = model.velocity(prefix.detach() if detach else prefix, x, tau)
+    velocity = model.velocity(context or (prefix.detach() if detach else prefix), x, tau)
     return {"flow": flow_matching(velocity, target), "depth": si_log(prefix.log_depth, depth_m)}
+
+
+def slope(loss, parameter, index, step=1e-6):
+    """Central difference of `loss()` over one entry of `parameter`."""
+    flat, values = parameter.data.view(-1), []
+    for sign in (1, -1):
+        flat[index] += sign * step
+        with torch.no_grad():
+            values.append(loss().item())
+        flat[index] -= sign * step
+    return (values[0] - values[1]) / (2 * step)
 
 
 @pytest.mark.parametrize("loss", ["flow", "depth"])
@@ -65,20 +77,12 @@ def test_gradients_of_the_network_agree_with_finite_differences(model, loss):
         "action_time_mlp_in.weight",
     }
     losses(model)[loss].backward()
-    step = 1e-6
     for name, parameter in model.named_parameters():
         if name not in names:
             continue
         names.discard(name)
         index = parameter.numel() // 3
-        flat = parameter.data.view(-1)
-        values = []
-        for sign in (1, -1):
-            flat[index] += sign * step
-            with torch.no_grad():
-                values.append(losses(model)[loss].item())
-            flat[index] -= sign * step
-        numeric = (values[0] - values[1]) / (2 * step)
+        numeric = slope(lambda: losses(model)[loss], parameter, index)
         exact = 0.0 if parameter.grad is None else parameter.grad.view(-1)[index].item()
         assert exact == pytest.approx(numeric, rel=1e-4, abs=1e-8), name
     assert not names
@@ -118,3 +122,34 @@ def test_a_detached_prefix_keeps_the_flow_loss_in_the_action_expert(model):
     touched = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     experts = {n.split(".")[2] for n, p in model.named_parameters() if n.startswith("mixture") and p.grad is not None}
     assert experts == {"action"} and not touched & {"vision", "embed_tokens", "depth_encoder", "depth_head"}
+
+
+def test_gradients_behind_a_detached_prefix_are_those_with_the_prefix_held_fixed(model):
+    losses(model, detach=True)["flow"].backward()
+    with torch.no_grad():
+        context = model.prefix(inputs())
+    for name in (
+        "mixture.experts.action.layers.0.self_attn.k_proj.weight",
+        "mixture.experts.action.layers.1.mlp.down_proj.weight",
+        "action_in_proj.weight",
+        "action_time_mlp_out.bias",
+    ):
+        parameter = model.get_parameter(name)
+        index = parameter.numel() // 3
+        numeric = slope(lambda: losses(model, context=context)["flow"], parameter, index)
+        assert parameter.grad.view(-1)[index].item() == pytest.approx(numeric, rel=1e-4, abs=1e-8), name
+        assert numeric != 0.0
+    assert model.state_proj.weight.grad is None
+
+
+def test_freezing_the_depth_expert_leaves_the_other_gradients_as_they_are(model):
+    losses(model)["flow"].backward()
+    free = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(DEPTH_PARTS))
+    losses(model)["flow"].backward()
+    frozen = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert frozen.keys() == {name for name in free if not name.startswith(DEPTH_PARTS)}
+    for name, grad in frozen.items():
+        torch.testing.assert_close(grad, free[name])

@@ -56,6 +56,12 @@ def test_a_layout_names_every_tensor_of_its_parts_and_finds_it_again(layout, nam
         (layouts.OPENPI, "paligemma_with_expert.paligemma.lm_head.weight", ("embed_tokens.weight",)),
         (layouts.OPENPI, "paligemma_with_expert.gemma_expert.lm_head.weight", ()),
         (layouts.LEROBOT, "model.state_proj.weight", ("state_proj.weight",)),
+        (
+            layouts.LEROBOT,
+            "model.paligemma_with_expert.paligemma.language_model.model.layers.0.mlp.up_proj.weight",
+            ("mixture.experts.vlm.layers.0.mlp.up_proj.weight",),
+        ),
+        (layouts.LEROBOT, "unnormalize_outputs.buffer_action.std", ()),
         (layouts.TRANSFORMERS_PI0, "embed_action_time.action_time_mlp_in.bias", ("action_time_mlp_in.bias",)),
         (
             layouts.DEPTH_ANYTHING_ORIGINAL,
@@ -77,6 +83,7 @@ def test_a_published_name_is_known(layout, key, ours):
     [
         (layouts.OPENPI, "time_mlp_in.weight"),  # pi0.5
         (layouts.OPENPI, "model.state_proj.weight"),
+        (layouts.OPENPI, "normalize_inputs.buffer_observation_state.mean"),
         (layouts.PALIGEMMA, "model.vision_tower.head.probe"),
         (layouts.DINOV2, "backbone.layernorm.weight"),
         (layouts.DINOV2_ORIGINAL, "blocks.0.attn.qkv.scale"),
@@ -84,3 +91,15 @@ def test_a_published_name_is_known(layout, key, ours):
 )
 def test_another_name_is_not(layout, key):
     assert layout.find(key) is None
+
+
+def test_names_of_a_pi05_are_told_from_those_of_every_layout(names):
+    published = [layout.foreign(name) for layout in EVERY for name in names if layouts.part_of(name) in layout.parts]
+    assert published and not layouts.only_in_pi05(published)
+    pi05 = [
+        "time_mlp_out.bias",
+        "model.time_mlp_in.weight",
+        "paligemma_with_expert.gemma_expert.model.layers.3.post_attention_layernorm.dense.weight",
+        "model.paligemma_with_expert.gemma_expert.model.norm.dense.bias",
+    ]
+    assert layouts.only_in_pi05(published + pi05) == pi05

@@ -97,6 +97,45 @@ def test_actions_feel_images_text_state_and_each_other():
         assert (model.velocity(model.prefix(inputs), moved, TAU) - base)[:, 0].abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("name", ["depthvla", "joint"])
+def test_a_change_reaches_the_streams_that_see_it_and_no_other(name):
+    """Keys and values of every layer in one pass over all tokens, which is the definition of the network."""
+    config = CONFIGS[name]
+    model, inputs, actions = tiny_model.model(config), tiny_model.inputs(config), tiny_model.actions(config)
+    widths = [config.image_tokens + config.max_text_tokens, config.image_tokens, 1, config.horizon]
+
+    @torch.no_grad()
+    def run(inputs, actions):
+        caches = []
+        hook = model.mixture.register_forward_hook(lambda module, given, made: caches.append(made[1]))
+        velocity, _ = model.joint_velocity(inputs, actions, TAU)
+        hook.remove()
+        tokens = torch.stack([torch.cat(layer, dim=-1) for layer in caches[0]]).split(widths, dim=3)
+        return {**dict(zip(("vlm", "depth", "state", "action"), tokens, strict=True)), "velocity": velocity}
+
+    base = run(inputs, actions)
+    others = {
+        "actions": run(inputs, actions + 1.0),
+        "state": run(changed(inputs, state=inputs.state + 1.0), actions),
+        "text": run(changed(inputs, text=(inputs.text + 5) % config.vocab_size), actions),
+    }
+    model.depth_encoder.mean += 0.5
+    others["depth encoder"] = run(inputs, actions)
+    both = {"vlm", "depth"} if name == "joint" else set()
+    reached = {
+        "actions": {"action", "velocity"},
+        "state": {"state", "action", "velocity"},
+        "text": {"vlm", "state", "action", "velocity"} | both,
+        "depth encoder": {"depth", "state", "action", "velocity"} | both,
+    }
+    for what, other in others.items():
+        distance = {stream: (other[stream] - base[stream]).abs().max().item() for stream in base}
+        assert all(value > 1e-4 if stream in reached[what] else value < 1e-6 for stream, value in distance.items()), (
+            what,
+            distance,
+        )
+
+
 def test_text_and_state_reach_no_depth_and_depth_reaches_no_vlm_key():
     model, inputs = tiny_model.model(), tiny_model.inputs()
     text = changed(inputs, text=(inputs.text + 5) % tiny_model.CONFIG.vocab_size, state=inputs.state + 1.0)
@@ -151,9 +190,11 @@ def test_path_runs_from_noise_at_0_to_action_at_1():
 
 def test_training_times_follow_beta():
     tau = flow.sample_tau(200_000, torch.device("cpu"), torch.Generator().manual_seed(0))
-    # t = 1 - tau ~ 0.001 + 0.999 Beta(1.5, 1), whose mean is 0.6.
+    # t = 1 - tau ~ 0.001 + 0.999 Beta(1.5, 1), whose mean is 0.6 and whose distribution function is x^1.5.
     assert 0.0 <= tau.min() and tau.max() < 1.0
     assert math.isclose(1.0 - tau.mean().item(), 0.001 + 0.999 * 0.6, abs_tol=2e-3)
+    for x in (0.2, 0.5, 0.8):
+        assert math.isclose((1.0 - tau < 0.001 + 0.999 * x).float().mean().item(), x**1.5, abs_tol=4e-3)
 
 
 def test_time_embedding_is_pi0s_at_one_minus_tau():
@@ -184,6 +225,14 @@ def test_si_log_without_any_valid_pixel_is_zero():
     loss = si_log(log_depth, torch.full((1, 2, 2), math.nan))
     loss.backward()
     assert loss.item() == 0.0 and torch.equal(log_depth.grad, torch.zeros(1, 2, 2))
+
+
+def test_si_log_is_taken_per_image_and_an_image_without_depth_does_not_count():
+    depth = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0)) + 0.5
+    log_depth = depth.log() + torch.tensor([1.0, -1.0, 0.0])[:, None, None]
+    depth[2] = math.nan
+    # A constant error of 1 is sqrt(1 - 0.5) in each image; taken together the two would cancel in the second term.
+    assert si_log(log_depth, depth).item() == pytest.approx(math.sqrt(0.5), abs=2e-3)
 
 
 def test_flow_loss_leaves_padding_out():

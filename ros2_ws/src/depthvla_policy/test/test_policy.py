@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import tiny_model
+import torch
 from safetensors.torch import load_file, save_file
 
 from depthvla_policy import robot as robot_description
+from depthvla_policy.policy.checkpoint import load_model
 from depthvla_policy.policy.images import ImageFit, decode_jpeg
 from depthvla_policy.policy.normalise import Normaliser
 from depthvla_policy.policy.observation import Observation
@@ -138,6 +141,19 @@ def test_an_unknown_tensor_is_named(checkpoint, tmp_path):
     save_file(weights, folder / "model.safetensors")
     with pytest.raises(ValueError, match="stray"):
         Policy.load(folder)
+
+
+def test_weights_stay_in_the_mapped_file_where_the_dtype_allows(checkpoint):
+    def mapped(dtype):
+        """Whether each parameter lies in pages of the file (proc(5))."""
+        model = load_model(checkpoint, tiny_model.CONFIG, "cpu", dtype)
+        lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+        ends = [line[0].split("-") for line in lines if line[-1] == str(checkpoint / "model.safetensors")]
+        pages = [range(int(begin, 16), int(end, 16)) for begin, end in ends]
+        return [any(parameter.data_ptr() in part for part in pages) for parameter in model.parameters()]
+
+    assert all(mapped(torch.float32))
+    assert not any(mapped(torch.bfloat16))
 
 
 def test_statistics_must_be_finite(checkpoint, tmp_path):

@@ -32,6 +32,9 @@ PARTS = {
 # {n} a layer's number, {p} weight or bias, {rest} whatever follows.
 _PLACEHOLDERS = {"n": r"\d+", "p": "weight|bias", "rest": ".+"}
 
+# In a pi0.5 the time goes through an MLP of its own into the action expert's norms (adaRMS).
+_PI05 = re.compile(r"(model\.)?time_mlp_(in|out)\..+|.+norm\.dense\..+")
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -102,6 +105,11 @@ def recognise(keys: Iterable[str], layouts: Iterable[Layout]) -> Layout | None:
     return best if known[best] else None
 
 
+def only_in_pi05(keys: Iterable[str]) -> list[str]:
+    """Those of `keys` that a pi0.5 has and a pi0 has not."""
+    return [key for key in keys if _PI05.fullmatch(key)]
+
+
 @cache
 def _pattern(template: str) -> re.Pattern[str]:
     pattern = re.escape(template)
@@ -168,6 +176,8 @@ _OPENPI = (
     # So does save_pretrained of transformers' PI0 name them.
     *_under("paligemma_with_expert.paligemma.model.language_model.model.", _TEXT),
     *_under("paligemma_with_expert.paligemma.", (*_LM_HEAD, *_under("model.", _IMAGES_4))),
+    # Old files of lerobot name it as the hub does.
+    *_under("paligemma_with_expert.paligemma.", PALIGEMMA_HUB.rules),
     Rule("paligemma_with_expert.gemma_expert.model.embed_tokens.weight", why=_NO_TOKENS),
     Rule("paligemma_with_expert.gemma_expert.lm_head.weight", why=_NO_TOKENS),
     *_under("paligemma_with_expert.gemma_expert.model.", _gemma("action")),
@@ -176,7 +186,12 @@ _OPENPI = (
 )
 
 OPENPI = Layout("pi0, names of openpi", _OPENPI, parts=("vlm", "action"))
-LEROBOT = Layout("pi0, names of lerobot", _under("model.", _OPENPI), parts=("vlm", "action"))
+# Old files hold these as buffers of the policy.
+_STATS = tuple(
+    Rule(f"{name}.{{rest}}", why="normalisation statistics of the published policy; ours are in norm_stats.json")
+    for name in ("normalize_inputs", "normalize_targets", "unnormalize_outputs")
+)
+LEROBOT = Layout("pi0, names of lerobot", (*_under("model.", _OPENPI), *_STATS), parts=("vlm", "action"))
 TRANSFORMERS_PI0 = Layout(
     "pi0, names of transformers 5",
     (
