@@ -1,7 +1,7 @@
 from setuptools import find_packages, setup
 
 package = "depthvla_policy"
-nodes = ("policy_node", "chunk_executor_node", "episode_recorder_node")
+nodes = ("policy_node", "chunk_executor_node", "episode_recorder_node", "operator_node")
 
 setup(
     name=package,

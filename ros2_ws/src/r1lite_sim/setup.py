@@ -1,6 +1,7 @@
 from setuptools import find_packages, setup
 
 package = "r1lite_sim"
+nodes = ("simulator_node", "leader_node")
 
 setup(
     name=package,
@@ -16,5 +17,5 @@ setup(
     maintainer_email="maintainers@depthvla-r1lite.org",
     description="A MuJoCo Galaxea R1 Lite: node, Gymnasium environments, scripted expert",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["simulator_node = r1lite_sim.simulator_node:main"]},
+    entry_points={"console_scripts": [f"{node} = {package}.{node}:main" for node in nodes]},
 )

@@ -34,6 +34,7 @@ class EvaluateConfig:
     execute: int = 4  # control steps between two observations that the policy is asked about
     latency_steps: int = 0  # control steps from an observation to its chunk's arrival
     depth_every: int = 4  # predicted depth of every n-th chunk is compared with the truth; 0 for none
+    strategy: Literal["replace", "blend", "ensemble"] = "blend"  # how the executor joins chunks
     workers: int = 2  # processes
 
 
@@ -67,7 +68,7 @@ def evaluate(config: EvaluateConfig) -> dict:
         )
     if config.json:
         config.json.parent.mkdir(parents=True, exist_ok=True)
-    rollout = RolloutConfig(config.execute, config.latency_steps, config.baseline, config.depth_every)
+    rollout = RolloutConfig(config.execute, config.latency_steps, config.baseline, config.depth_every, config.strategy)
     policy = None if config.baseline == "do_nothing" else config.policy
     model_id = _model_id(policy) if policy else None
     seeds = range(config.first_seed, config.first_seed + config.seeds)

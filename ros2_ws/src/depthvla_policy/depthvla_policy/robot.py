@@ -89,7 +89,9 @@ class Robot:
     position_min: np.ndarray  # (size,) rad and mm
     position_max: np.ndarray  # (size,) rad and mm
     command_velocity: np.ndarray  # (size,) rad/s and mm/s
-    tracker_velocity: np.ndarray  # (arm joints,) rad/s, the cap that an arm command carries
+    command_acceleration: np.ndarray  # (size,) rad/s^2 and mm/s^2
+    command_jerk: np.ndarray  # (size,) rad/s^3 and mm/s^3
+    tracker_velocity: np.ndarray  # (arm joints,) rad/s, the most that an arm command carries as its speed cap
     gripper_feedback_max_mm: float
 
     @property
@@ -159,14 +161,11 @@ def _build(raw: object) -> Robot:
         ("name", "control_rate_hz", "limbs", "arm", "gripper", "cameras", "rates_hz", "qos"),
     )
     arm, gripper = raw["arm"], raw["gripper"]
-    _check_keys(
-        arm, "arm", ("position_min_rad", "position_max_rad", "command_velocity_rad_s", "tracker_velocity_rad_s")
-    )
-    _check_keys(
-        gripper,
-        "gripper",
-        ("position_min_mm", "position_max_mm", "feedback_max_mm", "command_velocity_mm_s"),
-    )
+    motion = ("position_min", "position_max", "command_velocity", "command_acceleration", "command_jerk")
+    arm_keys = tuple(f"{name}_{unit}" for name, unit in zip(motion, _units("rad"), strict=True))
+    gripper_keys = tuple(f"{name}_{unit}" for name, unit in zip(motion, _units("mm"), strict=True))
+    _check_keys(arm, "arm", (*arm_keys, "tracker_velocity_rad_s"))
+    _check_keys(gripper, "gripper", (*gripper_keys, "feedback_max_mm"))
     limbs, offset = [], 0
     for name, item in raw["limbs"].items():
         _check_keys(item, f"limbs.{name}", ("joints", "gripper", "topics"))
@@ -185,9 +184,10 @@ def _build(raw: object) -> Robot:
     if not limbs or not cameras:
         raise ValueError("a robot needs at least one limb and one camera")
 
-    def vector(arm_key: str, gripper_key: str) -> np.ndarray:
-        return _frozen(np.concatenate([[*arm[arm_key], gripper[gripper_key]] for _ in limbs]))
-
+    vectors = {
+        name: _frozen(np.concatenate([[*arm[arm_key], gripper[gripper_key]] for _ in limbs]))
+        for name, arm_key, gripper_key in zip(motion, arm_keys, gripper_keys, strict=True)
+    }
     qos = _fill(Qos, raw["qos"], "qos")
     for field in dataclasses.fields(Qos):
         if getattr(qos, field.name) not in RELIABILITIES:
@@ -199,19 +199,22 @@ def _build(raw: object) -> Robot:
         cameras=tuple(cameras),
         rates_hz=_fill(Rates, raw["rates_hz"], "rates_hz"),
         qos=qos,
-        position_min=vector("position_min_rad", "position_min_mm"),
-        position_max=vector("position_max_rad", "position_max_mm"),
-        command_velocity=vector("command_velocity_rad_s", "command_velocity_mm_s"),
+        **vectors,
         tracker_velocity=_frozen(np.asarray(arm["tracker_velocity_rad_s"], dtype=float)),
         gripper_feedback_max_mm=_positive(gripper["feedback_max_mm"], "gripper.feedback_max_mm"),
     )
     if not np.all(robot.position_min < robot.position_max):
         raise ValueError("a position minimum is not below its maximum")
-    if not np.all(robot.command_velocity > 0):
-        raise ValueError("command velocities must be above 0")
+    for name in motion[2:]:
+        if not np.all(vectors[name] > 0):
+            raise ValueError(f"{name} is {vectors[name].tolist()}; every value must be above 0")
     if len(set(robot.joint_names)) != robot.size:
         raise ValueError(f"joint names are not unique: {robot.joint_names}")
     return robot
+
+
+def _units(unit: str) -> tuple[str, ...]:
+    return (unit, unit, f"{unit}_s", f"{unit}_s2", f"{unit}_s3")
 
 
 def _check_keys(item: object, where: str, allowed: tuple[str, ...]) -> None:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from depthvla_policy.robot import Robot, load
+
+# `make fuzz` takes "nightly". Machines differ in speed, so no example has a deadline.
+settings.register_profile("here", max_examples=200, deadline=None)
+settings.register_profile("nightly", max_examples=100_000, deadline=None)
+settings.load_profile("here")
 
 
 @pytest.fixture(scope="session")

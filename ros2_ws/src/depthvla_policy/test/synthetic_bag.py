@@ -29,7 +29,7 @@ class SyntheticBag:
         self._writer = BagWriter(path)
         self._custom_data = custom_data or {}
         self._store = get_typestore(Stores.ROS2_JAZZY)
-        for name in ("ActionChunk", "ExecutorStatus", "PolicyStatus", "TaskProgress"):
+        for name in ("ActionChunk", "Counter", "ExecutorStatus", "PolicyStatus", "TaskProgress"):
             register_type(self._store, f"depthvla_msgs/msg/{name}", read_definition)
         self._topics: set[str] = set()
 
@@ -93,6 +93,10 @@ class SyntheticBag:
             "last_refusal": "",
             "clamped_position": 0,
             "clamped_velocity": 0,
+            "armed_model": "",
+            "refusals": [],
+            "interventions": 0,
+            "shadow_error_rad": float("nan"),
             "cause": "",
         }
         message = self.make(

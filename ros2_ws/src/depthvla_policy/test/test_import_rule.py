@@ -12,7 +12,7 @@ import pytest
 
 SOURCES = Path(__file__).resolve().parents[2]
 PACKAGES = ("depthvla_policy", "r1lite_sim", "r1lite_bringup")
-MAY_USE_ROS = ("depthvla_policy/nodes/", "r1lite_sim/simulator_node.py", "r1lite_bringup/")
+MAY_USE_ROS = ("depthvla_policy/nodes/", "r1lite_sim/simulator_node.py", "r1lite_sim/leader_node.py", "r1lite_bringup/")
 ROS = ("rclpy", "launch", "launch_ros", "rcl_interfaces", "builtin_interfaces", "sensor_msgs_py", "tf2_ros")
 
 # part of depthvla_policy -> what it must not import, as dotted prefixes

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from depthvla_policy.control.continuation import Continuation
 from depthvla_policy.control.observation_buffer import ObservationBuffer
 from depthvla_policy.control.refusal import Reason
 from depthvla_policy.nodes.inference_loop import InferenceLoop
@@ -23,10 +24,11 @@ class Bench:
         self.buffer = ObservationBuffer(robot, CAMERAS)
         self.results, self.refusals, self.asked = [], [], []
         self.instruction, self.depth, self.answer = "lift", False, None
+        self.continued = []
         self.loop = InferenceLoop(
             buffer=self.buffer,
             policy=SimpleNamespace(infer=self._infer),
-            decode=lambda payload: payload,
+            decode=lambda payload: np.zeros((2, 2, 3), np.uint8),
             poll=lambda: None,
             instruction=lambda: self.instruction,
             depth_wanted=lambda: self.depth,
@@ -37,17 +39,18 @@ class Bench:
             **options,
         )
 
-    def _infer(self, observation, *, depth):
+    def _infer(self, observation, *, depth, **continuation):
         self.asked.append((observation, depth))
+        self.continued.append(continuation)
         if isinstance(self.answer, Exception):
             raise self.answer
         actions = np.zeros((16, self.robot.size)) if self.answer is None else self.answer
         return SimpleNamespace(actions=actions, depth_m={}, preprocess_s=0.0, inference_s=0.0)
 
-    def frame(self, advance_ns=66 * MS):
+    def frame(self, advance_ns=66 * MS, cameras=CAMERAS):
         self.now += advance_ns
-        for camera in CAMERAS:
-            self.buffer.add_image(camera, self.now, np.zeros((2, 2, 3), np.uint8), self.now)
+        for camera in cameras:
+            self.buffer.add_image(camera, self.now, f"{camera}@{self.now}", self.now)
         for limb in self.robot.limbs:
             self.buffer.add_arm(limb.name, self.now, self.pose[limb.arm], self.now)
             self.buffer.add_gripper(limb.name, self.now, [self.pose[limb.gripper_index]], self.now)
@@ -84,6 +87,38 @@ def test_chunks_come_no_faster_than_allowed(robot, home):
         bench.frame()
     stamps = np.array([result.raw.stamp_ns for result in bench.results])
     assert np.all(np.diff(stamps) >= 200 * MS) and len(stamps) == 8
+
+
+@pytest.mark.parametrize("interval_s", [0.0, 1.0])
+def test_a_camera_that_stops_is_reported_at_once_however_seldom_chunks_are_made(robot, home, interval_s):
+    bench = Bench(robot, home, min_interval_s=interval_s)
+    bench.frame()
+    while not bench.refusals:
+        bench.frame(advance_ns=10 * MS, cameras=["head"])
+    assert (bench.refusals[0].reason, bench.refusals[0].subject) == (Reason.STALE, "camera wrist_left")
+    assert bench.now - (T0 + 66 * MS) == 260 * MS
+
+
+def test_between_two_chunks_only_what_is_wrong_is_reported(robot, home):
+    bench = Bench(robot, home, min_interval_s=1.0)
+    for _ in range(10):
+        bench.frame()
+    assert len(bench.results) == 1 and bench.refusals == []
+
+
+def test_a_chunk_continues_what_is_committed_at_its_observation(robot, home):
+    continuation, asked_at = Continuation(np.ones((5, robot.size)), 2), []
+
+    def plan(stamp_ns):
+        asked_at.append(stamp_ns)
+        return continuation if len(asked_at) > 1 else None
+
+    bench = Bench(robot, home, continuation=plan, method="trained")
+    bench.frame()
+    bench.frame()
+    assert asked_at == [result.raw.stamp_ns for result in bench.results]
+    assert bench.continued == [{}, {"committed": continuation.committed, "delay": 2, "method": "trained"}]
+    assert [result.continuation for result in bench.results] == [None, continuation]
 
 
 def test_no_instruction_no_chunk(bench):

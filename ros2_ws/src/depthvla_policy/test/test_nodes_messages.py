@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from depthvla_policy.control.chunk import Chunk
+from depthvla_policy.control.continuation import Plan
 from depthvla_policy.control.refusal import Reason, Refusal
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
@@ -77,6 +79,53 @@ def test_a_message_that_is_no_chunk_is_refused_with_what_is_wrong(chunk, robot, 
     assert text in refusal.message and "chunk 7" in refusal.message
 
 
+@pytest.fixture
+def plan(home):
+    return Plan(T0, 7, PERIOD_NS, 210_000_000, home + 0.01 * np.arange(16)[:, None])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 16])
+def test_a_plan_survives_the_way_there_and_back(plan, robot, steps):
+    plan = dataclasses.replace(plan, positions=plan.positions[:steps])
+    back = messages.plan_from_message(messages.plan_to_message(plan, robot), robot)
+    np.testing.assert_array_equal(back.positions, plan.positions)
+    assert (back.stamp_ns, back.sequence, back.period_ns, back.latency_ns) == (T0, 7, PERIOD_NS, 210_000_000)
+
+
+def negative_latency(message):
+    message.latency = messages.duration_message(-1)
+
+
+def no_duration(message):
+    message.step_duration = messages.duration_message(0)
+    for point in [*message.left_arm.points, *message.right_arm.points]:
+        point.time_from_start = messages.duration_message(0)
+
+
+def not_a_number(message):
+    message.right_arm.points[2].positions[0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "text"),
+    [
+        (change_names, Reason.WRONG_JOINTS, "shoulder"),
+        (drop_point, Reason.WRONG_COUNT, "15 points; expected 16"),
+        (shorten_point, Reason.WRONG_COUNT, "6 positions at step 4"),
+        (repeat_time, Reason.WRONG_TIMING, "step 3"),
+        (negative_latency, Reason.WRONG_TIMING, "allowed: 0 or more"),
+        (no_duration, Reason.WRONG_TIMING, "allowed: 0.005 to 1.0"),
+        (not_a_number, Reason.NON_FINITE, "step 2"),
+    ],
+)
+def test_a_message_that_is_no_plan_is_refused_with_what_is_wrong(plan, robot, change, reason, text):
+    message = messages.plan_to_message(plan, robot)
+    change(message)
+    refusal = messages.plan_from_message(message, robot)
+    assert isinstance(refusal, Refusal) and refusal.reason is reason
+    assert text in refusal.message and "plan 7" in refusal.message
+
+
 @pytest.mark.parametrize("duration_ns", [0, 1, 999_999_999, 10**9, -1, -1_500_000_000])
 def test_durations_keep_their_nanoseconds(duration_ns):
     assert messages.nanoseconds(messages.duration_message(duration_ns)) == duration_ns
@@ -99,6 +148,13 @@ def test_compressed_images_become_rgb(text):
     data = cv2.imencode(".png", RGB[..., ::-1])[1].tobytes()
     image = image_messages.from_compressed(CompressedImage(format=text, data=data), "/cam")
     np.testing.assert_array_equal(image_messages.decode(image), RGB)
+
+
+def test_an_image_equals_another_with_the_same_bytes():
+    message = raw("rgb8", RGB)
+    image, again = (image_messages.from_image(message, "/cam") for _ in range(2))
+    assert image == again
+    assert image != image_messages.from_image(raw("rgb8", RGB ^ 1), "/cam")
 
 
 def test_wrong_encodings_name_topic_encoding_and_what_is_allowed():

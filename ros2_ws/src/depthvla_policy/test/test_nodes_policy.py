@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 import signal
 import time
+from array import array
 
 import cv2
 import numpy as np
@@ -23,14 +25,17 @@ def checkpoint(tmp_path_factory):
 
 
 class Robot:
-    """Cameras at 10 Hz and feedback at 100 Hz of a robot that stands still; `silent` cameras send nothing."""
+    """Cameras at 10 Hz and feedback at 100 Hz of a robot that stands still. Every image differs from the one before.
+
+    `silent` cameras send nothing, `still` ones the same image under new stamps, `stuck` ones their last message.
+    """
 
     def __init__(self, probe, robot, pose, raw=()):
         from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
         from depthvla_policy.nodes import qos
 
-        self.probe, self.pose, self.silent = probe, pose, set()
+        self.probe, self.pose, self.silent, self.still, self.stuck = probe, pose, set(), set(), set()
         sensor = qos.stream("best_effort", 5)
         self._images, self._infos, self._joints = {}, {}, []
         pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -38,10 +43,10 @@ class Robot:
         for camera in robot.cameras:
             if camera.name in raw:
                 message = Image(encoding=raw[camera.name], height=HEIGHT, width=WIDTH, step=3 * WIDTH)
-                message.data = pixels.tobytes()
+                message.data = array("B", pixels.tobytes())
                 publisher = self.probe.publisher(Image, f"/raw/{camera.name}", sensor)
             else:
-                message = CompressedImage(format="jpeg", data=jpeg)
+                message = CompressedImage(format="jpeg", data=array("B", jpeg + b"\0"))  # decoders stop before the last
                 publisher = self.probe.publisher(CompressedImage, camera.topic, sensor)
             message.header.frame_id = camera.frame_id
             self._images[camera.name] = (publisher, message)
@@ -60,9 +65,12 @@ class Robot:
     def _send_images(self):
         stamp = self.probe.node.get_clock().now().to_msg()
         for name, (publisher, message) in self._images.items():
-            if name not in self.silent:
+            if name in self.silent:
+                continue
+            if name not in self.stuck:
                 message.header.stamp = stamp
-                publisher.publish(message)
+                message.data[-1] = (message.data[-1] + (name not in self.still)) % 256
+            publisher.publish(message)
         for publisher, message in self._infos.values():
             publisher.publish(message)
 
@@ -156,6 +164,88 @@ def test_a_camera_that_stops_stops_the_chunks_and_is_named(rig):
     assert rig.status[-1].observations_refused > 0
 
 
+def test_a_camera_that_stops_is_reported_within_a_tenth_of_a_second_of_its_limit(rig):
+    rig.wait_for_chunks()
+    stopped = time.monotonic()
+    rig.robot.silent.update(rig.robot._images)  # no frame wakes the loop any more
+
+    def ages():
+        reasons = [status.reason for status in rig.status.since(stopped)]
+        return [float(found[1]) for reason in reasons if (found := re.search(r"([\d.]+) s old", reason))]
+
+    rig.probe.wait_for(ages, what="a camera's age")
+    assert 0.25 < ages()[0] < 0.25 + 0.1 + 0.15  # and something for a busy machine
+    rig.robot.silent.clear()
+    rig.wait_for_chunks()
+
+
+@pytest.mark.parametrize(("how", "text"), [("still", "the same image for"), ("stuck", "the same stamp")])
+def test_a_frozen_camera_stops_the_chunks_and_is_told_from_a_stopped_one(rig, how, text):
+    rig.wait_for_chunks()
+    getattr(rig.robot, how).add("wrist_right")
+    status = rig.wait_for_reason(text)
+    assert not status.producing and status.reason.startswith("camera wrist_right is frozen")
+    count = len(rig.chunks)
+    time.sleep(0.5)
+    assert len(rig.chunks) == count
+    getattr(rig.robot, how).clear()
+    rig.wait_for_chunks(2)
+    rig.probe.wait_for(lambda: rig.status[-1].producing, what="the status to recover")
+
+
+def diagnostics(probe, name):
+    """Values of the node's next diagnostics; a level other than OK is an error."""
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+    heard = probe.listen(DiagnosticArray, "/diagnostics")
+
+    def found():
+        own = [status for message in heard for status in message.status if status.name.startswith(name)]
+        return own[-1] if own else None
+
+    status = probe.wait_for(found, what="diagnostics")
+    assert status.level == DiagnosticStatus.OK
+    return {item.key: item.value for item in status.values}
+
+
+def test_a_chunk_continues_the_executors_plan(ros, rig, robot, home, checkpoint):
+    from depthvla_msgs.msg import ActionChunk
+    from depthvla_msgs.msg import Plan as PlanMessage
+
+    from depthvla_policy.control.continuation import Plan
+    from depthvla_policy.nodes import qos
+    from depthvla_policy.nodes.messages import chunk_from_message, plan_to_message
+
+    name, probe = "continuing_policy_node", rig.probe
+    parameters = {"autostart": True, "model": str(checkpoint), "instruction": "lift", "realtime_chunking": "guided"}
+    publisher = probe.publisher(PlanMessage, f"/{name}/plan", qos.chunks())
+    chunks = probe.listen(ActionChunk, f"/{name}/action_chunk", qos.chunks())
+    with ros.NodeProcess(MODULE, parameters, remappings={"__node": name}) as node:
+        probe.wait_for(lambda: chunks, 90.0, "a chunk")
+        assert diagnostics(probe, name)["continued chunks"] == "0"
+        newest = chunk_from_message(chunks[-1], robot)
+        motion = home + np.linspace(0.0, 0.3, 16)[:, None]
+        plan = Plan(newest.stamp_ns, newest.sequence, newest.period_ns, 200_000_000, motion)
+        publisher.publish(plan_to_message(plan, robot))
+
+        def follows(message):
+            chunk = chunk_from_message(message, robot)
+            expected = plan.continuation(chunk.stamp_ns, period_ns=chunk.period_ns, horizon=16)
+            return (
+                expected is not None
+                and np.allclose(chunk.positions[: expected.delay], expected.committed[: expected.delay], atol=1e-3)
+                and expected.delay == 3
+            )
+
+        probe.wait_for(lambda: any(follows(message) for message in list(chunks)), what="a chunk that continues")
+        wrong = plan_to_message(plan, robot)
+        wrong.left_arm, wrong.right_arm = wrong.right_arm, wrong.left_arm
+        publisher.publish(wrong)
+        node.wait_for_output("refused: plan")
+        values = diagnostics(probe, name)
+        assert int(values["continued chunks"]) >= 1 and values["refused plan: wrong joints"] == "1"
+
+
 def test_the_instruction_can_be_changed_and_not_emptied(rig):
     from depthvla_msgs.srv import SetInstruction
 
@@ -189,23 +279,15 @@ def test_depth_is_published_while_somebody_listens(rig, robot):
 
 
 def test_it_reports_on_diagnostics(rig):
-    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-
-    heard = rig.probe.listen(DiagnosticArray, "/diagnostics")
-
-    def found():
-        own = [status for message in heard for status in message.status if status.name.startswith("policy_node")]
-        return own[-1] if own else None
-
-    status = rig.probe.wait_for(found, what="diagnostics")
-    values = {item.key: item.value for item in status.values}
-    assert status.level == DiagnosticStatus.OK
+    values = diagnostics(rig.probe, "policy_node")
     assert int(values["chunks"]) > 0 and float(values["latency p50 [ms]"]) > 0.0
 
 
 def test_lifecycle_stops_and_starts_the_chunks(rig):
     rig.wait_for_chunks()
     assert rig.probe.transition(NODE, "deactivate")
+    rig.probe.wait_for(lambda: rig.status[-1].reason == "deactivated", what="the status")
+    assert not rig.status[-1].producing
     time.sleep(0.2)
     count = len(rig.chunks)
     time.sleep(0.5)
@@ -261,6 +343,8 @@ def test_a_broken_checkpoint_leaves_the_node_unconfigured(ros, checkpoint, tmp_p
         ({"cameras.head.transport": "theora"}, ["cameras.head.transport", "theora", "compressed", "raw"]),
         ({"cameras.chest.topic": "/x"}, ["cameras.chest.topic"]),
         ({"max_rate_hz": 0.0}, ["max_rate_hz", "0.0", "0.1 to 100.0"]),
+        ({"realtime_chunking": "ensemble"}, ["realtime_chunking", "ensemble", "off", "guided", "trained"]),
+        ({"camera_frozen_after_s": -1.0}, ["camera_frozen_after_s", "-1.0", "0.0 to 5.0"]),
         ({"depth_colour_near_m": 3.0}, ["depth_colour_near_m", "3.0", "2.0"]),
     ],
 )

@@ -174,19 +174,89 @@ def test_skew_beyond_the_limit_is_refused(robot, home):
     assert "0.030 s away" in refusal.message and "0.020 s" in refusal.message
 
 
-def test_a_frozen_camera_that_repeats_its_stamp_goes_stale(scene):
+@pytest.mark.parametrize("frozen", CAMERAS)
+def test_a_camera_that_repeats_its_stamp_is_frozen_after_its_age_limit(robot, home, frozen):
+    scene = Scene(robot, home, ObservationLimits(camera_frozen_after_s=0.0))
     scene.images(T0)
     scene.joints(T0)
     scene.buffer.take(T0)
     for k in range(1, 10):
         now = T0 + k * 40 * MS
-        scene.images(T0, ["head"], now_ns=now)
-        scene.images(now, ["wrist_left", "wrist_right"])
+        scene.images(T0, [frozen], now_ns=now)
+        scene.images(now, [camera for camera in CAMERAS if camera != frozen])
         scene.joints(now)
-    refusal = scene.buffer.take(now)
-    assert (refusal.reason, refusal.subject) == (Reason.STALE, "camera head")
-    assert "not newer" in refusal.message
-    assert scene.buffer.refusals["camera head", Reason.OUT_OF_ORDER] == 9
+        result = scene.buffer.take(now)
+        assert (getattr(result, "reason", None) is Reason.FROZEN) == (now - T0 > 250 * MS)
+    assert result.subject == f"camera {frozen}"
+    assert result.message == (
+        f"camera {frozen} is frozen: messages keep coming with the same stamp, 0.360 s old (limit 0.250 s)"
+    )
+    assert scene.buffer.refusals[f"camera {frozen}", Reason.OUT_OF_ORDER] == 9
+    assert scene.buffer.refusals[f"camera {frozen}", Reason.STALE] == 0
+    assert scene.buffer.refused == scene.buffer.refusals[f"camera {frozen}", Reason.FROZEN] > 0
+
+
+def test_a_camera_whose_repeated_messages_stop_too_is_stale(scene):
+    scene.images(T0)
+    scene.joints(T0)
+    scene.images(T0, ["head"], now_ns=T0 + 100 * MS)
+    for milliseconds, reason in ((300, Reason.FROZEN), (340, Reason.FROZEN), (360, Reason.STALE)):
+        scene.joints(T0 + milliseconds * MS)
+        assert scene.buffer.check(T0 + milliseconds * MS).reason is reason
+
+
+def freeze(scene, camera, times_ms):
+    """Feeds every stream at `times_ms`, `camera` with the same image again and again; what `take` says each time."""
+    for milliseconds in times_ms:
+        now = T0 + milliseconds * MS
+        scene.images(now, [name for name in CAMERAS if name != camera])
+        scene.buffer.add_image(camera, now, "the same", now)
+        scene.joints(now)
+        yield milliseconds, scene.buffer.take(now)
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_a_camera_that_sends_the_same_image_under_new_stamps_is_frozen_after_its_limit(scene, camera):
+    for milliseconds, result in freeze(scene, camera, range(0, 600, 40)):
+        if milliseconds <= 500:
+            assert isinstance(result, RawObservation)
+        else:
+            assert (result.reason, result.subject) == (Reason.FROZEN, f"camera {camera}")
+            said = f"camera {camera} is frozen: the same image for 0.{milliseconds} s (limit 0.500 s)"
+            assert result.message == said
+    assert scene.buffer.refusals == {(f"camera {camera}", Reason.FROZEN): 2} and scene.buffer.refused == 2
+
+
+def test_a_frozen_camera_is_back_with_the_first_other_image(scene):
+    *_, (_, result) = freeze(scene, "head", range(0, 600, 40))
+    assert result.reason is Reason.FROZEN
+    scene.images(T0 + 600 * MS)
+    scene.joints(T0 + 600 * MS)
+    assert scene.buffer.take(T0 + 600 * MS).stamp_ns == T0 + 600 * MS
+
+
+def test_a_frozen_camera_that_stops_is_stale(scene):
+    *_, (_, result) = freeze(scene, "head", range(0, 600, 40))
+    assert result.reason is Reason.FROZEN
+    scene.images(T0 + 860 * MS, ["wrist_left", "wrist_right"])
+    scene.joints(T0 + 860 * MS)
+    assert scene.buffer.take(T0 + 860 * MS).reason is Reason.STALE
+
+
+def test_images_are_not_compared_when_the_limit_is_0(robot, home):
+    scene = Scene(robot, home, ObservationLimits(camera_frozen_after_s=0.0))
+    assert all(isinstance(result, RawObservation) for _, result in freeze(scene, "head", range(0, 3000, 40)))
+
+
+def test_a_check_finds_what_take_would_and_uses_no_frame(scene):
+    scene.images(T0)
+    scene.joints(T0)
+    assert scene.buffer.check(T0) is None
+    assert isinstance(scene.buffer.take(T0), RawObservation)
+    assert scene.buffer.check(T0) is None  # no frame is left, and nothing is wrong
+    for _ in range(3):
+        assert scene.buffer.check(T0 + 300 * MS).reason is Reason.STALE
+    assert scene.buffer.refused == 1
 
 
 def test_a_stamp_from_the_future_is_refused_and_named(scene):
@@ -261,8 +331,15 @@ def test_an_unusable_image_is_the_reason_given(scene):
     assert "mono8" in scene.buffer.take(T0).message
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ObservationLimits)])
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (field.name, value)
+        for field in dataclasses.fields(ObservationLimits)
+        for value in (0.0, -1.0, float("nan"))
+        if (field.name, value) != ("camera_frozen_after_s", 0.0)
+    ],
+)
 def test_a_limit_that_is_no_limit_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=name):
         ObservationLimits(**{name: value})

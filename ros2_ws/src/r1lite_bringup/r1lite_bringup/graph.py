@@ -49,6 +49,7 @@ ARGUMENTS = (
     Argument("instruction", "", f"the task in words; when empty, '{SIMULATED_INSTRUCTION}' for robot:=sim"),
     Argument("device", "cpu", "where the network runs", ("cpu", "cuda")),
     Argument("depth", "true", "publish predicted depth while somebody listens", BOOLEAN),
+    Argument("leader", "false", "a scripted person moves leader arms, to try teleoperation with (robot:=sim)", BOOLEAN),
     Argument("rviz", "false", "show cameras, depth and the robot in RViz", BOOLEAN),
     Argument("record", "false", "record what is said and seen, from the start to the end, to a bag", BOOLEAN),
     Argument("bag", "out/bags/%Y-%m-%d_%H-%M-%S", "the bag's folder, which must not exist; with strftime codes"),
@@ -77,8 +78,11 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
             "chunk_executor_node",
             "chunk_executor_node",
             essential=True,
-            parameters={**common, "arm_on_activate": simulated},
-            remappings=(("~/action_chunk", "/policy_node/action_chunk"),),
+            parameters={**common, "mode_on_activate": "POLICY" if simulated else "DISARMED"},
+            remappings=(
+                ("~/action_chunk", "/policy_node/action_chunk"),
+                ("~/policy_status", "/policy_node/status"),
+            ),
         ),
         Node(
             "depthvla_policy",
@@ -90,7 +94,10 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
                 "device": values["device"],
                 "instruction": values["instruction"],
                 "depth": values["depth"] == "true",
+                # A simulated scene in which nothing moves gives the same image again and again.
+                **({"camera_frozen_after_s": 0.0} if simulated else {}),
             },
+            remappings=(("~/plan", "/chunk_executor_node/plan"),),
         ),
     ]
     if simulated:
@@ -109,6 +116,8 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
                 },
             ),
         )
+        if values["leader"] == "true":
+            nodes.append(Node("r1lite_sim", "leader_node", "leader_node", parameters=common))
     if values["record"] == "true":
         nodes.append(
             Node(
@@ -142,6 +151,8 @@ def resolve(arguments: Mapping[str, str]) -> dict[str, str]:
         raise ArgumentError(
             f"seed:={values['seed']!r} is not allowed; allowed: whole numbers, -1 to draw one"
         ) from None
+    if values["leader"] == "true" and values["robot"] != "sim":
+        raise ArgumentError("leader:='true' is not allowed with robot:='real', which has leader arms of its own")
     if values["robot"] == "sim" and not values["instruction"]:
         values["instruction"] = SIMULATED_INSTRUCTION
     values["model"] = str(_model_folder(values["model"]))

@@ -30,8 +30,14 @@ def test_a_real_robot_needs_no_simulator(model):
 
 
 def test_only_a_simulated_robot_is_armed_without_being_asked(model):
-    assert nodes(model, robot="sim")["chunk_executor_node"].parameters["arm_on_activate"] is True
-    assert nodes(model, robot="real")["chunk_executor_node"].parameters["arm_on_activate"] is False
+    assert nodes(model, robot="sim")["chunk_executor_node"].parameters["mode_on_activate"] == "POLICY"
+    assert nodes(model, robot="real")["chunk_executor_node"].parameters["mode_on_activate"] == "DISARMED"
+
+
+def test_a_scripted_person_is_for_the_simulation_only(model):
+    assert "leader_node" in nodes(model, robot="sim", leader="true")
+    with pytest.raises(graph.ArgumentError, match="leader:='true' is not allowed with robot:='real'"):
+        nodes(model, robot="real", leader="true")
 
 
 def test_the_policy_may_die_but_not_what_moves_the_arms(model):

@@ -37,8 +37,8 @@ class Chunk:
         return self.due_ns(self.steps)
 
 
-def check_chunk(chunk: Chunk, robot: Robot) -> Refusal | None:
-    """A chunk is taken whole or not at all."""
+def check_chunk(chunk: Chunk, robot: Robot, gross_rad: float = GROSS_RAD, gross_mm: float = GROSS_MM) -> Refusal | None:
+    """A chunk is taken whole or not at all. `gross_*`: how far outside the position limits a target is nonsense."""
     shape = chunk.positions.shape
     if len(shape) != 2 or shape[1] != robot.size:
         return Refusal(Reason.WRONG_COUNT, f"chunk {chunk.sequence} has shape {shape}; allowed: (steps, {robot.size})")
@@ -55,7 +55,7 @@ def check_chunk(chunk: Chunk, robot: Robot) -> Refusal | None:
         step, index = np.argwhere(~finite)[0]
         text = f"chunk {chunk.sequence} has a non-finite target for {robot.joint_names[index]} at step {step}"
         return Refusal(Reason.NON_FINITE, text)
-    margin = np.where(robot.gripper_mask, GROSS_MM, GROSS_RAD)
+    margin = np.where(robot.gripper_mask, gross_mm, gross_rad)
     gross = (chunk.positions < robot.position_min - margin) | (chunk.positions > robot.position_max + margin)
     if gross.any():
         step, index = np.argwhere(gross)[0]

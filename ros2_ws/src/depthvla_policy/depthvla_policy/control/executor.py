@@ -1,27 +1,74 @@
-"""From chunks and feedback to one command per control tick. Puts buffer, arbiter and shaper together; knows no ROS.
+"""From chunks, leader arms and feedback to one command per control tick. Puts timeline, arbiter, teleop and shaper
+together; knows no ROS.
 
 All times are int nanoseconds of one clock, handed in by the caller.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import dataclasses
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from depthvla_policy.control.arbiter import Arbiter, Event, Mode
-from depthvla_policy.control.chunk import Chunk, check_chunk
-from depthvla_policy.control.chunk_buffer import ChunkBuffer, Due
+from depthvla_policy.control.chunk import GROSS_MM, GROSS_RAD, Chunk, check_chunk
+from depthvla_policy.control.continuation import Plan
 from depthvla_policy.control.feedback import arm_positions, arm_stream, gripper_opening, gripper_stream
 from depthvla_policy.control.refusal import Reason, Refusal
+from depthvla_policy.control.shadow import Shadow
 from depthvla_policy.control.shaper import CommandShaper
+from depthvla_policy.control.teleop import Leader
+from depthvla_policy.control.timeline import STRATEGIES, Due, Timeline
 from depthvla_policy.robot import Robot
 
 # How far outside its limits an arm may be when it is armed. The folded pose lies 0.017 rad outside.
 START_MARGIN_RAD = 0.05
 CLOCK_RESET_NS = 100_000_000
+TAKE_OVERS = ("ramp", "reanchor")
+CAUGHT_UP_RAD = 0.02  # arms this near to where the new source wants them have caught up with it
+# The tracker's speed cap follows the commanded speed, but never falls below this: an arm that trails must catch up.
+VELOCITY_FLOOR_RAD_S = 1.0
+# A tracker may run ahead of its nominal cap by this factor before a measured way counts as a jump.
+JUMP_SPEED_FACTOR = 1.5
+LATENCIES_KEPT = 32
+
+
+@dataclass(frozen=True)
+class ExecutorConfig:
+    """What may be chosen. Lengths of time in s; the defaults are those of the node's parameters."""
+
+    strategy: str = "blend"  # how chunks are joined: see `timeline`
+    blend_s: float = 0.1  # from the old motion to the new one
+    ensemble_decay_per_s: float = 5.0  # how fast an observation loses weight with its age
+    position_margin_rad: float = 0.01  # kept from every arm joint's position limits
+    speed_scale: float = 1.0  # of the velocity limits
+    catch_up_scale: float = 0.25  # of them, beyond a new source's own speed, until it is caught up with
+    max_gap_rad: float = 0.6  # no change of command when an arm joint is further from where it is wanted
+    take_over: str = "ramp"  # "ramp": go to the leader's pose; "reanchor": follow its way from here
+    velocity_headroom: float = 3.0  # the tracker's speed cap over the commanded speed
+    max_feedback_age_s: float = 0.2
+    max_leader_age_s: float = 0.2
+    max_future_s: float = 0.05  # how far a stamp may be ahead of this clock
+    gross_rad: float = GROSS_RAD  # a chunk that is further outside the limits than this latches a fault
+    gross_mm: float = GROSS_MM
+    max_feedback_jump_rad: float = 0.15  # beyond what the tracker can move; a larger one latches a fault
+    max_tracking_error_rad: float = 0.5  # an arm that is further from its command for `tracking_s` latches a fault
+    tracking_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("strategy", STRATEGIES), ("take_over", TAKE_OVERS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, float) and not (np.isfinite(value) and value >= 0.0):
+                raise ValueError(f"{item.name} is {value!r}; it must be a number, 0 or more")
+        for name in ("speed_scale", "catch_up_scale"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: above 0, up to 1")
 
 
 @dataclass(frozen=True)
@@ -29,7 +76,7 @@ class Command:
     """What goes to the robot at one tick."""
 
     positions: np.ndarray  # (14,) absolute targets in `Robot` order, rad and mm
-    velocity_cap: np.ndarray  # (arm joints,) rad/s, the tracker's own speed cap for each arm
+    velocity_cap: np.ndarray  # (14,) the tracker's own speed cap for each arm joint [rad/s]; no meaning for grippers
 
 
 @dataclass(frozen=True)
@@ -38,43 +85,64 @@ class ExecutorState:
 
     mode: Mode
     cause: str
-    sequence: int  # of the chunk in execution; 0 when none
+    sequence: int  # of the newest chunk in execution; 0 when none
     step: int
     steps_left: int
     chunk_age_ns: int
     latency_ns: int
+    armed_model: str
     chunks_accepted: int
     chunks_refused: int
     last_refusal: str
     clamped_position: int
     clamped_velocity: int
+    interventions: int
+    shadow_error_rad: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """To a request for a mode. refusal: why nothing changed. gap_rad: to where the new source wants the arms."""
+
+    refusal: Refusal | None
+    gap_rad: float = 0.0
 
 
 class ChunkExecutor:
-    """Streams a pose at every tick from `arm` to `disarm`: due steps of chunks in POLICY, else the last command.
+    """Streams a pose at every tick from `arm` to `disarm`: chunks in POLICY, leader arms in TELEOP, else a stand.
 
-    The first command after `arm` starts at the measured pose; nothing else than a measurement or a chunk ever becomes
-    a target. See `arbiter` for who may change the mode.
+    The first command after `arm` starts at the measured pose; nothing else than a measurement, a leader or a chunk ever
+    becomes a target. See `arbiter` for who may change the mode. While the policy is not in command, `shadow` is what it
+    would command.
     """
 
-    def __init__(
-        self, robot: Robot, *, period_s: float, max_feedback_age_s: float = 0.2, max_future_s: float = 0.05
-    ) -> None:
+    def __init__(self, robot: Robot, *, period_s: float, config: ExecutorConfig | None = None) -> None:
+        self.config = c = config or ExecutorConfig()
         self._robot = robot
+        self._arms = ~robot.gripper_mask
         self._period_ns = round(period_s * 1e9)
-        self._max_feedback_age_ns = round(max_feedback_age_s * 1e9)
-        self._buffer = ChunkBuffer(round(max_future_s * 1e9))
-        self._shaper = CommandShaper(robot)
+        self._timeline = Timeline(
+            c.strategy, blend_s=c.blend_s, ensemble_decay_per_s=c.ensemble_decay_per_s, max_future_s=c.max_future_s
+        )
+        self._shaper = CommandShaper(robot, position_margin_rad=c.position_margin_rad, speed_scale=c.speed_scale)
+        self._shadow = Shadow(
+            robot, CommandShaper(robot, position_margin_rad=c.position_margin_rad, speed_scale=c.speed_scale)
+        )
         self._arbiter = Arbiter()
+        self._leader = Leader(robot, c.max_leader_age_s)
         self._measured = np.full(robot.size, np.nan)
         self._heard_ns: dict[str, int | None] = {
             name: None for limb in robot.limbs for name in (arm_stream(limb.name), gripper_stream(limb.name))
         }
         self._ticked_ns: int | None = None
+        self._catching_up = False  # the source in command is new, and the arms are not yet where it wants them
+        self._off_track_ns: int | None = None  # since when an arm is not where it was sent
         self._due: Due | None = None
-        self._latency_ns = 0
+        self._model: str | None = None
+        self._latencies_ns: deque[int] = deque(maxlen=LATENCIES_KEPT)
         self._accepted = 0
         self._last_refusal = ""
+        self.shadow: np.ndarray | None = None  # (14,) of the newest tick
         self.refusals: Counter[Reason] = Counter()  # chunks refused, by reason
         self.feedback_refusals: Counter[tuple[str, Reason]] = Counter()
         self.clock_resets = 0
@@ -88,65 +156,107 @@ class ChunkExecutor:
         """Whether chunks may move the robot."""
         return self._arbiter.engaged
 
-    def arm(self, now_ns: int, cause: str = "armed, waiting for chunks") -> Refusal | None:
-        """Starts streaming at the measured pose and engages the policy; from HOLD it only engages.
+    @property
+    def leader_refusals(self) -> Counter[tuple[str, Reason]]:
+        return self._leader.refusals
+
+    def set_speed_scale(self, scale: float) -> None:
+        """Of the velocity limits, from the next tick on. Raises ValueError unless it is above 0 and up to 1."""
+        self.config = dataclasses.replace(self.config, speed_scale=scale)
+        self._shaper.speed_scale = scale
+
+    def arm(self, now_ns: int, cause: str = "armed") -> Refusal | None:
+        """Starts streaming at the measured pose, in HOLD. From HOLD, TELEOP and POLICY it changes nothing.
 
         Refused without fresh feedback of every limb, with an arm outside its limits, and in FAULT.
         """
-        refusal = self._feedback_refusal(now_ns)
-        if refusal is None and self.mode is Mode.DISARMED:
-            refusal = self._start_refusal()
-        refusal = refusal or self._arbiter.apply(Event.ARM, cause)
-        if refusal is None and self._shaper.last is None:
+        if self.mode is Mode.DISARMED:
+            refusal = self._feedback_refusal(now_ns) or self._start_refusal()
+            if refusal:
+                return refusal
             self._shaper.start(self._measured)
-        return refusal
+            self._off_track_ns = None
+            self._model = self._timeline.chunk.model_id if self._timeline.due(now_ns) else None
+        return self._arbiter.apply(Event.ARM, cause)
 
     def disarm(self, cause: str = "disarmed") -> Refusal | None:
         refusal = self._arbiter.apply(Event.DISARM, cause)
-        if refusal is None:
-            self._buffer.clear()
-            self._shaper.reset()
-            self._due = None
+        self._shaper.reset()
+        self._due = None
         return refusal
 
     def stop(self, cause: str = "stopped") -> Refusal | None:
-        """Holds the last commanded pose until `arm` engages the policy again. Idempotent, possible in every mode."""
-        self._buffer.clear()
+        """Brings the arms to a stand until somebody is put in command again. Idempotent, possible in every mode."""
         return self._arbiter.apply(Event.STOP, cause)
 
     def fault(self, cause: str) -> Refusal | None:
-        """Latches; the last commanded pose is held."""
-        self._buffer.clear()
+        """Latches; the arms are brought to a stand."""
         return self._arbiter.apply(Event.FAULT, cause)
 
     def reset_fault(self, cause: str = "fault was reset") -> Refusal | None:
         return self._arbiter.apply(Event.RESET_FAULT, cause)
 
+    def set_mode(self, mode: Mode, now_ns: int, cause: str = "requested") -> Answer:
+        """Puts the policy, a person or nobody in command.
+
+        Refused when the new source is silent, or when an arm is further than `max_gap_rad` from where it wants it. A
+        person who wants to take over from the policy does not want it to go on: refused, that holds the arms.
+        """
+        if mode is Mode.DISARMED:
+            return Answer(self.disarm(cause))
+        if mode is Mode.HOLD:
+            if self.mode is Mode.DISARMED:
+                return Answer(Refusal(Reason.NOT_ALLOWED, "the arms are not armed; ~/arm does that"))
+            return Answer(self.stop(cause))
+        if mode is Mode.TELEOP:
+            return self._take_over(now_ns, cause)
+        if mode is Mode.POLICY:
+            return self._hand_over(now_ns, cause)
+        return Answer(Refusal(Reason.NOT_ALLOWED, f"{mode.name} is not a mode to be asked for"))
+
     def policy_lost(self, cause: str) -> None:
-        """The policy's process is gone: what it predicted is not played to the end."""
-        self._buffer.clear()
+        """The policy is gone or blind: what it predicted is not played to the end."""
+        self._timeline.clear()
         self._arbiter.apply(Event.POLICY_LOST, cause)
 
     def offer(self, chunk: Chunk, now_ns: int) -> Refusal | None:
         """Takes a chunk whole or refuses it whole. It is taken in every mode, but moves the robot only in POLICY."""
         self._watch_clock(now_ns)
-        refusal = check_chunk(chunk, self._robot) or self._buffer.offer(chunk, now_ns)
+        refusal = (
+            check_chunk(chunk, self._robot, self.config.gross_rad, self.config.gross_mm)
+            or self._model_refusal(chunk)
+            or self._timeline.offer(chunk, now_ns)
+        )
         if refusal:
             self.refuse_chunk(refusal)
-        else:
-            self._accepted += 1
-            self._latency_ns = now_ns - chunk.stamp_ns
-        return refusal
+            if refusal.reason is Reason.OUT_OF_RANGE and self.engaged:
+                self.fault(str(refusal))
+            return refusal
+        if self.mode is not Mode.DISARMED and self._model is None:
+            self._model = chunk.model_id
+        self._accepted += 1
+        self._latencies_ns.append(now_ns - chunk.stamp_ns)
+        return None
 
     def refuse_chunk(self, refusal: Refusal) -> None:
         """Counts a chunk that was refused before it could be offered (its message made no chunk)."""
         self.refusals[refusal.reason] += 1
         self._last_refusal = refusal.message
 
+    def plan(self) -> Plan:
+        """What is going to be done in POLICY; without steps in another mode, and before the first chunk."""
+        chunk, latency_ns = self._timeline.chunk, max(self._latencies_ns, default=0)
+        if chunk is None or self.mode is not Mode.POLICY:
+            return Plan(0, 0, self._period_ns, latency_ns, np.empty((0, self._robot.size)))
+        return Plan(chunk.stamp_ns, chunk.sequence, chunk.period_ns, latency_ns, self._timeline.plan())
+
     def feedback_arm(self, limb: str, positions: Sequence[float], now_ns: int) -> Refusal | None:
         """Measured joint positions [rad], received at `now_ns`."""
         spec = self._robot.limb(limb)
-        return self._feedback(arm_stream(limb), spec.arm, arm_positions(self._robot, spec, positions), now_ns)
+        value = arm_positions(self._robot, spec, positions)
+        if not isinstance(value, Refusal):
+            self._watch_jump(limb, value, now_ns)
+        return self._feedback(arm_stream(limb), spec.arm, value, now_ns)
 
     def feedback_gripper(self, limb: str, positions: Sequence[float], now_ns: int) -> Refusal | None:
         """Measured gripper opening [mm], received at `now_ns`."""
@@ -154,25 +264,28 @@ class ChunkExecutor:
         value = gripper_opening(self._robot, spec, positions)
         return self._feedback(gripper_stream(limb), spec.gripper_index, value, now_ns)
 
+    def leader_arm(self, limb: str, stamp_ns: int, positions: Sequence[float], now_ns: int) -> Refusal | None:
+        """Joint positions [rad] of a leader arm, received at `now_ns`; a 7th value is the gripper's opening [mm]."""
+        return self._leader.arm(limb, stamp_ns, positions, now_ns)
+
+    def leader_gripper(self, limb: str, positions: Sequence[float]) -> Refusal | None:
+        """Gripper opening [mm] that a leader asks for."""
+        return self._leader.gripper(limb, positions)
+
     def tick(self, now_ns: int) -> Command | None:
         """The command of this tick; None when nothing may be published."""
         self._watch_clock(now_ns)
         dt_s = self._elapsed_s(now_ns)
         self._ticked_ns = now_ns
-        self._due = None
-        if self.mode is Mode.DISARMED:
-            return None
-        due = self._buffer.due(now_ns)
-        silence = self._silence(due, now_ns)
-        if silence:
-            self._arbiter.apply(Event.POLICY_LOST, silence)
-        else:
-            self._arbiter.apply(Event.POLICY_READY, "the policy sends chunks")
-        target = self._shaper.last
-        if self.mode is Mode.POLICY:
-            self._due = due
-            target = due.positions
-        return Command(self._shaper.shape(target, dt_s), self._robot.tracker_velocity)
+        due = self._timeline.due(now_ns)
+        self._judge(due, now_ns)
+        self._due = due if self.mode is Mode.POLICY else None
+        command = None
+        if self.mode is not Mode.DISARMED:
+            before = self._shaper.position
+            command = self._command(self._move(dt_s), before, dt_s)
+        self._cast_shadow(due, command, now_ns, dt_s)
+        return command
 
     @property
     def state(self) -> ExecutorState:
@@ -184,29 +297,136 @@ class ChunkExecutor:
             step=due.step if due else 0,
             steps_left=due.steps_left if due else 0,
             chunk_age_ns=due.age_ns if due else 0,
-            latency_ns=self._latency_ns,
+            latency_ns=self._latencies_ns[-1] if self._latencies_ns else 0,
+            armed_model=self._model or "",
             chunks_accepted=self._accepted,
             chunks_refused=sum(self.refusals.values()),
             last_refusal=self._last_refusal,
             clamped_position=self._shaper.clamped_position,
             clamped_velocity=self._shaper.clamped_velocity,
+            interventions=self._arbiter.interventions,
+            shadow_error_rad=self._shadow.error_rad,
         )
+
+    def _judge(self, due: Due | None, now_ns: int) -> None:
+        """Whether whoever is in command may stay so at this tick, and whether the policy may take command."""
+        if self.mode is Mode.DISARMED:
+            return
+        stale = self._feedback_refusal(now_ns)
+        if stale:
+            self._arbiter.apply(Event.FEEDBACK_LOST, stale.message)
+        else:
+            self._watch_tracking(now_ns)
+        silence = self._leader.silence(now_ns)
+        if silence and self.mode is Mode.TELEOP:
+            self._arbiter.apply(Event.TELEOP_LOST, f"{silence.message}; take over again when it is back")
+        if due is None:
+            last = self._timeline.chunk
+            ran_out = f": chunk {last.sequence} ran out" if last else ""
+            self._arbiter.apply(Event.POLICY_LOST, f"policy silent{ran_out}")
+        elif not stale and self.mode is Mode.HOLD and self.engaged:
+            refusal = self._gap_refusal("the policy", self._gap(due.motion[0]))
+            if refusal:
+                self._arbiter.explain(refusal.message)
+            else:
+                self._catching_up = True
+                self._arbiter.apply(Event.POLICY_READY, "the policy sends chunks")
+
+    def _move(self, dt_s: float) -> np.ndarray:
+        if self.mode is Mode.POLICY:
+            wanted = self._due.motion
+        elif self.mode is Mode.TELEOP:
+            wanted = self._leader.target(self._shaper.position)
+        else:
+            return self._shaper.brake(dt_s)
+        position = self._shaper.follow(wanted, dt_s, self.config.catch_up_scale if self._catching_up else 1.0)
+        if np.abs(wanted[0] - position)[self._arms].max() < CAUGHT_UP_RAD:
+            self._catching_up = False
+        return position
+
+    def _command(self, positions: np.ndarray, before: np.ndarray, dt_s: float) -> Command:
+        speed = np.abs(self._shaper.velocity)
+        if dt_s > 0.0:
+            speed = np.maximum(speed, np.abs(positions - before) / dt_s)
+        most = np.zeros(self._robot.size)
+        for limb in self._robot.limbs:
+            most[limb.arm] = self._robot.tracker_velocity
+        floor = np.minimum(VELOCITY_FLOOR_RAD_S, most)
+        return Command(positions, np.clip(self.config.velocity_headroom * speed, floor, most))
+
+    def _cast_shadow(self, due: Due | None, command: Command | None, now_ns: int, dt_s: float) -> None:
+        self.shadow = None
+        if self.mode is Mode.POLICY or self._feedback_refusal(now_ns):
+            self._shadow.stop()
+        else:
+            done = command.positions if command else self._measured
+            self.shadow = self._shadow.step(due.motion if due else None, done, dt_s)
+
+    def _take_over(self, now_ns: int, cause: str) -> Answer:
+        answer = self._take_over_answer(now_ns)
+        if answer.refusal is None:
+            return Answer(self._arbiter.apply(Event.TAKE_OVER, cause), answer.gap_rad)
+        if self.mode is Mode.POLICY:
+            self.stop(f"take-over refused, holding instead: {answer.refusal}")
+        return answer
+
+    def _take_over_answer(self, now_ns: int) -> Answer:
+        refusal = (
+            self._arbiter.refusal(Event.TAKE_OVER) or self._feedback_refusal(now_ns) or self._leader.silence(now_ns)
+        )
+        if refusal:
+            return Answer(refusal)
+        if self.mode is Mode.TELEOP:
+            return Answer(None)
+        position = self._shaper.position
+        self._leader.release()
+        gap = self._gap(self._leader.target(position)[0])
+        if self.config.take_over == "reanchor":
+            self._leader.anchor(position)
+        elif refusal := self._gap_refusal("the leader", gap):
+            return Answer(refusal, gap)
+        self._catching_up = True
+        return Answer(None, gap)
+
+    def _hand_over(self, now_ns: int, cause: str) -> Answer:
+        refusal = self._arbiter.refusal(Event.HAND_OVER) or self._feedback_refusal(now_ns)
+        if refusal:
+            return Answer(refusal)
+        due, gap = self._timeline.due(now_ns), 0.0
+        if due is None and self.mode is Mode.TELEOP:
+            return Answer(Refusal(Reason.MISSING, "the policy has nothing to follow; teleoperation goes on"))
+        if due is not None and self.mode is not Mode.POLICY:
+            gap = self._gap(due.motion[0])
+            refusal = self._gap_refusal("the policy", gap)
+            if refusal:
+                return Answer(refusal, gap)
+            self._catching_up = True
+        return Answer(self._arbiter.apply(Event.HAND_OVER, cause), gap)
+
+    def _gap(self, wanted: np.ndarray) -> float:
+        return float(np.abs(wanted - self._shaper.position)[self._arms].max())
+
+    def _gap_refusal(self, who: str, gap: float) -> Refusal | None:
+        limit = self.config.max_gap_rad
+        if gap <= limit:
+            return None
+        return Refusal(Reason.GAP, f"{who} wants an arm joint {gap:.2f} rad from where it is (limit {limit:.2f} rad)")
+
+    def _model_refusal(self, chunk: Chunk) -> Refusal | None:
+        present = self._timeline.chunk
+        if self.mode is Mode.DISARMED:
+            if present is not None and present.model_id != chunk.model_id:
+                self._timeline.clear()  # nobody is bound to a model yet
+            return None
+        if self._model is None or chunk.model_id == self._model:
+            return None
+        text = f"chunk {chunk.sequence} is from model {chunk.model_id!r}; armed for {self._model!r} (disarm, arm anew)"
+        return Refusal(Reason.OTHER_MODEL, text)
 
     def _elapsed_s(self, now_ns: int) -> float:
         """Time since the last tick, at most one period: a late tick must not be caught up by a larger step."""
         elapsed = self._period_ns if self._ticked_ns is None else now_ns - self._ticked_ns
         return min(max(elapsed, 0), self._period_ns) * 1e-9
-
-    def _silence(self, due: Due | None, now_ns: int) -> str | None:
-        """Why no chunk may be followed at this tick."""
-        refusal = self._feedback_refusal(now_ns)
-        if refusal:
-            return refusal.message
-        if due is None:
-            last = self._buffer.chunk
-            ran_out = f": chunk {last.sequence} ran out" if last else ""
-            return f"policy silent{ran_out}"
-        return None
 
     def _feedback(self, name: str, where: slice | int, value: np.ndarray | float | Refusal, now_ns: int):
         if isinstance(value, Refusal):
@@ -216,8 +436,36 @@ class ChunkExecutor:
         self._heard_ns[name] = now_ns
         return None
 
+    def _watch_jump(self, limb: str, value: np.ndarray, now_ns: int) -> None:
+        """An arm that is suddenly elsewhere: a broken encoder, another robot on the topic, a scene that was reset."""
+        heard_ns = self._heard_ns[arm_stream(limb)]
+        if heard_ns is None or self.mode is Mode.DISARMED:
+            return
+        spec = self._robot.limb(limb)
+        passed_s = max(now_ns - heard_ns, 0) * 1e-9
+        limit = self.config.max_feedback_jump_rad + JUMP_SPEED_FACTOR * self._robot.tracker_velocity * passed_s
+        way = np.abs(value - self._measured[spec.arm])
+        if np.any(way > limit):
+            joint = int(np.argmax(way - limit))
+            self.feedback_refusals[arm_stream(limb), Reason.JUMP] += 1
+            self.fault(f"feedback of {spec.joints[joint]} jumped by {way[joint]:.2f} rad in {passed_s * 1e3:.0f} ms")
+
+    def _watch_tracking(self, now_ns: int) -> None:
+        limit = self.config.max_tracking_error_rad
+        error = np.where(self._arms, np.abs(self._measured - self._shaper.position), 0.0)
+        if error.max() <= limit:
+            self._off_track_ns = None
+        elif self._off_track_ns is None:
+            self._off_track_ns = now_ns
+        elif now_ns - self._off_track_ns > self.config.tracking_s * 1e9:
+            joint = self._robot.joint_names[int(error.argmax())]
+            self.fault(
+                f"{joint} is {error.max():.2f} rad from its command (limit {limit:.2f} rad): blocked, or not driven;"
+                " disarm and arm anew"
+            )
+
     def _feedback_refusal(self, now_ns: int) -> Refusal | None:
-        limit = self._max_feedback_age_ns
+        limit = round(self.config.max_feedback_age_s * 1e9)
         for name, heard in self._heard_ns.items():
             if heard is None:
                 return Refusal(Reason.NO_FEEDBACK, f"no feedback of {name} yet", name)
@@ -245,6 +493,10 @@ class ChunkExecutor:
         if self._ticked_ns is None or now_ns >= self._ticked_ns - CLOCK_RESET_NS:
             return
         self.clock_resets += 1
-        self.policy_lost(f"the clock went back by {(self._ticked_ns - now_ns) * 1e-9:.2f} s")
+        cause = f"the clock went back by {(self._ticked_ns - now_ns) * 1e-9:.2f} s"
+        self._timeline.clear()
+        self._leader.forget()
         self._heard_ns = dict.fromkeys(self._heard_ns)
-        self._ticked_ns = now_ns
+        self._arbiter.apply(Event.FEEDBACK_LOST, cause)
+        self._off_track_ns = None
+        self._ticked_ns = now_ns - self._period_ns  # ticks went on while the clock did not

@@ -1,6 +1,7 @@
 """Matches camera frames and joint feedback in time: one raw observation per reference frame, or the reason why not.
 
-Images stay as they came (the payload is opaque here). Nothing is ever filled in for a stream that is missing or late.
+Images stay as they came; of their payload only `==` is asked. Nothing is ever filled in for a stream that is missing,
+late or frozen.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ CLOCK_RESET_NS = 1_000_000_000
 
 @dataclass(frozen=True)
 class ObservationLimits:
-    """Age: newest sample of a stream against now. Skew: matched sample against the reference frame's stamp."""
+    """Age: newest sample of a stream against now. Skew: matched sample against the reference frame's stamp. Frozen: how
+    long a camera may send the same image to the bit; no real one does, and 0, for rendered images, allows it.
+    """
 
     camera_max_age_s: float = 0.25
+    camera_frozen_after_s: float = 0.5
     camera_max_skew_s: float = 0.05  # below the frame period, so that a frame on its way is waited for
     joint_max_age_s: float = 0.2
     joint_max_skew_s: float = 0.05
@@ -38,8 +42,9 @@ class ObservationLimits:
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
-            if not np.isfinite(value) or value <= 0:
-                raise ValueError(f"{item.name} is {value!r}; it must be a number above 0")
+            may_be_zero = item.name == "camera_frozen_after_s"
+            if not np.isfinite(value) or value < 0 or (value == 0 and not may_be_zero):
+                raise ValueError(f"{item.name} is {value!r}; it must be a number above 0{' or 0' * may_be_zero}")
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,9 @@ class ObservationBuffer:
         self._cameras = {name: _camera_stream(name) for name in cameras}
         self._reference = self._cameras[reference]
         self._max_future_ns = _ns(limits.max_future_s)
-        camera_limits = (_ns(limits.camera_max_age_s), _ns(limits.camera_max_skew_s), CAMERA_DEPTH)
-        joint_limits = (_ns(limits.joint_max_age_s), _ns(limits.joint_max_skew_s), JOINT_DEPTH)
+        frozen_ns = _ns(limits.camera_frozen_after_s)
+        camera_limits = (_ns(limits.camera_max_age_s), _ns(limits.camera_max_skew_s), CAMERA_DEPTH, frozen_ns)
+        joint_limits = (_ns(limits.joint_max_age_s), _ns(limits.joint_max_skew_s), JOINT_DEPTH, 0)
         self._streams = {name: _Stream(name, *camera_limits) for name in self._cameras.values()}
         for limb in robot.limbs:
             for name in (arm_stream(limb.name), gripper_stream(limb.name)):
@@ -106,14 +112,19 @@ class ObservationBuffer:
         """
         with self._lock:
             self._watch_clock(now_ns)
-            result = self._match(now_ns)
-            if isinstance(result, Refusal) and result.reason is not Reason.WAITING:
-                newest = self._streams[self._reference].newest_ns
-                occasion = (result.subject, result.reason, newest)
-                if occasion != self._counted:
-                    self._counted = occasion
-                    self._refusals[result.subject, result.reason] += 1
+            result = self._check_streams(now_ns) or self._match(now_ns)
+            if isinstance(result, Refusal):
+                self._count(result)
             return result
+
+    def check(self, now_ns: int) -> Refusal | None:
+        """What is wrong with a stream (missing, stale, frozen), counted as by `take`; no frame is used up."""
+        with self._lock:
+            self._watch_clock(now_ns)
+            refusal = self._check_streams(now_ns)
+            if refusal:
+                self._count(refusal)
+            return refusal
 
     def clear(self) -> None:
         with self._lock:
@@ -128,7 +139,7 @@ class ObservationBuffer:
     @property
     def refused(self) -> int:
         """Observations refused, all reasons."""
-        observation = (Reason.MISSING, Reason.STALE, Reason.SKEWED)
+        observation = (Reason.MISSING, Reason.STALE, Reason.FROZEN, Reason.SKEWED)
         return sum(count for (_, reason), count in self.refusals.items() if reason in observation)
 
     def _add(self, name: str, stamp_ns: int, value: Any, now_ns: int) -> Refusal | None:
@@ -139,9 +150,10 @@ class ObservationBuffer:
             if refusal:
                 self._refusals[name, refusal.reason] += 1
                 stream.refusal = refusal
+                if stamp_ns == stream.newest_ns:
+                    stream.repeated_ns = now_ns
                 return refusal
-            stream.samples.append(_Sample(stamp_ns, value))
-            stream.refusal = None
+            stream.add(_Sample(stamp_ns, value))
             return None
 
     def _check_stamp(self, stream: _Stream, stamp_ns: int, now_ns: int) -> Refusal | None:
@@ -164,15 +176,22 @@ class ObservationBuffer:
 
     def _clear(self) -> None:
         for stream in self._streams.values():
-            stream.samples.clear()
-            stream.refusal = None
+            stream.clear()
         self._used_ns = self._counted = None
 
+    def _count(self, refusal: Refusal) -> None:
+        if refusal.reason is Reason.WAITING:
+            return
+        occasion = (refusal.subject, refusal.reason, self._streams[self._reference].newest_ns)
+        if occasion != self._counted:
+            self._counted = occasion
+            self._refusals[refusal.subject, refusal.reason] += 1
+
+    def _check_streams(self, now_ns: int) -> Refusal | None:
+        refusals = (_check_alive(stream, now_ns) for stream in self._streams.values())
+        return next((refusal for refusal in refusals if refusal), None)
+
     def _match(self, now_ns: int) -> RawObservation | Refusal:
-        for stream in self._streams.values():
-            refusal = _check_alive(stream, now_ns)
-            if refusal:
-                return refusal
         reference = self._streams[self._reference]
         candidates = [
             frame
@@ -233,7 +252,10 @@ class _Stream:
     max_age_ns: int
     max_skew_ns: int
     depth: int
+    frozen_after_ns: int  # 0: samples are not compared
     refusal: Refusal | None = None  # of the newest message, when it was refused at the door
+    repeated_ns: int | None = None  # when the newest sample's stamp came once more
+    changed_ns: int | None = None  # stamp of the first of the samples that equal the newest
     samples: deque[_Sample] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -243,6 +265,17 @@ class _Stream:
     def newest_ns(self) -> int | None:
         return self.samples[-1].stamp_ns if self.samples else None
 
+    def add(self, sample: _Sample) -> None:
+        same = self.frozen_after_ns > 0 and self.samples and self.samples[-1].value == sample.value
+        if not same:
+            self.changed_ns = sample.stamp_ns
+        self.samples.append(sample)
+        self.refusal = self.repeated_ns = None
+
+    def clear(self) -> None:
+        self.samples.clear()
+        self.refusal = self.repeated_ns = self.changed_ns = None
+
 
 def _check_alive(stream: _Stream, now_ns: int) -> Refusal | None:
     why = f"; last refused: {stream.refusal}" if stream.refusal else ""
@@ -250,8 +283,15 @@ def _check_alive(stream: _Stream, now_ns: int) -> Refusal | None:
         return Refusal(Reason.MISSING, f"{stream.name} has not been received{why}", stream.name)
     age = now_ns - stream.newest_ns
     if age > stream.max_age_ns:
-        text = f"{stream.name} is {_s(age)} s old (limit {_s(stream.max_age_ns)} s){why}"
-        return Refusal(Reason.STALE, text, stream.name)
+        how_old = f"{_s(age)} s old (limit {_s(stream.max_age_ns)} s)"
+        if stream.repeated_ns is not None and now_ns - stream.repeated_ns <= stream.max_age_ns:
+            text = f"{stream.name} is frozen: messages keep coming with the same stamp, {how_old}"
+            return Refusal(Reason.FROZEN, text, stream.name)
+        return Refusal(Reason.STALE, f"{stream.name} is {how_old}{why}", stream.name)
+    still = stream.newest_ns - stream.changed_ns
+    if still > stream.frozen_after_ns:
+        text = f"{stream.name} is frozen: the same image for {_s(still)} s (limit {_s(stream.frozen_after_ns)} s)"
+        return Refusal(Reason.FROZEN, text, stream.name)
     return None
 
 

@@ -20,6 +20,7 @@ class Reason(Enum):
     # observations
     MISSING = "missing"
     STALE = "stale"
+    FROZEN = "frozen"
     SKEWED = "skewed"
     WAITING = "waiting"
     # chunks
@@ -28,6 +29,9 @@ class Reason(Enum):
     EXPIRED = "all steps past"
     OLD = "old"
     OTHER_MODEL = "other model"
+    # feedback and changes of command
+    JUMP = "jump"
+    GAP = "too far away"
     # requests
     NOT_ALLOWED = "not allowed"
     NO_FEEDBACK = "no feedback"

@@ -18,7 +18,7 @@ import numpy as np
 from depthvla_policy import robot as robot_description
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.control.chunk import Chunk
-from depthvla_policy.control.executor import ChunkExecutor
+from depthvla_policy.control.executor import ChunkExecutor, ExecutorConfig
 from depthvla_policy.evaluation.metrics import depth_errors
 from depthvla_policy.policy.observation import Observation
 from depthvla_policy.robot import Robot
@@ -37,13 +37,15 @@ class RolloutConfig:
     execute: control steps between two observations that the policy is asked about. latency_steps: control steps from an
     observation to its chunk's arrival at the executor. baseline: "none" is the policy itself; "do_nothing" holds the
     start pose; "shuffled_cameras" hands the policy the pictures of another scene, in which the robot does the same.
-    depth_every: predicted depth of every n-th chunk is compared with the truth; 0 for none.
+    depth_every: predicted depth of every n-th chunk is compared with the truth; 0 for none. strategy: how the executor
+    joins chunks (control/timeline.py).
     """
 
     execute: int = 4
     latency_steps: int = 0
     baseline: str = "none"
     depth_every: int = 4
+    strategy: str = ExecutorConfig.strategy
 
     def __post_init__(self) -> None:
         if self.execute < 1:
@@ -96,7 +98,7 @@ def run_episode(
     policy: may be None for the baseline "do_nothing". pictures: like `env`, the other scene for "shuffled_cameras".
     """
     period_ns = round(robot.period_s * 1e9)
-    executor = ChunkExecutor(robot, period_s=robot.period_s)
+    executor = ChunkExecutor(robot, period_s=robot.period_s, config=ExecutorConfig(strategy=config.strategy))
     seen, _ = env.reset(seed=seed)
     shuffled = config.baseline == "shuffled_cameras"
     shown = pictures.reset(seed=seed + OTHER_SCENE)[0] if shuffled else seen
@@ -106,8 +108,10 @@ def run_episode(
     while not ended:
         now_ns = result.steps * period_ns
         _feed_back(executor, robot, seen["state"], now_ns)
-        if result.steps == 0 and (refusal := executor.arm(now_ns)):
-            raise RuntimeError(f"the executor cannot start in scene {seed}: {refusal}")
+        if result.steps == 0:
+            refusal = executor.arm(now_ns) or executor.set_mode(Mode.POLICY, now_ns).refusal
+            if refusal:
+                raise RuntimeError(f"the executor cannot start in scene {seed}: {refusal}")
         if policy is not None and config.baseline != "do_nothing" and result.steps % config.execute == 0:
             chunk = _ask(policy, env, {**seen, "images": shown["images"]}, now_ns, result, config)
             on_their_way.append((result.steps + config.latency_steps, chunk))

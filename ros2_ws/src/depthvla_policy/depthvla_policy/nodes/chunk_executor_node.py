@@ -1,4 +1,5 @@
-"""The only writer of /motion_target/*: turns action chunks into a stream of commands. Declares, converts, delegates.
+"""The only writer of /motion_target/*: turns chunks or leader arms into a stream of commands. Declares, converts,
+delegates.
 
 What is commanded, and who is in command, is decided in `control.executor`. This process never imports torch.
 """
@@ -13,22 +14,37 @@ import time
 import traceback
 from collections.abc import Callable
 
-from depthvla_msgs.msg import ActionChunk, ExecutorStatus
+from depthvla_msgs.msg import ActionChunk, Counter, ExecutorStatus, ModeChange, PolicyStatus
+from depthvla_msgs.msg import Plan as PlanMessage
+from depthvla_msgs.srv import SetMode
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.parameter import Parameter as RosParameter
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from depthvla_policy import robot as robot_description
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.control.executor import ChunkExecutor, Command
-from depthvla_policy.control.refusal import Refusal
+from depthvla_policy.control.executor import TAKE_OVERS, ChunkExecutor, Command, ExecutorConfig
+from depthvla_policy.control.refusal import Reason, Refusal
+from depthvla_policy.control.timeline import STRATEGIES
 from depthvla_policy.control.timing import TickMonitor
 from depthvla_policy.nodes import qos
 from depthvla_policy.nodes.diagnostics import ERROR, OK, WARN, Health
-from depthvla_policy.nodes.messages import check_limbs, chunk_from_message, doubles, duration_message, time_message
+from depthvla_policy.nodes.messages import (
+    check_limbs,
+    chunk_from_message,
+    doubles,
+    duration_message,
+    nanoseconds,
+    plan_to_message,
+    time_message,
+)
 from depthvla_policy.nodes.parameters import Parameter
 from depthvla_policy.nodes.polling import PolledSubscription
 from depthvla_policy.nodes.runtime import ManagedNode, run
+from depthvla_policy.nodes.sole_writer import SoleWriter
 from depthvla_policy.robot import Robot
 
 try:
@@ -36,13 +52,46 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+DEFAULT = ExecutorConfig()
+LEADER_DEPTH = 16
+RIVAL_PERIOD_S = 0.06  # one of the command topics is looked at this often while armed
+START_MODES = ("DISARMED", "HOLD", "POLICY")
+
+
+def _choice(name: str, description: str, low: float, high: float, read_only: bool = True) -> Parameter:
+    """A parameter that is a field of `ExecutorConfig`."""
+    return Parameter(name, getattr(DEFAULT, name), description, low, high, read_only=read_only)
+
+
+CONFIG = (
+    Parameter("strategy", DEFAULT.strategy, "How an old chunk and a new one are joined.", choices=STRATEGIES),
+    _choice("blend_s", "Time from the old motion to the new one.", 0.0, 2.0),
+    _choice("ensemble_decay_per_s", "How fast an observation loses weight with its age.", 0.0, 100.0),
+    _choice("position_margin_rad", "Kept from every arm joint's position limits.", 0.0, 0.5),
+    _choice("speed_scale", "Of the velocity limits; below 1 for first runs.", 0.01, 1.0, read_only=False),
+    _choice("catch_up_scale", "Of the speed limits, beyond a new source's own speed, to catch up with it.", 0.01, 1.0),
+    _choice("max_gap_rad", "No change of command when an arm joint is further from where it is wanted.", 0.0, 6.3),
+    Parameter(
+        "take_over", DEFAULT.take_over, "ramp: go to the leader's pose; reanchor: follow its way.", choices=TAKE_OVERS
+    ),
+    _choice("velocity_headroom", "The tracker's speed cap over the commanded speed.", 1.0, 10.0),
+    _choice("max_feedback_age_s", "Hold when feedback of a limb is older; arming needs it this fresh.", 0.02, 5.0),
+    _choice("max_leader_age_s", "Hold when a leader arm that is followed is silent for longer.", 0.02, 5.0),
+    _choice("max_future_s", "How far a chunk's stamp may be ahead of this clock.", 0.001, 1.0),
+    _choice("gross_rad", "A chunk further outside the arm's limits latches a fault; nearer is clamped.", 0.0, 10.0),
+    _choice("gross_mm", "The same for grippers.", 0.0, 1000.0),
+    _choice("max_feedback_jump_rad", "Fault when a joint moves by more, beyond what its tracker can.", 0.01, 10.0),
+    _choice("max_tracking_error_rad", "Fault when an arm joint stays further from its command.", 0.01, 10.0),
+    _choice("tracking_s", "How long it may.", 0.0, 10.0),
+)
 PARAMETERS = (
     Parameter("robot_file", "", "Robot description; empty takes the R1 Lite's of r1lite_bringup."),
-    Parameter("arm_on_activate", False, "Arm without being asked as soon as there is feedback. For simulation only."),
     Parameter(
-        "max_feedback_age_s", 0.2, "Hold when feedback of a limb is older; arming needs it this fresh.", 0.02, 5.0
+        "mode_on_activate",
+        "DISARMED",
+        "Mode to ask for, without a person, as soon as there is feedback. Other than DISARMED for simulation only.",
+        choices=START_MODES,
     ),
-    Parameter("max_future_s", 0.05, "How far a chunk's stamp may be ahead of this clock.", 0.001, 1.0),
     Parameter(
         "policy_lease_s",
         0.5,
@@ -52,67 +101,69 @@ PARAMETERS = (
         10.0,
     ),
     Parameter(
+        "allowed_publishers",
+        [""],
+        "Nodes that may have a publisher on a command topic beside this one, because they are known to stay silent.",
+    ),
+    Parameter(
         "realtime_priority",
         10,
         "SCHED_FIFO priority of the control thread while active, where the user is allowed to have one; 0: none.",
         0,
         90,
     ),
+    *CONFIG,
 )
 
 
 class ChunkExecutorNode(ManagedNode):
-    """~/action_chunk and feedback in; limb commands and ~/status out; ~/arm, ~/disarm, ~/stop, ~/reset_fault."""
+    """~/action_chunk, ~/policy_status, ~/takeover, leader arms and feedback in; limb commands, ~/status, ~/mode, ~/plan
+    and, while the policy is not in command, what it would command under ~/shadow out. ~/arm, ~/disarm, ~/stop,
+    ~/reset_fault, ~/set_mode.
+    """
 
     def __init__(self, **kwargs) -> None:
         super().__init__("chunk_executor_node", PARAMETERS, **kwargs)
+        self.add_on_set_parameters_callback(self._change_parameters)
 
     def configure(self) -> None:
         robot = robot_description.load(self.value("robot_file") or None)
         check_limbs(robot)
         self._robot = robot
         self.declare_more(_robot_parameters(robot))
+        self._config = ExecutorConfig(**{item.name: self.value(item.name) for item in CONFIG})
         lease_s = self.value("policy_lease_s")
         if 0.0 < lease_s < qos.CHUNK_LEASE_S:
             raise ValueError(
                 f"policy_lease_s is {lease_s}; allowed: 0, or at least {qos.CHUNK_LEASE_S} as the policy offers"
             )
         self._period_s = 1.0 / self.value("command_rate_hz")
-        command = qos.stream(self.value("command_reliability"), 1)
-        feedback = qos.stream(self.value("sensor_reliability"), 1)
-        self._outputs = []
-        self._inputs = []
-        for limb in robot.limbs:
-            topics = limb.topics
-            arm = self.create_lifecycle_publisher(JointState, topics.arm_command, command)
-            gripper = self.create_lifecycle_publisher(JointState, topics.gripper_command, command)
-            self._outputs.append((limb, arm, gripper))
-            arm_feedback = PolledSubscription(self, JointState, topics.arm_feedback, feedback)
-            gripper_feedback = PolledSubscription(self, JointState, topics.gripper_feedback, feedback)
-            self._inputs.append((limb.name, arm_feedback, gripper_feedback))
+        self._subscribe_robot()
         self._status_publisher = self.create_lifecycle_publisher(ExecutorStatus, "~/status", qos.status())
+        self._mode_publisher = self.create_lifecycle_publisher(ModeChange, "~/mode", qos.status())
+        self._plan_publisher = self.create_lifecycle_publisher(PlanMessage, "~/plan", qos.chunks(0.0))
         events = SubscriptionEventCallbacks(liveliness=self._on_liveliness if lease_s else None)
         self.create_subscription(
             ActionChunk, "~/action_chunk", self._on_chunk, qos.chunks(lease_s), event_callbacks=events
         )
+        self.create_subscription(PolicyStatus, "~/policy_status", self._on_policy_status, qos.status())
+        self.create_subscription(Bool, "~/takeover", self._on_takeover, 10)
         for request in (self._arm, self._disarm, self._stop, self._reset_fault):
             self._serve(request)
+        self.create_service(SetMode, "~/set_mode", self._on_set_mode)
         # Also keeps the first log message of a process, which takes 50 ms, out of the control loop.
         self.get_logger().info(f"commands for {robot.name} at {1.0 / self._period_s:g} Hz")
 
     def activate(self) -> None:
-        self._control = ChunkExecutor(
-            self._robot,
-            period_s=self._period_s,
-            max_feedback_age_s=self.value("max_feedback_age_s"),
-            max_future_s=self.value("max_future_s"),
-        )
+        self._control = ChunkExecutor(self._robot, period_s=self._period_s, config=self._config)
         self._monitor = TickMonitor(round(self._period_s * 1e9))
-        self._arm_pending = self.value("arm_on_activate")
+        self._wanted_mode = Mode[self.value("mode_on_activate")]
         self._commands_sent = 0
-        self._reported: tuple | None = None
-        for _, arm, gripper in self._inputs:  # what waits in the queues is of unknown age
-            arm.newest(), gripper.newest()
+        self._reported: tuple[Mode, str, int] = (Mode.DISARMED, "", 0)
+        self._pedal = False
+        for subscriptions in self._inputs.values():  # what waits in the queues is of unknown age
+            for subscription in subscriptions:
+                subscription.newest()
         # What exists now stays. Without this a full collection would walk over all of it, during a tick.
         gc.collect()
         gc.freeze()
@@ -123,13 +174,15 @@ class ChunkExecutorNode(ManagedNode):
 
     def deactivate(self) -> None:
         self.destroy_timer(self._timer)
+        gc.unfreeze()
         if self.value("realtime_priority"):
             self._prefer(0)
         self._control.disarm("deactivated")
         self._publish_status(self._now_ns(), 0)
 
     def health(self) -> Health:
-        state, monitor = self._control.state, self._monitor
+        control, monitor = self._control, self._monitor
+        state = control.state
         values = {
             "mode": state.mode.name,
             "cause": state.cause,
@@ -138,18 +191,40 @@ class ChunkExecutorNode(ManagedNode):
             **{f"lateness {name} [ms]": value for name, value in monitor.percentiles_ms().items()},
             "commands sent": self._commands_sent,
             "chunk latency [ms]": state.latency_ns * 1e-6,
+            "armed model": state.armed_model,
             "chunks accepted": state.chunks_accepted,
-            **{f"chunks refused: {reason.value}": count for reason, count in self._control.refusals.items()},
-            **{
-                f"refused {stream}: {reason.value}": count
-                for (stream, reason), count in self._control.feedback_refusals.items()
-            },
+            **self._refusals(),
             "clamped to position limits": state.clamped_position,
-            "clamped to velocity limits": state.clamped_velocity,
+            "trailing for a motion limit": state.clamped_velocity,
+            "interventions": state.interventions,
+            "shadow error [rad]": state.shadow_error_rad,
         }
-        held = state.mode is Mode.HOLD and self._control.engaged and state.chunks_accepted > 0
+        held = state.mode is Mode.HOLD and control.engaged and state.chunks_accepted > 0
         level = ERROR if state.mode is Mode.FAULT else WARN if held else OK
         return Health(level, f"{state.mode.name}: {state.cause}", values)
+
+    def _subscribe_robot(self) -> None:
+        command = qos.stream(self.value("command_reliability"), 1)
+        feedback = qos.stream(self.value("sensor_reliability"), 1)
+        leader = qos.stream("best_effort", LEADER_DEPTH)
+        self._outputs, self._shadows = [], []
+        self._inputs: dict[tuple[str, str], list[PolledSubscription]] = {}
+        topics = []
+        for limb in self._robot.limbs:
+            names = (limb.topics.arm_command, limb.topics.gripper_command)
+            topics += names
+            self._outputs.append((limb, *(self.create_lifecycle_publisher(JointState, n, command) for n in names)))
+            shadows = (self.create_lifecycle_publisher(JointState, f"~/shadow{n}", command) for n in names)
+            self._shadows.append((limb, *shadows))
+            for kind, topic, profile in (
+                ("arm", limb.topics.arm_feedback, feedback),
+                ("gripper", limb.topics.gripper_feedback, feedback),
+                ("leader arm", self.value(f"leader.{limb.name}.arm_topic"), leader),
+                ("leader gripper", self.value(f"leader.{limb.name}.gripper_topic"), leader),
+            ):
+                subscriptions = [PolledSubscription(self, JointState, topic, profile)] if topic else []
+                self._inputs[kind, limb.name] = subscriptions
+        self._sole_writer = SoleWriter(self, topics, self.value("allowed_publishers"))
 
     def _tick(self) -> None:
         missed = self._monitor.missed
@@ -158,42 +233,74 @@ class ChunkExecutorNode(ManagedNode):
             self.get_logger().warning(f"a tick came {lateness_ns * 1e-6:.0f} ms late", throttle_duration_sec=1.0)
         now = self._now_ns()
         try:
-            self._read_feedback(now)
-            if self._arm_pending:
-                self._arm_pending = self._control.arm(now, "armed on activation") is not None
+            self._read(now)
+            self._start(now)
             command = self._control.tick(now)
+            if self._control.mode not in (Mode.DISARMED, Mode.FAULT):
+                self._watch_rivals()
         except Exception as error:
-            # A defect must not end the stream: the next tick holds the last pose, in FAULT.
+            # A defect must not end the stream: the next tick brings the arms to a stand, in FAULT.
             self.get_logger().error(traceback.format_exc())
             self._control.fault(f"{type(error).__name__}: {error}")
             command = None
         if command is not None:
-            self._publish_command(command, now)
+            self._commands_sent += self._publish(self._outputs, command.positions, now, command)
+        if self._control.shadow is not None:
+            self._publish(self._shadows, self._control.shadow, now)
         self._publish_status(now, lateness_ns)
 
-    def _read_feedback(self, now: int) -> None:
-        for limb, arm, gripper in self._inputs:
-            message = arm.newest()
-            if message is not None:
-                self._control.feedback_arm(limb, message.position, now)
-            message = gripper.newest()
-            if message is not None:
-                self._control.feedback_gripper(limb, message.position, now)
+    def _read(self, now: int) -> None:
+        control = self._control
+        for (kind, limb), subscriptions in self._inputs.items():
+            for subscription in subscriptions:
+                if kind == "leader arm":  # all samples, for its velocity
+                    for message in subscription.drain():
+                        control.leader_arm(limb, nanoseconds(message.header.stamp), message.position, now)
+                elif (message := subscription.newest()) is None:
+                    continue
+                elif kind == "arm":
+                    control.feedback_arm(limb, message.position, now)
+                elif kind == "gripper":
+                    control.feedback_gripper(limb, message.position, now)
+                else:
+                    control.leader_gripper(limb, message.position)
 
-    def _publish_command(self, command: Command, now: int) -> None:
-        stamp = time_message(now)
-        velocity = doubles(command.velocity_cap)
-        for limb, arm, gripper in self._outputs:
-            message = JointState(
-                name=list(limb.joints), position=doubles(command.positions[limb.arm]), velocity=velocity
-            )
-            message.header.stamp = stamp
-            arm.publish(message)
-            opening = command.positions[limb.gripper_index : limb.gripper_index + 1]
-            message = JointState(name=[limb.gripper], position=doubles(opening))
-            message.header.stamp = stamp
-            gripper.publish(message)
-            self._commands_sent += 2
+    def _start(self, now: int) -> None:
+        """Takes the mode that was asked for at activation, as soon as that is possible."""
+        if self._wanted_mode is Mode.DISARMED or self._arm_at(now, "armed on activation"):
+            return
+        if self._wanted_mode is Mode.POLICY:
+            self._control.set_mode(Mode.POLICY, now, "waiting for chunks")
+        self._wanted_mode = Mode.DISARMED
+
+    def _arm_at(self, now: int, cause: str) -> Refusal | None:
+        rival = None
+        if self._control.mode is Mode.DISARMED:
+            rival = self._sole_writer.rival()
+        return Refusal(Reason.NOT_ALLOWED, rival) if rival else self._control.arm(now, cause)
+
+    def _watch_rivals(self) -> None:
+        rival = self._sole_writer.rival_on_next(time.monotonic(), RIVAL_PERIOD_S)
+        if rival:
+            self._control.fault(rival)
+
+    def _publish(self, outputs: list, positions, now: int, command: Command | None = None) -> int:
+        """How many messages were sent. Shadow messages, without a `command`, only go to those who listen."""
+        stamp, sent = time_message(now), 0
+        for limb, arm, gripper in outputs:
+            for publisher, names, where in (
+                (arm, list(limb.joints), limb.arm),
+                (gripper, [limb.gripper], slice(limb.gripper_index, limb.gripper_index + 1)),
+            ):
+                if command is None and not publisher.get_subscription_count():
+                    continue
+                message = JointState(name=names, position=doubles(positions[where]))
+                if command is not None and publisher is arm:
+                    message.velocity = doubles(command.velocity_cap[where])
+                message.header.stamp = stamp
+                publisher.publish(message)
+                sent += 1
+        return sent
 
     def _publish_status(self, now: int, lateness_ns: int) -> None:
         state = self._control.state
@@ -209,17 +316,42 @@ class ChunkExecutorNode(ManagedNode):
             ticks=self._monitor.ticks,
             missed_ticks=self._monitor.missed,
             jitter=duration_message(lateness_ns),
+            armed_model=state.armed_model,
             chunks_accepted=state.chunks_accepted,
             chunks_refused=state.chunks_refused,
             last_refusal=state.last_refusal,
+            refusals=[Counter(name=name, count=count) for name, count in self._refusals().items()],
             clamped_position=state.clamped_position,
             clamped_velocity=state.clamped_velocity,
+            interventions=state.interventions,
+            shadow_error_rad=state.shadow_error_rad,
         )
         status.header.stamp = time_message(now)
         self._status_publisher.publish(status)
-        if self._reported != (state.mode, state.cause):
-            self._reported = (state.mode, state.cause)
+        mode, cause, interventions = self._reported
+        if mode is Mode.POLICY and state.mode is not mode:
+            self._publish_plan()  # there is none any more
+        if (mode, cause) != (state.mode, state.cause):
+            change = ModeChange(
+                header=status.header,
+                mode=int(state.mode),
+                previous=int(mode),
+                cause=state.cause,
+                intervention=state.interventions > interventions,
+            )
+            self._mode_publisher.publish(change)
+            self._reported = (state.mode, state.cause, state.interventions)
             self.get_logger().info(f"{state.mode.name}: {state.cause}")
+
+    def _refusals(self) -> dict[str, int]:
+        control = self._control
+        return {
+            **{f"chunk: {reason.value}": count for reason, count in control.refusals.items()},
+            **{
+                f"{stream}: {reason.value}": count
+                for (stream, reason), count in (*control.feedback_refusals.items(), *control.leader_refusals.items())
+            },
+        }
 
     def _on_chunk(self, message: ActionChunk) -> None:
         if not self.active:
@@ -232,24 +364,70 @@ class ChunkExecutorNode(ManagedNode):
             refusal = self._control.offer(chunk, self._now_ns())
         if refusal:
             self.get_logger().warning(f"refused: {refusal}", throttle_duration_sec=1.0)
+        elif self._control.mode is Mode.POLICY:
+            self._publish_plan()
+
+    def _publish_plan(self) -> None:
+        if self._plan_publisher.get_subscription_count():
+            self._plan_publisher.publish(plan_to_message(self._control.plan(), self._robot))
+
+    def _on_policy_status(self, message: PolicyStatus) -> None:
+        if self.active and message.blind:
+            self._control.policy_lost(f"the policy is blind: {message.reason}")
 
     def _on_liveliness(self, event) -> None:
         if self.active and event.alive_count == 0 and event.alive_count_change < 0:
             self._control.policy_lost("the policy's process gives no sign of life")
 
+    def _on_takeover(self, message: Bool) -> None:
+        """A pedal: pressed takes over, released gives back. A switch that is refused holds the arms."""
+        if not self.active or message.data == self._pedal:
+            return
+        self._pedal = message.data
+        if message.data:
+            refusal = self._switch(Mode.TELEOP, "taken over by ~/takeover").refusal
+        elif self._control.mode is Mode.TELEOP:
+            refusal = self._switch(Mode.POLICY, "given back by ~/takeover").refusal
+            if refusal:
+                self._control.stop(f"the policy cannot take over, holding instead: {refusal}")
+        else:
+            return
+        if refusal:
+            self.get_logger().warning(f"~/takeover refused: {refusal}")
+
+    def _on_set_mode(self, request: SetMode.Request, response: SetMode.Response) -> SetMode.Response:
+        if not self.active:
+            response.message = "the node is not active"
+            return response
+        if request.mode not in list(Mode):
+            response.message = f"mode is {request.mode}; allowed: {', '.join(f'{m.value} {m.name}' for m in Mode)}"
+            return response
+        answer = self._switch(Mode(request.mode), "asked for by ~/set_mode")
+        response.success, response.gap_rad = answer.refusal is None, answer.gap_rad
+        response.message = str(answer.refusal or self._control.state.cause)
+        if answer.refusal:
+            self.get_logger().warning(f"set_mode {Mode(request.mode).name} refused: {answer.refusal}")
+        return response
+
+    def _switch(self, mode: Mode, cause: str):
+        self._wanted_mode = Mode.DISARMED  # from the first request on, a person decides
+        now = self._now_ns()
+        self._read(now)
+        return self._control.set_mode(mode, now, cause)
+
     def _arm(self) -> Refusal | None:
         now = self._now_ns()
-        self._read_feedback(now)
-        return self._control.arm(now, "armed by ~/arm, waiting for chunks")
+        self._read(now)
+        return self._arm_at(now, "armed by ~/arm; ~/set_mode puts a source in command")
 
     def _disarm(self) -> Refusal | None:
         return self._control.disarm("disarmed by ~/disarm")
 
     def _stop(self) -> Refusal | None:
-        return self._control.stop("stopped by ~/stop; ~/arm lets the policy move again")
+        return self._control.stop("stopped by ~/stop")
 
     def _reset_fault(self) -> Refusal | None:
-        return self._control.reset_fault("fault reset by ~/reset_fault; ~/arm lets the policy move again")
+        return self._control.reset_fault("fault reset by ~/reset_fault")
 
     def _serve(self, request: Callable[[], Refusal | None]) -> None:
         name = request.__name__.lstrip("_")
@@ -258,7 +436,7 @@ class ChunkExecutorNode(ManagedNode):
             if not self.active:
                 response.success, response.message = False, "the node is not active"
                 return response
-            self._arm_pending = False  # from the first request on, a person decides
+            self._wanted_mode = Mode.DISARMED  # from the first request on, a person decides
             refusal = request()
             response.success = refusal is None
             response.message = str(refusal) if refusal else self._control.state.cause
@@ -267,6 +445,12 @@ class ChunkExecutorNode(ManagedNode):
             return response
 
         self.create_service(Trigger, f"~/{name}", answer)
+
+    def _change_parameters(self, parameters: list[RosParameter]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == "speed_scale" and self.active:
+                self._control.set_speed_scale(parameter.value)
+        return SetParametersResult(successful=True)
 
     def _prefer(self, priority: int) -> None:
         """Real-time scheduling of this process: a tick must not wait for a training run on the same cores.
@@ -287,11 +471,18 @@ class ChunkExecutorNode(ManagedNode):
 
 def _robot_parameters(robot: Robot) -> list[Parameter]:
     reliabilities = tuple(qos.RELIABILITIES)
-    return [
+    table = [
         Parameter("command_rate_hz", robot.control_rate_hz, "Rate of the command stream.", 1.0, 200.0),
         Parameter("command_reliability", robot.qos.command, "QoS of the command topics.", choices=reliabilities),
         Parameter("sensor_reliability", robot.qos.sensor, "QoS of the feedback topics.", choices=reliabilities),
     ]
+    for limb in robot.limbs:
+        where = f"leader.{limb.name}"
+        table += [
+            Parameter(f"{where}.arm_topic", limb.topics.teleop, "Joint states of its leader arm; empty: none."),
+            Parameter(f"{where}.gripper_topic", "", "Openings [mm] for its gripper, if the arm's do not carry them."),
+        ]
+    return table
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from depthvla_policy.control.continuation import Continuation
 from depthvla_policy.control.observation_buffer import ObservationBuffer, RawObservation
 from depthvla_policy.control.refusal import Reason, Refusal
 from depthvla_policy.policy.observation import Observation
@@ -34,6 +35,7 @@ class Inference:
     prediction: Prediction
     decode_s: float
     begin_s: float  # when the observation was taken, on the loop's steady clock
+    continuation: Continuation | None = None  # the motion that it continues
 
 
 class InferenceLoop:
@@ -55,15 +57,22 @@ class InferenceLoop:
         refused: Callable[[Refusal], None],
         now_ns: Callable[[], int],
         min_interval_s: float = 0.0,
+        continuation: Callable[[int], Continuation | None] = lambda stamp_ns: None,
+        method: str = "guided",
         steady_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`poll` brings the buffer up to date; `decode` turns the buffer's image payload into (H, W, 3) uint8 RGB."""
+        """`poll` brings the buffer up to date; `decode` turns the buffer's image payload into (H, W, 3) uint8 RGB.
+
+        `continuation` is asked with an observation's stamp for the motion that its chunk continues, in the way of
+        `method` (see `Policy.infer`).
+        """
         self._buffer, self._policy = buffer, policy
         self._decode, self._poll = decode, poll
         self._instruction, self._depth_wanted = instruction, depth_wanted
         self._result, self._refused = result, refused
         self._now_ns, self._steady_s = now_ns, steady_s
         self._min_interval_s = min_interval_s
+        self._continuation, self._method = continuation, method
         self._next_s = -np.inf
         self._sequence = 0
         self._woken = threading.Event()
@@ -89,9 +98,12 @@ class InferenceLoop:
     def attempt(self) -> None:
         """One round: a result, a refusal, or neither while waiting."""
         begin = self._steady_s()
-        if begin < self._next_s:
-            return
         self._poll()
+        if begin < self._next_s:  # too early for another chunk, not for saying that a stream has ended
+            wrong = self._buffer.check(self._now_ns())
+            if wrong:
+                self._refused(wrong)
+            return
         instruction = self._instruction()
         if not instruction:
             self._refused(Refusal(Reason.MISSING, "no instruction is set; call ~/set_instruction", "instruction"))
@@ -115,13 +127,16 @@ class InferenceLoop:
             images = {camera: self._decode(payload) for camera, payload in raw.images.items()}
             decoded = self._steady_s()
             observation = Observation(raw.stamp_ns, images, raw.state, instruction)
-            prediction = self._policy.infer(observation, depth=self._depth_wanted())
+            continuation, options = self._continuation(raw.stamp_ns), {}
+            if continuation:
+                options = {"committed": continuation.committed, "delay": continuation.delay, "method": self._method}
+            prediction = self._policy.infer(observation, depth=self._depth_wanted(), **options)
         except Exception as error:
             return Refusal(Reason.FAILED, f"inference failed: {type(error).__name__}: {error}", "inference")
         if not np.all(np.isfinite(prediction.actions)):
             return Refusal(Reason.NON_FINITE, "the model predicted a non-finite target", "inference")
         self._sequence += 1
-        return Inference(self._sequence, raw, observation, prediction, decoded - begin, begin)
+        return Inference(self._sequence, raw, observation, prediction, decoded - begin, begin, continuation)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -1,4 +1,4 @@
-"""Messages to plain data and back: times and action chunks. No OpenCV, no torch; the executor's process uses this."""
+"""Messages to plain data and back: times, action chunks and plans. No OpenCV, no torch: the executor uses this."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from array import array
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from depthvla_msgs.msg import ActionChunk
+from depthvla_msgs.msg import Plan as PlanMessage
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from depthvla_policy.control.chunk import MAX_STEPS, Chunk
+from depthvla_policy.control.continuation import Plan, check_plan
 from depthvla_policy.control.refusal import Reason, Refusal
 from depthvla_policy.robot import Limb, Robot
 
@@ -39,33 +41,76 @@ def doubles(values: np.ndarray) -> array:
 def chunk_to_message(chunk: Chunk, robot: Robot) -> ActionChunk:
     """Without instruction and timings, which are the sender's to fill in."""
     message = ActionChunk(sequence=chunk.sequence, model_id=chunk.model_id, horizon=chunk.steps)
-    message.header.stamp = time_message(chunk.stamp_ns)
-    message.step_duration = duration_message(chunk.period_ns)
-    for limb in robot.limbs:
-        trajectory = JointTrajectory(header=message.header, joint_names=list(limb.names))
-        trajectory.points = [
-            JointTrajectoryPoint(
-                positions=doubles(row[limb.slice]), time_from_start=duration_message(step * chunk.period_ns)
-            )
-            for step, row in enumerate(chunk.positions)
-        ]
-        setattr(message, _field(limb), trajectory)
+    _set_steps(message, chunk, robot)
     return message
 
 
 def chunk_from_message(message: ActionChunk, robot: Robot) -> Chunk | Refusal:
     """The chunk, or why the message is none. Values are judged later, by `control.chunk.check_chunk`."""
-    name, steps, period_ns = f"chunk {message.sequence}", message.horizon, nanoseconds(message.step_duration)
+    name, steps = f"chunk {message.sequence}", message.horizon
     if not 1 <= steps <= MAX_STEPS:
         return Refusal(Reason.WRONG_COUNT, f"{name} has a horizon of {steps}; allowed: 1 to {MAX_STEPS}")
-    positions = np.empty((steps, robot.size))
+    positions = _steps(message, name, steps, robot)
+    if isinstance(positions, Refusal):
+        return positions
+    period_ns = nanoseconds(message.step_duration)
+    return Chunk(nanoseconds(message.header.stamp), message.sequence, period_ns, positions, message.model_id)
+
+
+def plan_to_message(plan: Plan, robot: Robot) -> PlanMessage:
+    message = PlanMessage(sequence=plan.sequence, latency=duration_message(plan.latency_ns))
+    _set_steps(message, plan, robot)
+    return message
+
+
+def plan_from_message(message: PlanMessage, robot: Robot) -> Plan | Refusal:
+    """The plan, or why the message is none."""
+    name, steps = f"plan {message.sequence}", len(getattr(message, _field(robot.limbs[0])).points)
+    positions = _steps(message, name, steps, robot)
+    if isinstance(positions, Refusal):
+        return positions
+    plan = Plan(
+        stamp_ns=nanoseconds(message.header.stamp),
+        sequence=message.sequence,
+        period_ns=nanoseconds(message.step_duration),
+        latency_ns=nanoseconds(message.latency),
+        positions=positions,
+    )
+    return check_plan(plan) or plan
+
+
+def check_limbs(robot: Robot) -> None:
+    """Raises ValueError for a robot whose limbs an ActionChunk has no place for."""
+    known = [name.removesuffix("_arm") for name in ActionChunk.get_fields_and_field_types() if name.endswith("_arm")]
+    names = [limb.name for limb in robot.limbs]
+    if sorted(names) != sorted(known):
+        raise ValueError(f"robot {robot.name!r} has limbs {names}; action chunks are for {known}")
+
+
+def _set_steps(message: ActionChunk | PlanMessage, motion: Chunk | Plan, robot: Robot) -> None:
+    message.header.stamp = time_message(motion.stamp_ns)
+    message.step_duration = duration_message(motion.period_ns)
+    for limb in robot.limbs:
+        trajectory = JointTrajectory(header=message.header, joint_names=list(limb.names))
+        trajectory.points = [
+            JointTrajectoryPoint(
+                positions=doubles(row[limb.slice]), time_from_start=duration_message(step * motion.period_ns)
+            )
+            for step, row in enumerate(motion.positions)
+        ]
+        setattr(message, _field(limb), trajectory)
+
+
+def _steps(message: ActionChunk | PlanMessage, name: str, steps: int, robot: Robot) -> np.ndarray | Refusal:
+    """(steps, size) positions of both arms."""
+    positions, period_ns = np.empty((steps, robot.size)), nanoseconds(message.step_duration)
     for limb in robot.limbs:
         trajectory = getattr(message, _field(limb))
         if tuple(trajectory.joint_names) != limb.names:
             text = f"{name}: {_field(limb)} has joints {list(trajectory.joint_names)}; allowed: {list(limb.names)}"
             return Refusal(Reason.WRONG_JOINTS, text)
         if len(trajectory.points) != steps:
-            text = f"{name}: {_field(limb)} has {len(trajectory.points)} points; its horizon is {steps}"
+            text = f"{name}: {_field(limb)} has {len(trajectory.points)} points; expected {steps}"
             return Refusal(Reason.WRONG_COUNT, text)
         for step, point in enumerate(trajectory.points):
             if len(point.positions) != len(limb.names):
@@ -76,15 +121,7 @@ def chunk_from_message(message: ActionChunk, robot: Robot) -> Chunk | Refusal:
                 text = f"{name}: {_field(limb)} step {step} is {from_start * 1e-9:.3f} s from the start"
                 return Refusal(Reason.WRONG_TIMING, f"{text}; expected {step * period_ns * 1e-9:.3f} s")
             positions[step, limb.slice] = point.positions
-    return Chunk(nanoseconds(message.header.stamp), message.sequence, period_ns, positions, message.model_id)
-
-
-def check_limbs(robot: Robot) -> None:
-    """Raises ValueError for a robot whose limbs an ActionChunk has no place for."""
-    known = [name.removesuffix("_arm") for name in ActionChunk.get_fields_and_field_types() if name.endswith("_arm")]
-    names = [limb.name for limb in robot.limbs]
-    if sorted(names) != sorted(known):
-        raise ValueError(f"robot {robot.name!r} has limbs {names}; action chunks are for {known}")
+    return positions
 
 
 def _field(limb: Limb) -> str:

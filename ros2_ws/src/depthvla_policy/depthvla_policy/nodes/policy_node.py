@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from depthvla_msgs.msg import ActionChunk, PolicyStatus
+from depthvla_msgs.msg import Plan as PlanMessage
 from depthvla_msgs.srv import SetInstruction
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.parameter import Parameter as RosParameter
@@ -22,13 +23,20 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from depthvla_policy import robot as robot_description
 from depthvla_policy.control.chunk import Chunk
+from depthvla_policy.control.continuation import Continuation, Plan
 from depthvla_policy.control.observation_buffer import JOINT_DEPTH, ObservationBuffer, ObservationLimits
-from depthvla_policy.control.refusal import Refusal
+from depthvla_policy.control.refusal import Reason, Refusal
 from depthvla_policy.nodes import image_messages, qos
 from depthvla_policy.nodes.depth_publisher import DepthFrame, DepthPublisher
 from depthvla_policy.nodes.diagnostics import OK, WARN, Health
 from depthvla_policy.nodes.inference_loop import Inference, InferenceLoop
-from depthvla_policy.nodes.messages import check_limbs, chunk_to_message, duration_message, nanoseconds
+from depthvla_policy.nodes.messages import (
+    check_limbs,
+    chunk_to_message,
+    duration_message,
+    nanoseconds,
+    plan_from_message,
+)
 from depthvla_policy.nodes.parameters import Parameter
 from depthvla_policy.nodes.polling import PolledSubscription
 from depthvla_policy.nodes.runtime import ManagedNode, run
@@ -42,6 +50,7 @@ STATUS_PERIOD_S = 1.0
 STOP_TIMEOUT_S = 10.0
 IMAGE_DEPTH = 2
 TIMINGS_KEPT = 512
+BLIND = (Reason.MISSING, Reason.STALE, Reason.FROZEN)
 LIMITS = ObservationLimits()
 
 PARAMETERS = (
@@ -52,7 +61,21 @@ PARAMETERS = (
     Parameter("instruction", "", "What the robot is asked to do; also ~/set_instruction.", read_only=False),
     Parameter("max_rate_hz", 15.0, "Chunks are made at most this often.", 0.1, 100.0),
     Parameter(
+        "realtime_chunking",
+        "off",
+        "How chunks continue the motion in execution (~/plan): not at all, guided (any checkpoint) or trained (one"
+        " trained with max_delay).",
+        choices=("off", "guided", "trained"),
+    ),
+    Parameter(
         "camera_max_age_s", LIMITS.camera_max_age_s, "No chunk when a camera's newest image is older.", 0.01, 5.0
+    ),
+    Parameter(
+        "camera_frozen_after_s",
+        LIMITS.camera_frozen_after_s,
+        "No chunk when a camera has sent the same image to the bit for longer; 0: images are not compared.",
+        0.0,
+        5.0,
     ),
     Parameter(
         "camera_max_skew_s", LIMITS.camera_max_skew_s, "Most time between the head image and another.", 0.001, 1.0
@@ -83,7 +106,9 @@ def load_policy(folder: str, device: str, torch_threads: int, robot: Robot) -> P
 
 
 class PolicyNode(ManagedNode):
-    """~/action_chunk, ~/status, ~/depth/*; ~/set_instruction. Cameras and feedback as the robot description says."""
+    """~/action_chunk, ~/status, ~/depth/*; ~/set_instruction. Cameras and feedback as the robot description says, and
+    ~/plan where chunks continue the motion in execution.
+    """
 
     def __init__(self, load: Callable[[str, str, int, Robot], Policy] = load_policy, **kwargs) -> None:
         super().__init__("policy_node", PARAMETERS, **kwargs)
@@ -101,7 +126,8 @@ class PolicyNode(ManagedNode):
         if near >= far:
             raise ValueError(f"depth_colour_near_m is {near}; it must be below depth_colour_far_m, which is {far}")
         self._policy = self._load(self.value("model"), self.value("device"), self.value("torch_threads"), robot)
-        seconds = _warm_up(self._policy, robot)
+        self._method = self.value("realtime_chunking")
+        seconds = _warm_up(self._policy, robot, self._method)
         self.get_logger().info(f"{self._policy.model_id} on {self.value('device')}, warm after {seconds:.2f} s")
         self._chunk_publisher = self.create_lifecycle_publisher(ActionChunk, "~/action_chunk", qos.chunks())
         self._status_publisher = self.create_lifecycle_publisher(PolicyStatus, "~/status", qos.status())
@@ -117,6 +143,9 @@ class PolicyNode(ManagedNode):
             )
             for limb in robot.limbs
         ]
+        self._plans: PolledSubscription | None = None
+        if self._method != "off":
+            self._plans = PolledSubscription(self, PlanMessage, "~/plan", qos.chunks(0.0))
         self.create_service(SetInstruction, "~/set_instruction", self._set_instruction)
         self.create_timer(STATUS_PERIOD_S, self._publish_status)
 
@@ -124,7 +153,9 @@ class PolicyNode(ManagedNode):
         limits = {item.name: self.value(item.name) for item in dataclasses.fields(ObservationLimits)}
         self._buffer = ObservationBuffer(self._robot, self._policy.cameras, ObservationLimits(**limits))
         self._refusal: Refusal | None = None
-        self._chunks = 0
+        self._chunks = self._continued = 0
+        self._plan: Plan | None = None
+        self._plan_refusals: Counter[Reason] = Counter()
         self._timings: deque[tuple[float, float]] = deque(maxlen=TIMINGS_KEPT)
         self._loop = InferenceLoop(
             buffer=self._buffer,
@@ -137,6 +168,8 @@ class PolicyNode(ManagedNode):
             refused=self._report,
             now_ns=self._now_ns,
             min_interval_s=1.0 / self.value("max_rate_hz"),
+            continuation=self._continuation,
+            method=self._method,
         )
         if self._depth:
             self._depth.start()
@@ -144,7 +177,10 @@ class PolicyNode(ManagedNode):
 
     def deactivate(self) -> None:
         loop, self._loop = self._loop, None
-        loop.stop(STOP_TIMEOUT_S)
+        try:
+            loop.stop(STOP_TIMEOUT_S)
+        finally:
+            self._send_status("deactivated", producing=False)
         if self._depth:
             self._depth.stop(STOP_TIMEOUT_S)
 
@@ -156,7 +192,9 @@ class PolicyNode(ManagedNode):
             "model": self._policy.model_id,
             "instruction": self.value("instruction"),
             "chunks": self._chunks,
+            "continued chunks": self._continued,
             **{f"refused {name}: {reason.value}": count for (name, reason), count in self._buffer.refusals.items()},
+            **{f"refused plan: {reason.value}": count for reason, count in self._plan_refusals.copy().items()},
         }
         if self._timings:
             total, network = np.array(list(self._timings)).T * 1e3
@@ -194,10 +232,22 @@ class PolicyNode(ManagedNode):
             for message in gripper.drain():
                 self._buffer.add_gripper(limb, nanoseconds(message.header.stamp), message.position, now)
 
+    def _continuation(self, stamp_ns: int) -> Continuation | None:
+        message = self._plans.newest() if self._plans else None
+        if message is not None:
+            plan = plan_from_message(message, self._robot)
+            if isinstance(plan, Refusal):
+                self._plan_refusals[plan.reason] += 1
+                self.get_logger().warning(f"refused: {plan}", throttle_duration_sec=1.0)
+                plan = None  # the plan before is no longer what is going to be executed
+            self._plan = plan
+        if self._plan is None:
+            return None
+        return self._plan.continuation(stamp_ns, period_ns=self._period_ns, horizon=self._policy.horizon)
+
     def _publish_chunk(self, inference: Inference) -> None:
-        raw, prediction, policy = inference.raw, inference.prediction, self._policy
-        period_ns = round(policy.period_s * 1e9)
-        chunk = Chunk(raw.stamp_ns, inference.sequence, period_ns, prediction.actions, policy.model_id)
+        raw, prediction = inference.raw, inference.prediction
+        chunk = Chunk(raw.stamp_ns, inference.sequence, self._period_ns, prediction.actions, self._policy.model_id)
         message = chunk_to_message(chunk, self._robot)
         message.instruction = inference.observation.instruction
         message.preprocess_time = _duration(inference.decode_s + prediction.preprocess_s)
@@ -206,6 +256,7 @@ class PolicyNode(ManagedNode):
         message.total_time = _duration(total_s)
         self._chunk_publisher.publish(message)
         self._chunks += 1
+        self._continued += inference.continuation is not None
         self._timings.append((total_s, prediction.inference_s))
         self._report(None)
         if self._depth and prediction.depth_m:
@@ -232,9 +283,14 @@ class PolicyNode(ManagedNode):
         if not self.active:
             return
         refusal = self._refusal
+        reason = str(refusal) if refusal else "" if self._chunks else "waiting for the first observation"
+        self._send_status(reason, producing=not reason)
+
+    def _send_status(self, reason: str, *, producing: bool) -> None:
         status = PolicyStatus(
-            producing=refusal is None and self._chunks > 0,
-            reason=str(refusal) if refusal else "" if self._chunks else "waiting for the first observation",
+            producing=producing,
+            blind=self._refusal is not None and self._refusal.reason in BLIND,
+            reason=reason,
             instruction=self.value("instruction"),
             model_id=self._policy.model_id,
             chunks=self._chunks,
@@ -265,6 +321,10 @@ class PolicyNode(ManagedNode):
             colour_range_m=(self.value("depth_colour_near_m"), self.value("depth_colour_far_m")),
         )
 
+    @property
+    def _period_ns(self) -> int:
+        return round(self._policy.period_s * 1e9)
+
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
 
@@ -293,12 +353,16 @@ def _robot_parameters(robot: Robot) -> list[Parameter]:
     return table
 
 
-def _warm_up(policy: Policy, robot: Robot) -> float:
+def _warm_up(policy: Policy, robot: Robot, method: str) -> float:
     """Runs the policy on black images, so that the first real observation does not pay for what happens only once."""
     begin = time.perf_counter()
     images = {camera: np.zeros((180, 320, 3), np.uint8) for camera in policy.cameras}
     state = (robot.position_min + robot.position_max) / 2
-    policy.infer(Observation(0, images, state, "warm up"), depth=policy.has_depth)
+    observation = Observation(0, images, state, "warm up")
+    policy.infer(observation, depth=policy.has_depth)
+    if method != "off":
+        committed = np.tile(state, (policy.horizon, 1))
+        policy.infer(observation, depth=policy.has_depth, committed=committed, delay=1, method=method)
     return time.perf_counter() - begin
 
 

@@ -1,0 +1,116 @@
+"""The leader arms that a person moves: what they ask of the robot at this moment, or why they cannot be followed."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from depthvla_policy.control.feedback import arm_positions, gripper_opening
+from depthvla_policy.control.refusal import Reason, Refusal
+from depthvla_policy.robot import Robot
+
+# A leader's velocity is a mean over this long: a hand trembles, and its samples come unevenly.
+VELOCITY_WINDOW_NS = 60_000_000
+SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class _Sample:
+    received_ns: int  # on the executor's clock
+    stamp_ns: int  # on the leader's own
+    positions: np.ndarray
+
+
+class Leader:
+    """One leader arm for each limb. Its message may carry the gripper's opening [mm] as a 7th value.
+
+    Every sample goes through the same door as the robot's own feedback. Where no opening was ever heard, the gripper
+    stays as it is.
+    """
+
+    def __init__(self, robot: Robot, max_age_s: float) -> None:
+        self._robot = robot
+        self._max_age_ns = round(max_age_s * 1e9)
+        self._samples: dict[str, deque[_Sample]] = {limb.name: deque(maxlen=SAMPLES) for limb in robot.limbs}
+        self._openings: dict[str, float] = {}
+        self._offset = np.zeros(robot.size)
+        self.refusals: Counter[tuple[str, Reason]] = Counter()
+
+    def arm(self, limb: str, stamp_ns: int, values: Sequence[float], now_ns: int) -> Refusal | None:
+        """Joint positions [rad], received at `now_ns`; a 7th value is the gripper's opening [mm]."""
+        spec = self._robot.limb(limb)
+        positions = arm_positions(self._robot, spec, values)
+        if isinstance(positions, Refusal):
+            return self._refuse(limb, positions)
+        if len(values) > len(spec.joints):
+            refusal = self.gripper(limb, values[len(spec.joints) :])
+            if refusal:
+                return refusal
+        self._samples[limb].append(_Sample(now_ns, stamp_ns, positions))
+        return None
+
+    def gripper(self, limb: str, values: Sequence[float]) -> Refusal | None:
+        """Opening [mm] that the leader asks for. It stays in force while its arm is heard."""
+        opening = gripper_opening(self._robot, self._robot.limb(limb), values)
+        if isinstance(opening, Refusal):
+            return self._refuse(limb, opening)
+        self._openings[limb] = opening
+        return None
+
+    def silence(self, now_ns: int) -> Refusal | None:
+        """Why the leader cannot be followed, if so."""
+        for limb, samples in self._samples.items():
+            name = f"leader {limb}"
+            if not samples:
+                return Refusal(Reason.MISSING, f"{name} has not been heard", name)
+            age_ns = now_ns - samples[-1].received_ns
+            if age_ns > self._max_age_ns:
+                text = f"{name} is silent for {age_ns * 1e-9:.2f} s (limit {self._max_age_ns * 1e-9:.2f} s)"
+                return Refusal(Reason.STALE, text, name)
+        return None
+
+    def target(self, held: np.ndarray) -> np.ndarray:
+        """(3, 14) wanted motion, once `silence` has nothing against it.
+
+        `held` (14,) is for the grippers that no leader speaks for.
+        """
+        motion = np.zeros((3, self._robot.size))
+        motion[0] = held
+        for limb in self._robot.limbs:
+            samples = self._samples[limb.name]
+            motion[0, limb.arm], motion[1, limb.arm] = samples[-1].positions, _velocity(samples)
+            if limb.name in self._openings:
+                motion[0, limb.gripper_index] = self._openings[limb.name]
+        motion[0] += self._offset
+        return motion
+
+    def anchor(self, position: np.ndarray) -> None:
+        """From here on the leader's way is followed instead of its pose, beginning at `position` (14,)."""
+        self.release()
+        self._offset = np.where(self._robot.gripper_mask, 0.0, position - self.target(position)[0])
+
+    def release(self) -> None:
+        """The leader's pose itself is followed."""
+        self._offset = np.zeros(self._robot.size)
+
+    def forget(self) -> None:
+        """What was heard says nothing any more (the clock was set back)."""
+        for samples in self._samples.values():
+            samples.clear()
+
+    def _refuse(self, limb: str, refusal: Refusal) -> Refusal:
+        name = f"leader {limb}"
+        self.refusals[name, refusal.reason] += 1
+        return Refusal(refusal.reason, f"{name}: {refusal.message}", name)
+
+
+def _velocity(samples: deque[_Sample]) -> np.ndarray | float:
+    newest = samples[-1]
+    for oldest in samples:
+        passed_ns = newest.stamp_ns - oldest.stamp_ns
+        if 0 < passed_ns <= VELOCITY_WINDOW_NS:
+            return (newest.positions - oldest.positions) / (passed_ns * 1e-9)
+    return 0.0

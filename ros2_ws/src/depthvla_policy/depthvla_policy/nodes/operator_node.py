@@ -1,0 +1,387 @@
+"""The operator's console: keys and joystick buttons become requests to the chunk executor; its answers become lines.
+
+Run it in a terminal of its own. What a key means is in `control.operator`; who is in command, the executor decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import queue
+import select
+import shutil
+import signal
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from depthvla_msgs.msg import ExecutorStatus, ModeChange
+from depthvla_msgs.srv import SetMode
+from rclpy.clock import Clock, ClockType
+from rclpy.task import Future
+from sensor_msgs.msg import Joy
+from std_srvs.srv import Trigger
+
+from depthvla_policy.control.arbiter import Mode
+from depthvla_policy.control.operator import (
+    ANSWER_LIMIT_NS,
+    KEYS_HELP,
+    NO_BUTTON,
+    Action,
+    Console,
+    Joystick,
+    Keyboard,
+    Request,
+    button_parameter,
+)
+from depthvla_policy.control.refusal import Refusal
+from depthvla_policy.nodes import qos
+from depthvla_policy.nodes.diagnostics import OK, WARN, Health
+from depthvla_policy.nodes.messages import nanoseconds
+from depthvla_policy.nodes.parameters import Parameter
+from depthvla_policy.nodes.polling import PolledSubscription
+from depthvla_policy.nodes.runtime import ManagedNode, run
+
+STATUS_PERIOD_S = 0.2
+STATUS_SILENCE_S = 1.0
+MAX_BUTTON = 63
+SERVICES = {Action.STOP: "stop", Action.ARM: "arm", Action.DISARM: "disarm", Action.RESET_FAULT: "reset_fault"}
+MODES = {Action.TAKE_OVER: Mode.TELEOP, Action.HOLD: Mode.TELEOP, Action.GIVE_BACK: Mode.POLICY}
+# As joy_node numbers the buttons of an Xbox pad.
+BUTTONS = {
+    Action.STOP: (1, "B"),
+    Action.TAKE_OVER: (5, "RB"),
+    Action.GIVE_BACK: (4, "LB"),
+    Action.ARM: (7, "start"),
+    Action.DISARM: (6, "back"),
+    Action.RESET_FAULT: (NO_BUTTON, "none"),
+}
+
+
+PARAMETERS = (
+    Parameter("executor", "/chunk_executor_node", "Full name of the chunk executor's node."),
+    *(
+        Parameter(
+            button_parameter(action),
+            button,
+            f"Index in sensor_msgs/Joy.buttons for '{action.value}'; {NO_BUTTON}: none. On an Xbox pad: {name}.",
+            NO_BUTTON,
+            MAX_BUTTON,
+        )
+        for action, (button, name) in BUTTONS.items()
+    ),
+    Parameter("hold_to_teleop", False, "Teleoperation lasts while button_take_over is held; letting go gives back."),
+    Parameter(
+        "joystick_silence_s",
+        1.0,
+        "With hold_to_teleop: stop when the button is held and /joy has been silent for longer, as after a lost radio"
+        " link. joy_node must repeat itself faster (autorepeat_rate); 0: never.",
+        0.0,
+        10.0,
+    ),
+)
+
+
+class OperatorNode(ManagedNode):
+    """Keyboard and /joy in; requests to the executor and lines on standard output out."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__("operator_node", PARAMETERS, **kwargs)
+        self._screen = Screen()
+        self._terminal: Terminal | None = None
+        self._typed_guard = None
+
+    def configure(self) -> None:
+        executor = self.value("executor").rstrip("/")
+        if not executor.startswith("/"):
+            raise ValueError(f"executor is {executor!r}; allowed: a node's full name, as /chunk_executor_node")
+        self._executor_name = executor
+        self._joystick = self._new_joystick()
+        self._triggers = {
+            action: self.create_client(Trigger, f"{executor}/{name}") for action, name in SERVICES.items()
+        }
+        self._set_mode = self.create_client(SetMode, f"{executor}/set_mode")
+        self._status = PolledSubscription(self, ExecutorStatus, f"{executor}/status", qos.status())
+        # Every change is a line, so a few may wait; the first is the one that was latched.
+        changes = qos.status()
+        changes.depth = 10
+        self.create_subscription(ModeChange, f"{executor}/mode", self._on_mode, changes)
+        self.create_subscription(Joy, "/joy", self._on_joy, 10)
+        self._typed: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._typed_guard = self.create_guard_condition(self._on_typed)
+        self.create_timer(STATUS_PERIOD_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def activate(self) -> None:
+        self._console, self._keyboard, self._joystick = Console(), Keyboard(), self._new_joystick()
+        self._heard_s, self._silent = time.monotonic(), False
+        self._terminal, why_not = open_terminal(self._type)
+        self._screen.say(KEYS_HELP if self._terminal else f"the keyboard is off: {why_not}")
+
+    def deactivate(self) -> None:
+        if self._console.holding:
+            # The dead-man button goes with this node. Nobody waits for the answer.
+            self._ask(Action.STOP)
+        self._close_terminal()
+        self._screen.show("")
+
+    def cleanup(self) -> None:
+        self._close_terminal()
+        if self._typed_guard is not None:
+            self.destroy_guard_condition(self._typed_guard)
+            self._typed_guard = None
+
+    def health(self) -> Health:
+        silence_s = time.monotonic() - self._heard_s
+        values = {"executor": self._executor_name, "keyboard": bool(self._terminal), "status silent [s]": silence_s}
+        if silence_s > STATUS_SILENCE_S:
+            return Health(WARN, f"no status from {self._executor_name}", values)
+        return Health(OK, "listening", values)
+
+    def _new_joystick(self) -> Joystick:
+        return Joystick(
+            {action: self.value(button_parameter(action)) for action in BUTTONS},
+            hold_to_teleop=self.value("hold_to_teleop"),
+            silence_limit_ns=round(self.value("joystick_silence_s") * 1e9),
+        )
+
+    def _type(self, text: str) -> None:
+        """Called by the terminal's thread."""
+        self._typed.put(text)
+        self._typed_guard.trigger()
+
+    def _on_typed(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                text = self._typed.get_nowait()
+                if not self.active:
+                    continue
+                if not text:
+                    self._close_terminal()
+                    self._screen.say("THE KEYBOARD IS OFF: the terminal was closed")
+                for action in self._keyboard.feed(text):
+                    if isinstance(action, Refusal):
+                        self._screen.say(str(action))
+                    else:
+                        self._ask(action)
+
+    def _on_joy(self, message: Joy) -> None:
+        if not self.active:
+            return
+        actions = self._joystick.update(message.buttons, time.monotonic_ns())
+        if isinstance(actions, Refusal):
+            self.get_logger().error(str(actions), throttle_duration_sec=5.0)
+            return
+        for action in actions:
+            self._ask(action)
+
+    def _ask(self, action: Action) -> None:
+        if action is Action.QUIT:
+            self._screen.say("quit; the executor stays in the mode that it is in")
+            signal.raise_signal(signal.SIGINT)
+            return
+        request = self._console.ask(action, time.monotonic_ns())
+        if request:
+            self._send(request)
+
+    def _send(self, request: Request) -> None:
+        action = request.action
+        if action in MODES:
+            client, message = self._set_mode, SetMode.Request(mode=int(MODES[action]))
+        else:
+            client, message = self._triggers[action], Trigger.Request()
+        if not client.service_is_ready():
+            self._console.not_sent(request)
+            self._screen.say(f"{action.value}: no {client.srv_name}: is the executor running?")
+            return
+        client.call_async(message).add_done_callback(lambda future: self._on_answer(request, future))
+
+    def _on_answer(self, request: Request, future: Future) -> None:
+        if future.exception():
+            self._console.not_sent(request)
+            self._screen.say(f"{request.action.value}: no answer: {future.exception()}")
+            return
+        answer = future.result()
+        self._screen.say(_answer_line(request.action, answer))
+        following = self._console.answered(request, answer.success, time.monotonic_ns())
+        if following and self.active:
+            self._send(following)
+
+    def _on_mode(self, change: ModeChange) -> None:
+        if not self.active:
+            return
+        previous, mode = Mode(change.previous), Mode(change.mode)
+        self._console.mode_changed(previous, mode)
+        self._screen.say(_mode_line(previous, mode, change))
+
+    def _tick(self) -> None:
+        if not self.active:
+            return
+        now_ns = time.monotonic_ns()
+        for request in self._console.overdue(now_ns):
+            limit_s = ANSWER_LIMIT_NS * 1e-9
+            self._screen.say(f"{request.action.value}: no answer within {limit_s:g} s: does the executor hang?")
+        if self._joystick.fell_silent(now_ns):
+            self._screen.say("the joystick fell silent while its button was held")
+            self._ask(Action.STOP)
+        newest = self._status.newest()
+        if newest is not None:
+            self._heard_s, self._silent = now_ns * 1e-9, False
+            self._screen.show(_status_line(newest))
+            return
+        silence_s = now_ns * 1e-9 - self._heard_s
+        if silence_s > STATUS_SILENCE_S:
+            if not self._silent:
+                self._screen.say(f"no {self._executor_name}/status: is the executor running?")
+            self._silent = True
+            self._screen.show(f"no {self._executor_name}/status for {silence_s:.0f} s")
+
+    def _close_terminal(self) -> None:
+        terminal, self._terminal = self._terminal, None
+        if terminal:
+            terminal.close()
+
+
+class Screen:
+    """Lines on standard output, and below them, on a terminal, one line that is rewritten in place."""
+
+    def __init__(self) -> None:
+        self._fixed = sys.stdout.isatty()
+        self._shown = ""
+
+    def say(self, text: str) -> None:
+        clear = "\r\x1b[K" if self._shown else ""
+        self._write(f"{clear}{time.strftime('%H:%M:%S')} {text}\n{self._shown}")
+
+    def show(self, text: str) -> None:
+        if not self._fixed:
+            return
+        text = text[: shutil.get_terminal_size().columns - 1]  # a line that wraps cannot be rewritten
+        if text != self._shown:
+            self._shown = text
+            self._write(f"\r\x1b[K{text}")
+
+    @staticmethod
+    def _write(text: str) -> None:
+        with contextlib.suppress(OSError):  # whoever read it is gone; the joystick still has to work
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+class Terminal:
+    """Standard input key by key, read on a thread of its own. The owner must close it.
+
+    Args:
+        typed: called from the thread with what was typed, and with "" when the terminal is gone.
+
+    Raises:
+        OSError, termios.error: this is no terminal.
+    """
+
+    def __init__(self, typed: Callable[[str], None]) -> None:
+        self._typed = typed
+        self._fd = sys.stdin.fileno()
+        self._before = termios.tcgetattr(self._fd)
+        self._woken, self._wake = os.pipe()
+        self._thread = threading.Thread(target=self._read, name="keyboard", daemon=True)
+        self._key_by_key()
+        self._on_continue = signal.signal(signal.SIGCONT, self._continue)
+        self._thread.start()
+
+    def close(self) -> None:
+        signal.signal(signal.SIGCONT, self._on_continue)
+        os.close(self._wake)
+        self._thread.join()
+        os.close(self._woken)
+        with contextlib.suppress(termios.error):  # a terminal that is gone needs nothing
+            termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
+
+    def _key_by_key(self) -> None:
+        attributes = termios.tcgetattr(self._fd)
+        # Flow control is off: Ctrl-S would block the output, and with it the whole node.
+        attributes[0] &= ~termios.IXON
+        attributes[3] &= ~(termios.ICANON | termios.ECHO)
+        attributes[6][termios.VMIN], attributes[6][termios.VTIME] = 1, 0
+        termios.tcsetattr(self._fd, termios.TCSANOW, attributes)
+
+    def _continue(self, number: int, frame: object) -> None:
+        # A shell puts its own settings back when the process was stopped with Ctrl-Z. A hang-up also continues it.
+        with contextlib.suppress(termios.error):
+            self._key_by_key()
+
+    def _read(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._fd, self._woken], [], [])
+            if self._woken in ready:
+                return
+            try:
+                data = os.read(self._fd, 1024)
+            except OSError:
+                data = b""
+            self._typed(data.decode(errors="replace"))
+            if not data:
+                return
+
+
+def open_terminal(typed: Callable[[str], None]) -> tuple[Terminal | None, str]:
+    """The terminal of standard input, or why there is none to use."""
+    if not sys.stdin or not sys.stdin.isatty():
+        return None, "standard input is no terminal"
+    with contextlib.suppress(OSError):  # there is no job control
+        if os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
+            return None, "this runs in the background of its terminal"
+    return Terminal(typed), ""
+
+
+@contextlib.contextmanager
+def terminal_restored() -> Iterator[None]:
+    """Puts the terminal's settings back, however the body ends."""
+    try:
+        before = termios.tcgetattr(0)
+    except termios.error:
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(0, termios.TCSANOW, before)
+
+
+def _answer_line(action: Action, answer: SetMode.Response | Trigger.Response) -> str:
+    gap = getattr(answer, "gap_rad", 0.0)
+    gap = f" (gap {gap:.3f} rad)" if gap else ""
+    return f"{action.value}: {'done' if answer.success else 'REFUSED'}: {answer.message}{gap}"
+
+
+def _mode_line(previous: Mode, mode: Mode, change: ModeChange) -> str:
+    arrow = mode.name if previous is mode else f"{previous.name} -> {mode.name}"
+    return f"{arrow}: {change.cause}" + (" [intervention]" if change.intervention else "")
+
+
+def _status_line(status: ExecutorStatus) -> str:
+    parts = [Mode(status.mode).name]
+    if status.sequence:
+        age_s = nanoseconds(status.chunk_age) * 1e-9
+        parts.append(f"chunk {status.sequence} step {status.step} (+{status.steps_left}) {age_s:.2f} s old")
+    parts.append(f"refused {status.chunks_refused}")
+    if not math.isnan(status.shadow_error_rad):
+        parts.append(f"shadow error {status.shadow_error_rad:.3f} rad")
+    parts.append(f"missed ticks {status.missed_ticks}")
+    return " | ".join([*parts, status.cause])
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    with terminal_restored():
+        # A terminal that is closed, or Ctrl-\, ends the node as properly as any other signal.
+        for number in (signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
+        # Started by hand, with nobody there to manage it; an autostart of the user's overrides this one.
+        words = list(sys.argv if args is None else args)
+        return run(OperatorNode, [*words[:1], "--ros-args", "-p", "autostart:=true", "--", *words[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
