@@ -8,7 +8,8 @@ from motion_limits import excess
 
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.control.chunk import Chunk
-from depthvla_policy.control.executor import ChunkExecutor, ExecutorConfig
+from depthvla_policy.control.config import ExecutorConfig
+from depthvla_policy.control.executor import ChunkExecutor
 from depthvla_policy.control.refusal import Reason
 from depthvla_policy.control.timeline import STRATEGIES
 from depthvla_policy.robot import load

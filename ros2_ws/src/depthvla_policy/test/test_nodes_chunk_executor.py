@@ -267,14 +267,14 @@ def test_the_mode_is_latched_with_its_cause(rig):
     assert late[-1].mode == Mode.HOLD and late[-1].previous == Mode.DISARMED and "~/arm" in late[-1].cause
 
 
-def test_a_policy_that_is_blind_is_held_although_steps_are_left(rig):
+def test_a_policy_that_withdraws_is_held_although_steps_are_left(rig):
     from depthvla_msgs.msg import PolicyStatus
 
     rig = rig()
     rig.engage()
     rig.send(rig.chunk(slope=0.002))
     rig.wait_for_mode(Mode.POLICY)
-    rig.policy_status.publish(PolicyStatus(blind=True, reason="camera head is frozen"))
+    rig.policy_status.publish(PolicyStatus(withdrawn=True, reason="camera head is frozen"))
     status = rig.wait_for_mode(Mode.HOLD, "camera head is frozen")
     assert status.chunk_age.sec == 0
 

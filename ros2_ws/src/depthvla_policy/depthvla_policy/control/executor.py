@@ -14,61 +14,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from depthvla_policy.control.arbiter import Arbiter, Event, Mode
-from depthvla_policy.control.chunk import GROSS_MM, GROSS_RAD, Chunk, check_chunk
+from depthvla_policy.control.chunk import Chunk, check_chunk
+from depthvla_policy.control.config import ExecutorConfig
 from depthvla_policy.control.continuation import Plan
-from depthvla_policy.control.feedback import arm_positions, arm_stream, gripper_opening, gripper_stream
+from depthvla_policy.control.measurement import Measurement
 from depthvla_policy.control.refusal import Reason, Refusal
 from depthvla_policy.control.shadow import Shadow
 from depthvla_policy.control.shaper import CommandShaper
 from depthvla_policy.control.teleop import Leader
-from depthvla_policy.control.timeline import STRATEGIES, Due, Timeline
+from depthvla_policy.control.timeline import Due, Timeline
 from depthvla_policy.robot import Robot
 
-# How far outside its limits an arm may be when it is armed. The folded pose lies 0.017 rad outside.
-START_MARGIN_RAD = 0.05
 CLOCK_RESET_NS = 100_000_000
-TAKE_OVERS = ("ramp", "reanchor")
 CAUGHT_UP_RAD = 0.02  # arms this near to where the new source wants them have caught up with it
 # The tracker's speed cap follows the commanded speed, but never falls below this: an arm that trails must catch up.
 VELOCITY_FLOOR_RAD_S = 1.0
-# A tracker may run ahead of its nominal cap by this factor before a measured way counts as a jump.
-JUMP_SPEED_FACTOR = 1.5
 LATENCIES_KEPT = 32
-
-
-@dataclass(frozen=True)
-class ExecutorConfig:
-    """What may be chosen. Lengths of time in s; the defaults are those of the node's parameters."""
-
-    strategy: str = "blend"  # how chunks are joined: see `timeline`
-    blend_s: float = 0.1  # from the old motion to the new one
-    ensemble_decay_per_s: float = 5.0  # how fast an observation loses weight with its age
-    position_margin_rad: float = 0.01  # kept from every arm joint's position limits
-    speed_scale: float = 1.0  # of the velocity limits
-    catch_up_scale: float = 0.25  # of them, beyond a new source's own speed, until it is caught up with
-    max_gap_rad: float = 0.6  # no change of command when an arm joint is further from where it is wanted
-    take_over: str = "ramp"  # "ramp": go to the leader's pose; "reanchor": follow its way from here
-    velocity_headroom: float = 3.0  # the tracker's speed cap over the commanded speed
-    max_feedback_age_s: float = 0.2
-    max_leader_age_s: float = 0.2
-    max_future_s: float = 0.05  # how far a stamp may be ahead of this clock
-    gross_rad: float = GROSS_RAD  # a chunk that is further outside the limits than this latches a fault
-    gross_mm: float = GROSS_MM
-    max_feedback_jump_rad: float = 0.15  # beyond what the tracker can move; a larger one latches a fault
-    max_tracking_error_rad: float = 0.5  # an arm that is further from its command for `tracking_s` latches a fault
-    tracking_s: float = 0.5
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("strategy", STRATEGIES), ("take_over", TAKE_OVERS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, float) and not (np.isfinite(value) and value >= 0.0):
-                raise ValueError(f"{item.name} is {value!r}; it must be a number, 0 or more")
-        for name in ("speed_scale", "catch_up_scale"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: above 0, up to 1")
 
 
 @dataclass(frozen=True)
@@ -130,13 +91,9 @@ class ChunkExecutor:
         )
         self._arbiter = Arbiter()
         self._leader = Leader(robot, c.max_leader_age_s)
-        self._measured = np.full(robot.size, np.nan)
-        self._heard_ns: dict[str, int | None] = {
-            name: None for limb in robot.limbs for name in (arm_stream(limb.name), gripper_stream(limb.name))
-        }
+        self._measurement = Measurement(robot, max_age_s=c.max_feedback_age_s, max_jump_rad=c.max_feedback_jump_rad)
         self._ticked_ns: int | None = None
         self._catching_up = False  # the source in command is new, and the arms are not yet where it wants them
-        self._off_track_ns: int | None = None  # since when an arm is not where it was sent
         self._due: Due | None = None
         self._model: str | None = None
         self._latencies_ns: deque[int] = deque(maxlen=LATENCIES_KEPT)
@@ -144,7 +101,6 @@ class ChunkExecutor:
         self._last_refusal = ""
         self.shadow: np.ndarray | None = None  # (14,) of the newest tick
         self.refusals: Counter[Reason] = Counter()  # chunks refused, by reason
-        self.feedback_refusals: Counter[tuple[str, Reason]] = Counter()
         self.clock_resets = 0
 
     @property
@@ -155,6 +111,10 @@ class ChunkExecutor:
     def engaged(self) -> bool:
         """Whether chunks may move the robot."""
         return self._arbiter.engaged
+
+    @property
+    def feedback_refusals(self) -> Counter[tuple[str, Reason]]:
+        return self._measurement.refusals
 
     @property
     def leader_refusals(self) -> Counter[tuple[str, Reason]]:
@@ -171,11 +131,11 @@ class ChunkExecutor:
         Refused without fresh feedback of every limb, with an arm outside its limits, and in FAULT.
         """
         if self.mode is Mode.DISARMED:
-            refusal = self._feedback_refusal(now_ns) or self._start_refusal()
+            refusal = self._measurement.stale(now_ns) or self._measurement.outside()
             if refusal:
                 return refusal
-            self._shaper.start(self._measured)
-            self._off_track_ns = None
+            self._shaper.start(self._measurement.positions)
+            self._measurement.on_track()
             self._model = self._timeline.chunk.model_id if self._timeline.due(now_ns) else None
         return self._arbiter.apply(Event.ARM, cause)
 
@@ -251,18 +211,15 @@ class ChunkExecutor:
         return Plan(chunk.stamp_ns, chunk.sequence, chunk.period_ns, latency_ns, self._timeline.plan())
 
     def feedback_arm(self, limb: str, positions: Sequence[float], now_ns: int) -> Refusal | None:
-        """Measured joint positions [rad], received at `now_ns`."""
-        spec = self._robot.limb(limb)
-        value = arm_positions(self._robot, spec, positions)
-        if not isinstance(value, Refusal):
-            self._watch_jump(limb, value, now_ns)
-        return self._feedback(arm_stream(limb), spec.arm, value, now_ns)
+        """Measured joint positions [rad], received at `now_ns`. A jump of an armed robot is a fault."""
+        refusal = self._measurement.arm(limb, positions, now_ns)
+        if refusal and refusal.reason is Reason.JUMP:
+            self.fault(refusal.message)
+        return refusal
 
     def feedback_gripper(self, limb: str, positions: Sequence[float], now_ns: int) -> Refusal | None:
         """Measured gripper opening [mm], received at `now_ns`."""
-        spec = self._robot.limb(limb)
-        value = gripper_opening(self._robot, spec, positions)
-        return self._feedback(gripper_stream(limb), spec.gripper_index, value, now_ns)
+        return self._measurement.gripper(limb, positions, now_ns)
 
     def leader_arm(self, limb: str, stamp_ns: int, positions: Sequence[float], now_ns: int) -> Refusal | None:
         """Joint positions [rad] of a leader arm, received at `now_ns`; a 7th value is the gripper's opening [mm]."""
@@ -312,11 +269,18 @@ class ChunkExecutor:
         """Whether whoever is in command may stay so at this tick, and whether the policy may take command."""
         if self.mode is Mode.DISARMED:
             return
-        stale = self._feedback_refusal(now_ns)
+        stale = self._measurement.stale(now_ns)
         if stale:
             self._arbiter.apply(Event.FEEDBACK_LOST, stale.message)
         else:
-            self._watch_tracking(now_ns)
+            off_track = self._measurement.off_track(
+                self._shaper.position,
+                now_ns,
+                limit_rad=self.config.max_tracking_error_rad,
+                limit_s=self.config.tracking_s,
+            )
+            if off_track:
+                self.fault(off_track.message)
         silence = self._leader.silence(now_ns)
         if silence and self.mode is Mode.TELEOP:
             self._arbiter.apply(Event.TELEOP_LOST, f"{silence.message}; take over again when it is back")
@@ -356,10 +320,10 @@ class ChunkExecutor:
 
     def _cast_shadow(self, due: Due | None, command: Command | None, now_ns: int, dt_s: float) -> None:
         self.shadow = None
-        if self.mode is Mode.POLICY or self._feedback_refusal(now_ns):
+        if self.mode is Mode.POLICY or self._measurement.stale(now_ns):
             self._shadow.stop()
         else:
-            done = command.positions if command else self._measured
+            done = command.positions if command else self._measurement.positions
             self.shadow = self._shadow.step(due.motion if due else None, done, dt_s)
 
     def _take_over(self, now_ns: int, cause: str) -> Answer:
@@ -372,7 +336,7 @@ class ChunkExecutor:
 
     def _take_over_answer(self, now_ns: int) -> Answer:
         refusal = (
-            self._arbiter.refusal(Event.TAKE_OVER) or self._feedback_refusal(now_ns) or self._leader.silence(now_ns)
+            self._arbiter.refusal(Event.TAKE_OVER) or self._measurement.stale(now_ns) or self._leader.silence(now_ns)
         )
         if refusal:
             return Answer(refusal)
@@ -389,7 +353,7 @@ class ChunkExecutor:
         return Answer(None, gap)
 
     def _hand_over(self, now_ns: int, cause: str) -> Answer:
-        refusal = self._arbiter.refusal(Event.HAND_OVER) or self._feedback_refusal(now_ns)
+        refusal = self._arbiter.refusal(Event.HAND_OVER) or self._measurement.stale(now_ns)
         if refusal:
             return Answer(refusal)
         due, gap = self._timeline.due(now_ns), 0.0
@@ -428,66 +392,6 @@ class ChunkExecutor:
         elapsed = self._period_ns if self._ticked_ns is None else now_ns - self._ticked_ns
         return min(max(elapsed, 0), self._period_ns) * 1e-9
 
-    def _feedback(self, name: str, where: slice | int, value: np.ndarray | float | Refusal, now_ns: int):
-        if isinstance(value, Refusal):
-            self.feedback_refusals[name, value.reason] += 1
-            return value
-        self._measured[where] = value
-        self._heard_ns[name] = now_ns
-        return None
-
-    def _watch_jump(self, limb: str, value: np.ndarray, now_ns: int) -> None:
-        """An arm that is suddenly elsewhere: a broken encoder, another robot on the topic, a scene that was reset."""
-        heard_ns = self._heard_ns[arm_stream(limb)]
-        if heard_ns is None or self.mode is Mode.DISARMED:
-            return
-        spec = self._robot.limb(limb)
-        passed_s = max(now_ns - heard_ns, 0) * 1e-9
-        limit = self.config.max_feedback_jump_rad + JUMP_SPEED_FACTOR * self._robot.tracker_velocity * passed_s
-        way = np.abs(value - self._measured[spec.arm])
-        if np.any(way > limit):
-            joint = int(np.argmax(way - limit))
-            self.feedback_refusals[arm_stream(limb), Reason.JUMP] += 1
-            self.fault(f"feedback of {spec.joints[joint]} jumped by {way[joint]:.2f} rad in {passed_s * 1e3:.0f} ms")
-
-    def _watch_tracking(self, now_ns: int) -> None:
-        limit = self.config.max_tracking_error_rad
-        error = np.where(self._arms, np.abs(self._measured - self._shaper.position), 0.0)
-        if error.max() <= limit:
-            self._off_track_ns = None
-        elif self._off_track_ns is None:
-            self._off_track_ns = now_ns
-        elif now_ns - self._off_track_ns > self.config.tracking_s * 1e9:
-            joint = self._robot.joint_names[int(error.argmax())]
-            self.fault(
-                f"{joint} is {error.max():.2f} rad from its command (limit {limit:.2f} rad): blocked, or not driven;"
-                " disarm and arm anew"
-            )
-
-    def _feedback_refusal(self, now_ns: int) -> Refusal | None:
-        limit = round(self.config.max_feedback_age_s * 1e9)
-        for name, heard in self._heard_ns.items():
-            if heard is None:
-                return Refusal(Reason.NO_FEEDBACK, f"no feedback of {name} yet", name)
-            if now_ns - heard > limit:
-                text = f"feedback of {name} is {(now_ns - heard) * 1e-9:.2f} s old (limit {limit * 1e-9:.2f} s)"
-                return Refusal(Reason.NO_FEEDBACK, text, name)
-        return None
-
-    def _start_refusal(self) -> Refusal | None:
-        # A gripper's reading was already held against its own plausible range.
-        margin = np.where(self._robot.gripper_mask, np.inf, START_MARGIN_RAD)
-        low, high = self._robot.position_min, self._robot.position_max
-        outside = np.flatnonzero((self._measured < low - margin) | (self._measured > high + margin))
-        if not outside.size:
-            return None
-        index = outside[0]
-        text = (
-            f"{self._robot.joint_names[index]} stands at {self._measured[index]:.3f} rad, outside"
-            f" {low[index]:.3f} to {high[index]:.3f}; move it back in by hand"
-        )
-        return Refusal(Reason.OUT_OF_RANGE, text)
-
     def _watch_clock(self, now_ns: int) -> None:
         """A clock that was set back (a simulation that was restarted) makes every stored time meaningless."""
         if self._ticked_ns is None or now_ns >= self._ticked_ns - CLOCK_RESET_NS:
@@ -496,7 +400,6 @@ class ChunkExecutor:
         cause = f"the clock went back by {(self._ticked_ns - now_ns) * 1e-9:.2f} s"
         self._timeline.clear()
         self._leader.forget()
-        self._heard_ns = dict.fromkeys(self._heard_ns)
+        self._measurement.forget()
         self._arbiter.apply(Event.FEEDBACK_LOST, cause)
-        self._off_track_ns = None
         self._ticked_ns = now_ns - self._period_ns  # ticks went on while the clock did not

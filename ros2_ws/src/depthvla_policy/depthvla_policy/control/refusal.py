@@ -31,6 +31,7 @@ class Reason(Enum):
     OTHER_MODEL = "other model"
     # feedback and changes of command
     JUMP = "jump"
+    OFF_TRACK = "off track"
     GAP = "too far away"
     # requests
     NOT_ALLOWED = "not allowed"

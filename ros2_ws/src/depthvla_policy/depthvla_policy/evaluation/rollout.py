@@ -18,7 +18,8 @@ import numpy as np
 from depthvla_policy import robot as robot_description
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.control.chunk import Chunk
-from depthvla_policy.control.executor import ChunkExecutor, ExecutorConfig
+from depthvla_policy.control.config import ExecutorConfig
+from depthvla_policy.control.executor import ChunkExecutor
 from depthvla_policy.evaluation.metrics import depth_errors
 from depthvla_policy.policy.observation import Observation
 from depthvla_policy.robot import Robot

@@ -26,12 +26,13 @@ from std_srvs.srv import Trigger
 
 from depthvla_policy import robot as robot_description
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.control.executor import TAKE_OVERS, ChunkExecutor, Command, ExecutorConfig
+from depthvla_policy.control.config import ExecutorConfig
+from depthvla_policy.control.executor import Answer, ChunkExecutor, Command
 from depthvla_policy.control.refusal import Reason, Refusal
-from depthvla_policy.control.timeline import STRATEGIES
 from depthvla_policy.control.timing import TickMonitor
 from depthvla_policy.nodes import qos
 from depthvla_policy.nodes.diagnostics import ERROR, OK, WARN, Health
+from depthvla_policy.nodes.executor_parameters import CONFIG, PARAMETERS, robot_parameters
 from depthvla_policy.nodes.messages import (
     check_limbs,
     chunk_from_message,
@@ -41,79 +42,17 @@ from depthvla_policy.nodes.messages import (
     plan_to_message,
     time_message,
 )
-from depthvla_policy.nodes.parameters import Parameter
 from depthvla_policy.nodes.polling import PolledSubscription
 from depthvla_policy.nodes.runtime import ManagedNode, run
 from depthvla_policy.nodes.sole_writer import SoleWriter
-from depthvla_policy.robot import Robot
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
-DEFAULT = ExecutorConfig()
 LEADER_DEPTH = 16
 RIVAL_PERIOD_S = 0.06  # one of the command topics is looked at this often while armed
-START_MODES = ("DISARMED", "HOLD", "POLICY")
-
-
-def _choice(name: str, description: str, low: float, high: float, read_only: bool = True) -> Parameter:
-    """A parameter that is a field of `ExecutorConfig`."""
-    return Parameter(name, getattr(DEFAULT, name), description, low, high, read_only=read_only)
-
-
-CONFIG = (
-    Parameter("strategy", DEFAULT.strategy, "How an old chunk and a new one are joined.", choices=STRATEGIES),
-    _choice("blend_s", "Time from the old motion to the new one.", 0.0, 2.0),
-    _choice("ensemble_decay_per_s", "How fast an observation loses weight with its age.", 0.0, 100.0),
-    _choice("position_margin_rad", "Kept from every arm joint's position limits.", 0.0, 0.5),
-    _choice("speed_scale", "Of the velocity limits; below 1 for first runs.", 0.01, 1.0, read_only=False),
-    _choice("catch_up_scale", "Of the speed limits, beyond a new source's own speed, to catch up with it.", 0.01, 1.0),
-    _choice("max_gap_rad", "No change of command when an arm joint is further from where it is wanted.", 0.0, 6.3),
-    Parameter(
-        "take_over", DEFAULT.take_over, "ramp: go to the leader's pose; reanchor: follow its way.", choices=TAKE_OVERS
-    ),
-    _choice("velocity_headroom", "The tracker's speed cap over the commanded speed.", 1.0, 10.0),
-    _choice("max_feedback_age_s", "Hold when feedback of a limb is older; arming needs it this fresh.", 0.02, 5.0),
-    _choice("max_leader_age_s", "Hold when a leader arm that is followed is silent for longer.", 0.02, 5.0),
-    _choice("max_future_s", "How far a chunk's stamp may be ahead of this clock.", 0.001, 1.0),
-    _choice("gross_rad", "A chunk further outside the arm's limits latches a fault; nearer is clamped.", 0.0, 10.0),
-    _choice("gross_mm", "The same for grippers.", 0.0, 1000.0),
-    _choice("max_feedback_jump_rad", "Fault when a joint moves by more, beyond what its tracker can.", 0.01, 10.0),
-    _choice("max_tracking_error_rad", "Fault when an arm joint stays further from its command.", 0.01, 10.0),
-    _choice("tracking_s", "How long it may.", 0.0, 10.0),
-)
-PARAMETERS = (
-    Parameter("robot_file", "", "Robot description; empty takes the R1 Lite's of r1lite_bringup."),
-    Parameter(
-        "mode_on_activate",
-        "DISARMED",
-        "Mode to ask for, without a person, as soon as there is feedback. Other than DISARMED for simulation only.",
-        choices=START_MODES,
-    ),
-    Parameter(
-        "policy_lease_s",
-        0.5,
-        "Hold when the policy's publisher gave no sign of life for this long. Chunks of a publisher that offers no"
-        " liveliness lease up to this are not received; 0 turns it off and waits until the steps run out.",
-        0.0,
-        10.0,
-    ),
-    Parameter(
-        "allowed_publishers",
-        [""],
-        "Nodes that may have a publisher on a command topic beside this one, because they are known to stay silent.",
-    ),
-    Parameter(
-        "realtime_priority",
-        10,
-        "SCHED_FIFO priority of the control thread while active, where the user is allowed to have one; 0: none.",
-        0,
-        90,
-    ),
-    *CONFIG,
-)
 
 
 class ChunkExecutorNode(ManagedNode):
@@ -130,7 +69,7 @@ class ChunkExecutorNode(ManagedNode):
         robot = robot_description.load(self.value("robot_file") or None)
         check_limbs(robot)
         self._robot = robot
-        self.declare_more(_robot_parameters(robot))
+        self.declare_more(robot_parameters(robot))
         self._config = ExecutorConfig(**{item.name: self.value(item.name) for item in CONFIG})
         lease_s = self.value("policy_lease_s")
         if 0.0 < lease_s < qos.CHUNK_LEASE_S:
@@ -372,8 +311,8 @@ class ChunkExecutorNode(ManagedNode):
             self._plan_publisher.publish(plan_to_message(self._control.plan(), self._robot))
 
     def _on_policy_status(self, message: PolicyStatus) -> None:
-        if self.active and message.blind:
-            self._control.policy_lost(f"the policy is blind: {message.reason}")
+        if self.active and message.withdrawn:
+            self._control.policy_lost(f"the policy withdrew: {message.reason}")
 
     def _on_liveliness(self, event) -> None:
         if self.active and event.alive_count == 0 and event.alive_count_change < 0:
@@ -409,7 +348,7 @@ class ChunkExecutorNode(ManagedNode):
             self.get_logger().warning(f"set_mode {Mode(request.mode).name} refused: {answer.refusal}")
         return response
 
-    def _switch(self, mode: Mode, cause: str):
+    def _switch(self, mode: Mode, cause: str) -> Answer:
         self._wanted_mode = Mode.DISARMED  # from the first request on, a person decides
         now = self._now_ns()
         self._read(now)
@@ -467,22 +406,6 @@ class ChunkExecutorNode(ManagedNode):
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
-
-
-def _robot_parameters(robot: Robot) -> list[Parameter]:
-    reliabilities = tuple(qos.RELIABILITIES)
-    table = [
-        Parameter("command_rate_hz", robot.control_rate_hz, "Rate of the command stream.", 1.0, 200.0),
-        Parameter("command_reliability", robot.qos.command, "QoS of the command topics.", choices=reliabilities),
-        Parameter("sensor_reliability", robot.qos.sensor, "QoS of the feedback topics.", choices=reliabilities),
-    ]
-    for limb in robot.limbs:
-        where = f"leader.{limb.name}"
-        table += [
-            Parameter(f"{where}.arm_topic", limb.topics.teleop, "Joint states of its leader arm; empty: none."),
-            Parameter(f"{where}.gripper_topic", "", "Openings [mm] for its gripper, if the arm's do not carry them."),
-        ]
-    return table
 
 
 def main() -> int:

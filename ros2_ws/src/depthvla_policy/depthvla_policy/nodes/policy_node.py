@@ -50,6 +50,7 @@ STATUS_PERIOD_S = 1.0
 STOP_TIMEOUT_S = 10.0
 IMAGE_DEPTH = 2
 TIMINGS_KEPT = 512
+# Reasons that also speak against what was predicted before.
 BLIND = (Reason.MISSING, Reason.STALE, Reason.FROZEN)
 LIMITS = ObservationLimits()
 
@@ -180,7 +181,7 @@ class PolicyNode(ManagedNode):
         try:
             loop.stop(STOP_TIMEOUT_S)
         finally:
-            self._send_status("deactivated", producing=False)
+            self._send_status("deactivated", producing=False, withdrawn=True)
         if self._depth:
             self._depth.stop(STOP_TIMEOUT_S)
 
@@ -284,12 +285,13 @@ class PolicyNode(ManagedNode):
             return
         refusal = self._refusal
         reason = str(refusal) if refusal else "" if self._chunks else "waiting for the first observation"
-        self._send_status(reason, producing=not reason)
+        blind = refusal is not None and refusal.reason in BLIND
+        self._send_status(reason, producing=not reason, withdrawn=blind)
 
-    def _send_status(self, reason: str, *, producing: bool) -> None:
+    def _send_status(self, reason: str, *, producing: bool, withdrawn: bool) -> None:
         status = PolicyStatus(
             producing=producing,
-            blind=self._refusal is not None and self._refusal.reason in BLIND,
+            withdrawn=withdrawn,
             reason=reason,
             instruction=self.value("instruction"),
             model_id=self._policy.model_id,
