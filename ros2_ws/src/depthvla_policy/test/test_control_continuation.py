@@ -25,7 +25,7 @@ def test_an_observation_on_a_step_gets_the_steps_from_there_on():
     of = plan(latency=200_000_000)
     result = continuation(of, 4 * PERIOD)
     np.testing.assert_array_equal(result.committed, of.positions[4:])
-    assert result.delay == 3
+    assert result.delay == 4  # three that are due before the arrival, and the one approached then
 
 
 def test_between_two_steps_the_target_lies_on_the_line():
@@ -56,9 +56,9 @@ def test_the_last_step_alone_can_be_continued():
 
 @pytest.mark.parametrize(
     ("latency", "delay"),
-    [(0, 0), (1, 1), (PERIOD, 1), (PERIOD + 1, 2), (210_000_000, 4), (800_000_000, 12), (10**10, 12)],
+    [(0, 1), (1, 2), (PERIOD, 2), (PERIOD + 1, 3), (210_000_000, 5), (800_000_000, 12), (10**10, 12)],
 )
-def test_steps_due_before_the_chunk_arrives_are_frozen_as_far_as_the_plan_goes(latency, delay):
+def test_steps_due_before_the_arrival_and_the_next_are_frozen_as_far_as_the_plan_goes(latency, delay):
     assert continuation(plan(latency=latency), 4 * PERIOD).delay == delay
 
 
@@ -83,7 +83,7 @@ def test_committed_steps_are_the_plan_at_their_own_times(of, after_ns, period, h
     times = after_ns + period * np.arange(n)
     assert 1 <= n <= horizon and times[-1] <= end_ns
     assert n == horizon or times[-1] + period > end_ns
-    assert 0 <= result.delay <= n
+    assert 1 <= result.delay <= n
     slope = of.positions[-1] / max(len(of.positions) - 1, 1)
     np.testing.assert_allclose(result.committed, (times / of.period_ns)[:, None] * slope, atol=1e-9)
 

@@ -170,3 +170,25 @@ def test_the_plan_is_what_will_be_due(home):
 def test_an_unknown_strategy_is_named():
     with pytest.raises(ValueError, match="strategy is 'average'; allowed: replace, blend, ensemble, rtc"):
         Timeline("average")
+
+
+@pytest.mark.parametrize("strategy", JOINED)
+def test_a_newcomer_just_before_the_end_of_the_last_chunk_is_gone_over_to_in_its_own_time(home, strategy):
+    timeline = Timeline(strategy, blend_s=0.1)
+    timeline.offer(make(home, slope=0.0), T0)
+    arrival = T0 + 16 * PERIOD - 2_000_000
+    timeline.due(arrival)
+    timeline.offer(make(home + 0.1, stamp=T0 + 2 * PERIOD, sequence=2, slope=0.0), arrival)
+    way = np.array([timeline.due(arrival + ms * 1_000_000).motion[0, 0] for ms in range(120)])
+    assert np.abs(np.diff(way)).max() < 0.002  # 0.1 rad in 0.1 s, at most twice as fast as the mean
+    assert way[-1] == pytest.approx(home[0] + 0.1)
+
+
+@pytest.mark.parametrize("strategy", JOINED)
+def test_a_newcomer_between_the_end_of_the_last_chunk_and_the_next_tick_is_blended_too(home, strategy):
+    timeline = Timeline(strategy, blend_s=0.1)
+    timeline.offer(make(home, slope=0.0), T0)
+    seen = T0 + 16 * PERIOD - 1_000_000
+    timeline.due(seen)
+    timeline.offer(make(home + 0.1, stamp=T0 + 3 * PERIOD, sequence=2, slope=0.0), T0 + 16 * PERIOD + 1_000_000)
+    assert np.abs(timeline.due(seen + 5_000_000).motion[0, 0] - home[0]) < 0.005

@@ -223,22 +223,30 @@ def test_a_chunk_continues_the_executors_plan(ros, rig, robot, home, checkpoint)
     with ros.NodeProcess(MODULE, parameters, remappings={"__node": name}) as node:
         probe.wait_for(lambda: chunks, 90.0, "a chunk")
         assert diagnostics(probe, name)["continued chunks"] == "0"
-        newest = chunk_from_message(chunks[-1], robot)
         motion = home + np.linspace(0.0, 0.3, 16)[:, None]
-        plan = Plan(newest.stamp_ns, newest.sequence, newest.period_ns, 200_000_000, motion)
-        publisher.publish(plan_to_message(plan, robot))
+        plans = []
 
-        def follows(message):
-            chunk = chunk_from_message(message, robot)
+        def send():
+            newest = chunk_from_message(chunks[-1], robot)
+            plans.append(Plan(newest.stamp_ns, newest.sequence, newest.period_ns, 200_000_000, motion))
+            publisher.publish(plan_to_message(plans[-1], robot))
+
+        def follows(chunk, plan):
             expected = plan.continuation(chunk.stamp_ns, period_ns=chunk.period_ns, horizon=16)
             return (
                 expected is not None
                 and np.allclose(chunk.positions[: expected.delay], expected.committed[: expected.delay], atol=1e-3)
-                and expected.delay == 3
+                and expected.delay == 4
             )
 
-        probe.wait_for(lambda: any(follows(message) for message in list(chunks)), what="a chunk that continues")
-        wrong = plan_to_message(plan, robot)
+        def continued():
+            made = [chunk_from_message(message, robot) for message in list(chunks)]
+            return any(follows(chunk, plan) for chunk in made for plan in list(plans))
+
+        timer = probe.every(0.3, send)
+        probe.wait_for(continued, what="a chunk that continues")
+        timer.cancel()
+        wrong = plan_to_message(plans[-1], robot)
         wrong.left_arm, wrong.right_arm = wrong.right_arm, wrong.left_arm
         publisher.publish(wrong)
         node.wait_for_output("refused: plan")

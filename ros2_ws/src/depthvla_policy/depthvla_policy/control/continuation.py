@@ -15,7 +15,7 @@ from depthvla_policy.control.refusal import Reason, Refusal
 @dataclass(frozen=True)
 class Continuation:
     """committed: (n, size) absolute targets for steps 0 to n - 1 of the new chunk, in robot units. delay: how many of
-    them will have been executed when the new chunk arrives, 0 to n.
+    them will have been executed or approached when the new chunk arrives, 1 to n.
     """
 
     committed: np.ndarray
@@ -47,7 +47,8 @@ class Plan:
         above = np.minimum(below + 1, len(self.positions) - 1)
         start, end = self.positions[below], self.positions[above]
         committed = start + (rest_ns / self.period_ns)[:, None] * (end - start)
-        delay = -(-self.latency_ns // period_ns)  # a step counts as executed when it was due before the arrival
+        # Steps due before the arrival, and the one that the motion is on its way to then.
+        delay = -(-self.latency_ns // period_ns) + 1
         return Continuation(committed, min(delay, n))
 
 

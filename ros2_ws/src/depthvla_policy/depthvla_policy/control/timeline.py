@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from depthvla_policy.control.chunk import Chunk
-from depthvla_policy.control.curve import Curve, average, cross_fade, ease, scaled
+from depthvla_policy.control.curve import Curve, average, cross_fade, ease
 from depthvla_policy.control.refusal import Reason, Refusal
 
 STRATEGIES = ("replace", "blend", "ensemble", "rtc")
@@ -93,9 +93,11 @@ class Timeline:
         if present is not None:
             if chunk.stamp_ns <= present.stamp_ns:
                 return Refusal(Reason.OLD, f"{name} is not from a newer observation than chunk {present.sequence}")
-            if present.end_ns > now_ns and chunk.sequence <= present.sequence:
+            # Run out is what was seen to run out: between two ticks nobody has come to a stand yet.
+            ran_out = present.end_ns <= (now_ns if self._asked_ns is None else self._asked_ns)
+            if not ran_out and chunk.sequence <= present.sequence:
                 return Refusal(Reason.OLD, f"{name} is not newer than chunk {present.sequence}")
-            if present.end_ns <= now_ns:
+            if ran_out:
                 self.clear()  # the motion came to its end; the new one does not start from there
         # It counts from the last command on: beginning only now, it would be a tick late.
         begin_ns = now_ns if self._asked_ns is None else min(self._asked_ns, now_ns)
@@ -124,38 +126,40 @@ class Timeline:
         return np.stack([self._motion(chunk.due_ns(step))[0] for step in range(chunk.steps)])
 
     def _motion(self, time_ns: int) -> np.ndarray:
-        if self._strategy == "ensemble":
-            return self._ensemble(time_ns)
-        motion = self._tracks[0].at(time_ns)
-        for track in self._tracks[1:]:
-            motion = cross_fade(motion, track.at(time_ns), self._fade_in(track, time_ns))
+        """From goal to goal: each newcomer brings another one, which is gone over to within `blend_s`."""
+        first = self._first(time_ns)
+        motion = self._goal(first, time_ns)
+        for index in range(first + 1, len(self._tracks)):
+            fade = self._fade_in(self._tracks[index], time_ns)
+            motion = cross_fade(motion, self._goal(index, time_ns), fade)
         return motion
 
-    def _ensemble(self, time_ns: int) -> np.ndarray:
-        motions, weights = [], []
-        newest_ns = self._tracks[-1].chunk.stamp_ns
-        for track in self._tracks:
-            left_s = (track.chunk.end_ns - time_ns) * 1e-9
-            fade_out = ease(left_s, self._blend_s) * np.array([1.0, -1.0, 1.0])
-            fade = fade_out
-            if track is not self._tracks[0]:
-                fade = scaled(fade_out, self._fade_in(track, time_ns))
-            older_s = (newest_ns - track.chunk.stamp_ns) * 1e-9
-            weights.append(fade * math.exp(-self._decay_per_s * older_s))
-            motions.append(track.at(time_ns))
-        if sum(weight[0] for weight in weights) < 1e-9:  # all are at their ends, where the newest ends last
-            return motions[-1]
+    def _goal(self, newest: int, time_ns: int) -> np.ndarray:
+        """What the chunks up to `newest` ask for."""
+        track = self._tracks[newest]
+        if self._strategy != "ensemble":
+            return track.at(time_ns)
+        motions, weights = [track.at(time_ns)], [np.array([1.0, 0.0, 0.0])]
+        for older in self._tracks[:newest]:
+            left_s = (older.chunk.end_ns - time_ns) * 1e-9
+            if left_s > 0.0:
+                age_s = (track.chunk.stamp_ns - older.chunk.stamp_ns) * 1e-9
+                fade_out = ease(left_s, self._blend_s) * np.array([1.0, -1.0, 1.0])  # time left runs backwards
+                motions.append(older.at(time_ns))
+                weights.append(fade_out * math.exp(-self._decay_per_s * age_s))
         return average(motions, weights)
+
+    def _first(self, time_ns: int) -> int:
+        """Index of the newest chunk that has been gone over to wholly."""
+        done = (i for i in reversed(range(1, len(self._tracks))) if self._fade_in(self._tracks[i], time_ns)[0] >= 1.0)
+        return next(done, 0)
 
     def _fade_in(self, track: _Track, time_ns: int) -> np.ndarray:
         duration_s = 0.0 if self._strategy == "replace" else self._blend_s
         return ease((time_ns - track.begin_ns) * 1e-9, duration_s)
 
     def _forget(self, now_ns: int) -> None:
-        """Drops tracks that no longer count: those that ended, or that a later one has replaced wholly."""
-        first = max(len(self._tracks) - MAX_TRACKS, 0)
-        for index, track in enumerate(self._tracks):
-            ended = self._strategy == "ensemble" and track.chunk.end_ns <= now_ns
-            replaced = self._strategy != "ensemble" and self._fade_in(track, now_ns)[0] >= 1.0
-            first = max(first, index + 1 if ended else index if replaced else 0)
-        del self._tracks[:first]
+        """Drops chunks that no longer count."""
+        over = [track.chunk.end_ns <= now_ns for track in self._tracks[: self._first(now_ns)]]
+        ended = over.index(False) if False in over else len(over)
+        del self._tracks[: max(ended, len(self._tracks) - MAX_TRACKS)]

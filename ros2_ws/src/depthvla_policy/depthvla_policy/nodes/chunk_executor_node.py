@@ -268,8 +268,8 @@ class ChunkExecutorNode(ManagedNode):
         status.header.stamp = time_message(now)
         self._status_publisher.publish(status)
         mode, cause, interventions = self._reported
-        if mode is Mode.POLICY and state.mode is not mode:
-            self._publish_plan()  # there is none any more
+        if state.mode is not mode and Mode.POLICY in (mode, state.mode):
+            self._publish_plan()  # now there is one, or there is none any more
         if (mode, cause) != (state.mode, state.cause):
             change = ModeChange(
                 header=status.header,
