@@ -10,9 +10,10 @@ from test_evaluation_replay import write_bag
 
 from depthvla_policy.control.chunk import Chunk
 from depthvla_policy.control.timeline import STRATEGIES
-from depthvla_policy.evaluation import seams
 from depthvla_policy.evaluation.replay import RecordedChunk
-from depthvla_policy.evaluation.seams import Source, consistency, flights, measure, play
+from depthvla_policy.evaluation.seams import __main__ as command
+from depthvla_policy.evaluation.seams.measure import consistency, measure
+from depthvla_policy.evaluation.seams.play import Source, flights, play
 from depthvla_policy.policy.observation import Observation
 
 PERIOD = 66_666_667
@@ -130,7 +131,7 @@ def test_a_bag_gives_table_json_and_picture(tmp_path, home, monkeypatch, capsys)
     words = ["--bag", bag, "--policy", policy, "--latencies-ms", "50", "210"]
     words += ["--json", tmp_path / "out/seams.json", "--plot", tmp_path / "out/seams.png"]
     monkeypatch.setattr("sys.argv", ["seams", *map(str, words)])
-    assert seams.main() == 0
+    assert command.main() == 0
     summary = json.loads((tmp_path / "out/seams.json").read_text())
     assert summary["policy"].startswith("tiny@")
     assert summary["bags"] == [{"path": str(bag), "chunks": 4, "replayed": 4, "policies": ["tiny@0123456789ab"]}]
@@ -148,12 +149,12 @@ def test_a_bag_without_observations_is_an_error(tmp_path, home, monkeypatch, cap
     bag = write_bag(tmp_path / "bag", home, frames=())
     policy = tiny_model.save_checkpoint(tmp_path / "policy")
     monkeypatch.setattr("sys.argv", ["seams", "--bag", str(bag), "--policy", str(policy)])
-    assert seams.main() == 1
+    assert command.main() == 1
     assert "holds no chunk" in capsys.readouterr().err
 
 
 def test_a_latency_of_nothing_is_an_error(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["seams", "--bag", "somewhere", "--latencies-ms", "0"])
     with pytest.raises(SystemExit):
-        seams.main()
+        command.main()
     assert "latencies_ms (0.0,)" in capsys.readouterr().err
