@@ -7,10 +7,13 @@ from depthvla_policy.control.operator import (
     ANSWER_LIMIT_NS,
     KEYS,
     NO_BUTTON,
+    REPEAT_LIMIT_NS,
+    SCORING,
     Action,
     Console,
     Joystick,
     Keyboard,
+    Scorer,
 )
 from depthvla_policy.control.refusal import Reason, Refusal
 
@@ -71,6 +74,37 @@ def test_another_key_is_refused_with_the_keys_that_there_are(key):
     (refusal,) = Keyboard().feed(key)
     assert refusal.reason is Reason.NOT_ALLOWED
     assert repr(key) in str(refusal) and "space stop, t take over" in str(refusal)
+
+
+# Scoring
+
+
+def test_scoring_keys_have_actions_of_their_own_and_none_of_a_joystick():
+    assert Keyboard().feed("emusf") == list(SCORING)
+    assert not set(SCORING) & set(BUTTONS)
+
+
+def test_key_that_is_held_marks_once():
+    scorer = Scorer()
+    times_ns = [0, *range(REPEAT_LIMIT_NS, REPEAT_LIMIT_NS + SECOND, SECOND // 30)]
+    assert [scorer.pressed(Action.MARK, now_ns) for now_ns in times_ns] == [True] + [False] * (len(times_ns) - 1)
+    assert scorer.pressed(Action.MARK, times_ns[-1] + REPEAT_LIMIT_NS + 1)
+
+
+def test_another_scoring_key_is_not_held_back():
+    scorer = Scorer()
+    assert [scorer.pressed(action, 0) for action in SCORING] == [True] * len(SCORING)
+
+
+def test_substeps_are_marked_in_their_order_and_after_an_undo_again():
+    scorer = Scorer(["grasp", "lift"])
+    assert [scorer.next_substep(marked) for marked in ([], ["grasp"], [])] == ["grasp", "lift", "grasp"]
+    refusal = scorer.next_substep(["grasp", "lift"])
+    assert isinstance(refusal, Refusal) and str(refusal) == "all 2 substeps are marked"
+
+
+def test_substeps_without_names_are_numbered():
+    assert [Scorer().next_substep(marked) for marked in ([], ["1"], ["1", "2"])] == ["1", "2", "3"]
 
 
 # Joystick

@@ -1,12 +1,24 @@
 """What is kept of an episode's messages, and how it reaches the disk."""
 
+import json
 import struct
+import subprocess
+import time
 
 import pytest
 
 from depthvla_policy import robot as robot_description
 from depthvla_policy.evaluation.bag import Bag, header_stamp_ns
-from depthvla_policy.evaluation.recording import BagWriter, Selector, TopicRule, parse_rules
+from depthvla_policy.evaluation.recording import (
+    FLUSH_PERIOD_S,
+    NOTES_FILE,
+    BagWriter,
+    EpisodeNotes,
+    Selector,
+    TopicRule,
+    git_revision,
+    parse_rules,
+)
 
 STRING = "std_msgs/msg/String"
 
@@ -31,7 +43,7 @@ def test_an_entry_stands_for_every_camera_and_limb_of_the_robot():
             "{camera.topic}",
             "/depth/{camera.name}/image max_rate_hz=2.5",
             "/truth/{camera.name}/image paired_with=/depth/{camera.name}/image",
-            "{limb.topics.arm_command}",
+            "{limb.topics.arm_command} required",
             "/diagnostics",
         ],
         robot,
@@ -44,6 +56,9 @@ def test_an_entry_stands_for_every_camera_and_limb_of_the_robot():
         | {"/diagnostics"}
     )
     assert rules["/depth/head/image"] == TopicRule("/depth/head/image", max_rate_hz=2.5)
+    assert [topic for topic, rule in rules.items() if rule.required] == [
+        limb.topics.arm_command for limb in robot.limbs
+    ]
     assert rules["/truth/head/image"] == TopicRule("/truth/head/image", paired_with="/depth/head/image")
 
 
@@ -55,6 +70,7 @@ def test_an_entry_stands_for_every_camera_and_limb_of_the_robot():
         ("/a max_rate_hz=0", "max_rate_hz is '0'"),
         ("/a max_rate_hz=fast", "max_rate_hz is 'fast'"),
         ("/a every=2", "'every=2'.*allowed: max_rate_hz"),
+        ("/a required=yes", "'required=yes'.*allowed: .*required"),
         ("/a/{camera.nmae}", "unknown placeholder"),
         ("/a/{leg.name}", "unknown placeholder"),
         ("/a paired_with=/b", "paired with /b, which is not recorded"),
@@ -185,3 +201,83 @@ def test_a_bag_that_was_never_closed_is_an_error_that_says_so(tmp_path):
         Bag(tmp_path / "bag")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         Bag(tmp_path / "nothing")
+
+
+def test_messages_reach_the_file_in_time_and_notes_lie_beside_it_until_the_bag_is_closed(tmp_path):
+    writer = BagWriter(tmp_path / "bag")
+    writer.add_topic("/words", STRING, [], no_definition)
+    writer.write("/words", 1000, string_message("one"))
+    deadline_s = time.monotonic() + 10 * FLUSH_PERIOD_S
+    while writer.file_bytes < 100 and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert writer.file_bytes > 100
+    writer.note({"task": "count"})
+    while not (tmp_path / "bag" / NOTES_FILE).exists() and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert json.loads((tmp_path / "bag" / NOTES_FILE).read_text()) == {"task": "count"}
+    writer.close({"task": "count", "outcome": "success"})
+    assert sorted(path.name for path in (tmp_path / "bag").iterdir()) == ["bag.mcap", "metadata.yaml"]
+
+
+def test_failed_outcome_is_written_where_the_bag_cannot_be(tmp_path, monkeypatch):
+    writer = BagWriter(tmp_path / "bag")
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer._writer, "close", full)
+    with pytest.raises(OSError, match="No space left"):
+        writer.close({"outcome": "success", "task": "count"})
+    notes = json.loads((tmp_path / "bag" / NOTES_FILE).read_text())
+    assert notes == {"task": "count", "outcome": "failed", "failure": "[Errno 28] No space left on device"}
+
+
+def test_marks_count_once_and_can_be_taken_back():
+    notes = EpisodeNotes(task="stacking", setting="seed 1")
+    notes.mark("one", 5)
+    notes.mark("two", 7)
+    with pytest.raises(ValueError, match="'one' is marked already; marked are one, two"):
+        notes.mark("one", 8)
+    assert notes.undo() == "two"
+    notes.mark("two", 9)
+    assert json.loads(notes.custom_data()["substeps"]) == [
+        {"substep": "one", "time_ns": 5},
+        {"substep": "two", "time_ns": 9},
+    ]
+    assert (notes.undo(), notes.undo()) == ("two", "one")
+    with pytest.raises(ValueError, match="nothing to undo"):
+        notes.undo()
+    with pytest.raises(ValueError, match="substep is empty"):
+        notes.mark("", 1)
+
+
+def test_what_nobody_said_is_what_the_policy_said_first():
+    notes = EpisodeNotes()
+    for model_id, instruction in (("model a", "lift"), ("model a", ""), ("model b", "stack")):
+        notes.hear(model_id, instruction)
+    about = notes.custom_data()
+    assert (about["instruction"], about["policy"], about["model_id"]) == ("lift", "model a", "model b")
+    assert json.loads(about["model_ids"]) == ["model a", "model b"]
+    assert json.loads(about["policy_instructions"]) == ["lift", "stack"]
+    about = EpisodeNotes(instruction="given", policy="mine").custom_data()
+    assert (about["instruction"], about["policy"], about["model_id"]) == ("given", "mine", "")
+
+
+def test_failed_recording_has_no_other_outcome():
+    notes = EpisodeNotes()
+    notes.end("success", "well done", "the disk is full")
+    about = notes.custom_data()
+    assert (about["outcome"], about["notes"], about["failure"]) == ("failed", "well done", "the disk is full")
+
+
+def test_revision_says_whether_files_differ_from_it(tmp_path):
+    assert git_revision(tmp_path) == ""
+    words = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run([*words, "init", "-q"], check=True)
+    (tmp_path / "file").write_text("one")
+    subprocess.run([*words, "add", "file"], check=True)
+    subprocess.run([*words, "commit", "-qm", "one"], check=True)
+    revision = git_revision(tmp_path)
+    assert len(revision) == 40
+    (tmp_path / "file").write_text("two")
+    assert git_revision(tmp_path) == f"{revision}+dirty"

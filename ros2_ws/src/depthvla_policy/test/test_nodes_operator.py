@@ -19,6 +19,7 @@ from depthvla_policy.robot import default_path
 
 MODULE = "depthvla_policy.nodes.operator_node"
 EXECUTOR = "/chunk_executor_node"
+RECORDER = "/episode_recorder_node"
 DISARMED, HOLD, TELEOP, POLICY = range(4)
 TRIGGERS = ("arm", "disarm", "stop", "reset_fault")
 SOURCE = str(Path(__file__).resolve().parents[1])
@@ -140,6 +141,46 @@ class FakeExecutor:
             self._mode_probe.__exit__()
 
 
+class FakeRecorder:
+    """Offers the episode recorder's services and its status. `asked` is what was asked, in order."""
+
+    def __init__(self, ros):
+        from depthvla_msgs.msg import RecorderStatus
+        from depthvla_msgs.srv import MarkSubstep, StartEpisode, StopEpisode
+
+        from depthvla_policy.nodes import qos
+
+        self.asked, self.refuse = [], {}
+        self.status = RecorderStatus()
+        self.probe = ros.Probe("fake_recorder")
+        self._status = self.probe.publisher(RecorderStatus, f"{RECORDER}/status", qos.status())
+        for name, kind in (("start", StartEpisode), ("mark", MarkSubstep), ("stop", StopEpisode)):
+            self.probe.node.create_service(kind, f"{RECORDER}/{name}", self._answer(name))
+
+    def found(self):
+        return all(self.probe.node.count_clients(f"{RECORDER}/{name}") for name in ("start", "mark", "stop"))
+
+    def say(self, **values):
+        for name, value in values.items():
+            setattr(self.status, name, value)
+        self._status.publish(self.status)
+
+    def _answer(self, name):
+        def answer(request, response):
+            self.asked.append((name, request))
+            response.success = name not in self.refuse
+            response.message = self.refuse.get(name, f"{name} as asked")
+            if name == "mark" and response.success:
+                kept = list(self.status.substeps)
+                self.say(substeps=kept[:-1] if request.undo else [*kept, request.substep])
+            return response
+
+        return answer
+
+    def close(self):
+        self.probe.__exit__()
+
+
 class Rig:
     """Makes terminals and executors, waits for what they do, and closes them."""
 
@@ -148,6 +189,9 @@ class Rig:
 
     def executor(self, **options):
         return self._keep(FakeExecutor(self._ros, **options))
+
+    def recorder(self):
+        return self._keep(FakeRecorder(self._ros))
 
     def terminal(self, **parameters):
         return self._keep(Terminal(**parameters))
@@ -224,6 +268,54 @@ def test_each_key_asks_the_executor_and_the_answer_is_a_line(rig):
     terminal.type("\x1b[A\x1b[D ")  # cursor keys end in the letters of arm and disarm
     rig.see(terminal, "stop: done", count=2)
     assert executor.asked == ["arm", "stop", TELEOP, POLICY, "reset_fault", "disarm", "stop"]
+
+
+def test_keys_start_score_and_stop_an_episode(rig):
+    recorder = rig.recorder()
+    _, terminal = rig.both(task="stacking", setting="lamp off", policy="pi0", substeps="[red on blue, green on red]")
+    rig.wait(recorder.found, "the recorder's clients")
+    terminal.type("e")
+    rig.see(terminal, "start an episode: done: start as asked")
+    recorder.say(state=1, duration_s=3.2)
+    rig.see(terminal, "recording 3 s, 0 marked | POLICY")
+    for count in (1, 2):
+        terminal.type("m")
+        rig.see(terminal, "mark a substep: done", count=count)
+        rig.see(terminal, f"recording 3 s, {count} marked")
+        time.sleep(0.8)  # a key that is held repeats itself faster
+    terminal.type("m")
+    rig.see(terminal, "mark a substep: REFUSED: all 2 substeps are marked")
+    terminal.type("u")
+    rig.see(terminal, "undo a mark: done")
+    terminal.type("ff")
+    rig.see(terminal, "stop with failure: done: stop as asked")
+    terminal.type("s")
+    rig.see(terminal, "stop with success: done: stop as asked")
+    recorder.refuse["start"] = "min_free_mb is 1024"
+    time.sleep(0.8)
+    terminal.type("e")
+    rig.see(terminal, "start an episode: REFUSED: min_free_mb is 1024")
+    recorder.say(state=2, reason="nothing came within 2 s on /camera")
+    rig.see(terminal, "EPISODE FAILED: nothing came within 2 s on /camera")
+
+    names = [name for name, _ in recorder.asked]
+    assert names == ["start", "mark", "mark", "mark", "stop", "stop", "start"]
+    start, *marks, failure, success, _ = (request for _, request in recorder.asked)
+    assert (start.task, start.setting, start.policy, start.bag) == ("stacking", "lamp off", "pi0", "")
+    assert [(mark.substep, mark.undo) for mark in marks] == [
+        ("red on blue", False),
+        ("green on red", False),
+        ("", True),
+    ]
+    assert (failure.outcome, success.outcome) == ("failure", "success")
+
+
+def test_scoring_without_a_recorder_is_said_and_stop_still_works(rig):
+    executor, terminal = rig.both()
+    terminal.type("e ")
+    rig.see(terminal, f"start an episode: no {RECORDER}/start: is the recorder running?")
+    rig.see(terminal, "stop: done")
+    assert executor.asked == ["stop"]
 
 
 def test_mode_changes_and_the_newest_status_are_shown(rig):
@@ -413,6 +505,7 @@ def test_without_a_terminal_the_keyboard_is_off_and_the_joystick_works(rig, ros)
     ("parameters", "message"),
     [
         ({"executor": "chunk_executor_node"}, "executor is 'chunk_executor_node'; allowed: a node's full name"),
+        ({"recorder": "recorder"}, "recorder is 'recorder'; allowed: a node's full name"),
         ({"button_stop": 99}, "parameter 'button_stop' is 99; allowed: an integer from -1 to 63"),
         ({"button_stop": 5}, "button_stop and button_take_over are both 5"),
         ({"pedal": 3}, "unknown parameters ['pedal']"),

@@ -51,7 +51,12 @@ ARGUMENTS = (
     Argument("depth", "true", "publish predicted depth while somebody listens", BOOLEAN),
     Argument("leader", "false", "a scripted person moves leader arms, to try teleoperation with (robot:=sim)", BOOLEAN),
     Argument("rviz", "false", "show cameras, depth and the robot in RViz", BOOLEAN),
-    Argument("record", "false", "record what is said and seen, from the start to the end, to a bag", BOOLEAN),
+    Argument(
+        "record",
+        "false",
+        "record what is said and seen to a bag: from the start to the end, or on_request (episode_recorder_node/start)",
+        (*BOOLEAN, "on_request"),
+    ),
     Argument("bag", "out/bags/%Y-%m-%d_%H-%M-%S", "the bag's folder, which must not exist; with strftime codes"),
     Argument("seed", "0", "seed of the first simulated scene; -1 draws one"),
     Argument("robot_file", "", "robot description (YAML); the R1 Lite's when empty"),
@@ -118,13 +123,13 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
         )
         if values["leader"] == "true":
             nodes.append(Node("r1lite_sim", "leader_node", "leader_node", parameters=common))
-    if values["record"] == "true":
+    if values["record"] != "false":
         nodes.append(
             Node(
                 "depthvla_policy",
                 "episode_recorder_node",
                 "episode_recorder_node",
-                parameters={**common, "bag": values["bag"]},
+                parameters={**common, "bag": values["bag"], "record_on_activate": values["record"] == "true"},
             )
         )
     nodes = [_with_parameter_file(node, values["params_dir"]) for node in nodes]

@@ -45,6 +45,11 @@ def test_the_policy_may_die_but_not_what_moves_the_arms(model):
     assert essential == {"simulator_node", "chunk_executor_node"}
 
 
+def test_a_recorder_on_request_waits_for_its_service(model):
+    assert nodes(model, record="true")["episode_recorder_node"].parameters["record_on_activate"] is True
+    assert nodes(model, record="on_request")["episode_recorder_node"].parameters["record_on_activate"] is False
+
+
 def test_recorder_and_rviz_are_there_only_when_asked_for(model):
     optional = {"episode_recorder_node", "rviz2", "robot_state_publisher"}
     assert set(nodes(model, **EVERYTHING)) - set(nodes(model)) == optional

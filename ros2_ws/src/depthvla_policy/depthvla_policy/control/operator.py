@@ -1,6 +1,7 @@
 """What an operator presses, turned into requests to the chunk executor: keys, buttons and answers in, with their times.
 
-Nothing here decides who is in command: the executor does, and says so in its answers.
+Nothing here decides who is in command: the executor does, and says so in its answers. The keys that score an episode
+are requests to the episode recorder, which knows what it records.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from depthvla_policy.control.refusal import Reason, Refusal
 
 ANSWER_LIMIT_NS = 1_000_000_000
 NO_BUTTON = -1
+# A key that is held repeats itself faster than this, and a substep must not be marked by mistake.
+REPEAT_LIMIT_NS = 700_000_000
 ESCAPE = "\x1b"
 
 
@@ -25,6 +28,12 @@ class Action(Enum):
     DISARM = "disarm"
     RESET_FAULT = "reset fault"
     QUIT = "quit"
+    # To the episode recorder.
+    START_EPISODE = "start an episode"
+    MARK = "mark a substep"
+    UNDO = "undo a mark"
+    SUCCESS = "stop with success"
+    FAILURE = "stop with failure"
     # A dead-man button: teleoperation lasts as long as it is held.
     HOLD = "take over while held"
     RELEASE = "release"
@@ -38,8 +47,15 @@ KEYS = {
     "p": Action.GIVE_BACK,
     "r": Action.RESET_FAULT,
     "q": Action.QUIT,
+    "e": Action.START_EPISODE,
+    "m": Action.MARK,
+    "u": Action.UNDO,
+    "s": Action.SUCCESS,
+    "f": Action.FAILURE,
 }
 KEYS_HELP = "keys: " + ", ".join(f"{'space' if key == ' ' else key} {action.value}" for key, action in KEYS.items())
+
+SCORING = (Action.START_EPISODE, Action.MARK, Action.UNDO, Action.SUCCESS, Action.FAILURE)
 
 # Requests that can set the arms in motion: one of them that is still on its way must not overtake a stop.
 _MOVING = (Action.TAKE_OVER, Action.GIVE_BACK, Action.ARM, Action.HOLD)
@@ -137,6 +153,29 @@ class Joystick:
             return False
         self._down = {}
         return True
+
+
+class Scorer:
+    """What is asked of the episode recorder: each key press once, and the substeps of a task one after the other.
+
+    substeps: their names, in the order in which they are done; empty for a task whose substeps have none.
+    """
+
+    def __init__(self, substeps: Sequence[str] = ()) -> None:
+        self._substeps = tuple(substeps)
+        self._pressed_ns: dict[Action, int] = {}
+
+    def pressed(self, action: Action, now_ns: int) -> bool:
+        """Whether a key is pressed anew, and not held."""
+        before_ns, self._pressed_ns[action] = self._pressed_ns.get(action), now_ns
+        return before_ns is None or now_ns - before_ns > REPEAT_LIMIT_NS
+
+    def next_substep(self, marked: Sequence[str]) -> str | Refusal:
+        """The first substep that is not marked; numbers where they have no names."""
+        if not self._substeps:
+            return str(len(marked) + 1)
+        left = [substep for substep in self._substeps if substep not in marked]
+        return left[0] if left else Refusal(Reason.NOT_ALLOWED, f"all {len(self._substeps)} substeps are marked")
 
 
 @dataclass

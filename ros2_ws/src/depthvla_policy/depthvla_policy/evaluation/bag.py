@@ -47,7 +47,10 @@ class Bag:
         if not self.path.exists():
             raise FileNotFoundError(f"bag {self.path} does not exist")
         if self.path.is_dir() and not (self.path / "metadata.yaml").exists():
-            raise ValueError(f"bag {self.path} has no metadata.yaml: its recorder was killed before it closed the bag")
+            raise ValueError(
+                f"bag {self.path} has no metadata.yaml: its recorder was killed before it closed the bag; to make it"
+                f" whole: python -m depthvla_policy.evaluation.recover {self.path}"
+            )
         try:
             self._reader = AnyReader([self.path])
         except (AnyReaderError, OSError, AssertionError) as error:

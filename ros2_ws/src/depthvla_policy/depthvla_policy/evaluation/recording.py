@@ -1,14 +1,17 @@
-"""Which messages of an episode are recorded, and the thread that writes them to a rosbag2 folder.
+"""What is said about an episode, which of its messages are recorded, and the thread that writes them to a bag.
 
 Works on serialised messages and knows no middleware: `nodes.episode_recorder_node` hands them over.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import queue
+import subprocess
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,6 +26,75 @@ from depthvla_policy.evaluation.bag import PAIR_TOLERANCE_NS, header_stamp_ns
 from depthvla_policy.robot import Robot
 
 PAIR_HISTORY = 32  # messages of a paired topic that wait for their partner: 2 s at 15 Hz
+# What a killed recorder has not handed to the file yet is lost: at most this, and one poll of the middleware.
+FLUSH_PERIOD_S = 0.3
+NOTES_FILE = "unfinished.json"  # the custom data of a bag that is not closed yet
+OUTCOMES = ("success", "failure", "aborted")
+FAILED = "failed"  # outcome of a recording that is not whole, whatever was said
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A substep that was done, and when [ns since the epoch]."""
+
+    substep: str
+    time_ns: int
+
+
+class EpisodeNotes:
+    """What people say about an episode, and what the policy said of itself while it was recorded."""
+
+    def __init__(self, task: str = "", instruction: str = "", setting: str = "", policy: str = "") -> None:
+        self.task, self.setting = task, setting
+        self.marks: list[Mark] = []
+        self._instruction, self._policy = instruction, policy
+        self._models: list[str] = []  # in the order of appearance
+        self._instructions: list[str] = []
+        self._outcome, self._notes, self._failure = "", "", ""
+
+    @property
+    def substeps(self) -> list[str]:
+        return [mark.substep for mark in self.marks]
+
+    def mark(self, substep: str, time_ns: int) -> None:
+        """Raises ValueError for a substep without a name, or one that counts already."""
+        if not substep:
+            raise ValueError("substep is empty; allowed: the name of the substep that was done")
+        if substep in self.substeps:
+            raise ValueError(f"substep {substep!r} is marked already; marked are {', '.join(self.substeps)}")
+        self.marks.append(Mark(substep, time_ns))
+
+    def undo(self) -> str:
+        """Takes the newest mark back and returns its substep. Raises ValueError where there is none."""
+        if not self.marks:
+            raise ValueError("no substep is marked: there is nothing to undo")
+        return self.marks.pop().substep
+
+    def hear(self, model_id: str, instruction: str) -> None:
+        """Take what the policy says of itself."""
+        for value, known in ((model_id, self._models), (instruction, self._instructions)):
+            if value and value not in known:
+                known.append(value)
+
+    def end(self, outcome: str, notes: str = "", failure: str = "") -> None:
+        """`failure` says why the recording is not whole; empty where it is."""
+        self._outcome, self._notes, self._failure = FAILED if failure else outcome, notes, failure
+
+    def custom_data(self) -> dict[str, str]:
+        """For the bag's metadata. Lists are JSON."""
+        return {
+            "task": self.task,
+            "instruction": self._instruction or (self._instructions[0] if self._instructions else ""),
+            "setting": self.setting,
+            "policy": self._policy or (self._models[0] if self._models else ""),
+            "outcome": self._outcome,
+            "notes": self._notes,
+            "failure": self._failure,
+            "substeps": json.dumps([{"substep": mark.substep, "time_ns": mark.time_ns} for mark in self.marks]),
+            "model_id": self._models[-1] if self._models else "",
+            "model_ids": json.dumps(self._models),
+            "policy_instructions": json.dumps(self._instructions),
+        }
 
 
 @dataclass(frozen=True)
@@ -32,15 +104,17 @@ class TopicRule:
     max_rate_hz: messages beyond this rate are left out; None keeps all.
     paired_with: keep only the message whose header stamp is nearest to that of a kept message of this other topic, and
     at most PAIR_TOLERANCE_NS away.
+    required: an episode without this topic is not whole.
     """
 
     topic: str
     max_rate_hz: float | None = None
     paired_with: str | None = None
+    required: bool = False
 
 
 def parse_rules(entries: Sequence[str], robot: Robot) -> dict[str, TopicRule]:
-    """Read entries of the form `/topic [max_rate_hz=5.0] [paired_with=/other]`; topic -> rule.
+    """Read entries of the form `/topic [max_rate_hz=5.0] [paired_with=/other] [required]`; topic -> rule.
 
     An entry with `{camera.…}` or `{limb.…}` stands for one topic of each camera or limb of the robot, for example
     `{camera.topic}`, `/policy_node/depth/{camera.name}/image`, `{limb.topics.arm_feedback}`.
@@ -119,6 +193,9 @@ class BagWriter:
     A disk that cannot keep up fills a backlog of at most `backlog_limit_bytes`; what does not fit is dropped and
     counted. After a write error nothing more is written, `error` says why, and `close` raises.
 
+    A chunk reaches the file at least every FLUSH_PERIOD_S, and what `note` was told is beside it in NOTES_FILE until
+    the bag is closed, so that `recover` can make a bag of what a killed process leaves.
+
     Raises:
         FileExistsError: there is something at `path` already.
     """
@@ -131,9 +208,7 @@ class BagWriter:
         self._backlog_limit_bytes = backlog_limit_bytes
         if self.path.exists():
             raise FileExistsError(f"bag {self.path} exists already; it is not overwritten")
-        self._writer = Writer(self.path, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP)
-        self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-        self._writer.open()
+        self._writer = new_bag(self.path)
         self._typestore = get_typestore(Stores.ROS2_JAZZY)
         self._topics: dict[str, tuple[str, Sequence[Qos]]] = {}
         self._connections: dict[str, object] = {}
@@ -146,6 +221,11 @@ class BagWriter:
     @property
     def backlog_bytes(self) -> int:
         return self._offered_bytes - self._done_bytes
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of what has reached the folder."""
+        return sum(file.stat().st_size for file in self.path.glob("*.mcap"))
 
     def add_topic(
         self, topic: str, msgtype: str, offered_qos: Sequence[Qos], read_definition: Callable[[str], str]
@@ -163,36 +243,64 @@ class BagWriter:
         self._queue.put((topic, received_ns, data))
         return True
 
+    def note(self, custom_data: dict[str, str]) -> None:
+        """Keep `custom_data` beside the messages, in case the bag is never closed. Does not wait for the disk."""
+        self._queue.put(custom_data)
+
     def close(self, custom_data: dict[str, str] | None = None) -> None:
         """Write what is queued, the index and metadata.yaml with `custom_data`.
 
         Raises:
             OSError: a write failed, now or earlier; the folder holds what was written until then.
         """
+        custom_data = custom_data or {}
+        self.note(custom_data)
         self._queue.put(None)
         self._thread.join()
         if self.error is None:
             try:
-                for key, value in (custom_data or {}).items():
+                for key, value in custom_data.items():
                     self._writer.set_custom_data(key, value)
                 self._writer.close()
+                (self.path / NOTES_FILE).unlink(missing_ok=True)
                 return
             except OSError as error:
                 self.error = str(error)
         with suppress(OSError):
             self._writer.abort()
+        with suppress(OSError):
+            write_notes(self.path, {**custom_data, "outcome": FAILED, "failure": self.error})
         raise OSError(f"bag {self.path} is incomplete: {self.error}")
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            topic, received_ns, data = item
+        flush_s = time.monotonic() + FLUSH_PERIOD_S
+        while (item := self._next(flush_s)) is not None:
             if self.error is None:
                 try:
-                    self._writer.write(self._connection(topic), received_ns, data)
-                    self.written += 1
+                    self._take(item)
+                    if time.monotonic() >= flush_s:
+                        flush(self._writer)
+                        flush_s = time.monotonic() + FLUSH_PERIOD_S
                 except Exception as error:  # whatever it is, it must reach the operator and not only end this thread
                     self.error = f"{type(error).__name__}: {error}"
-            self._done_bytes += len(data)
+            if isinstance(item, tuple):
+                self._done_bytes += len(item[2])
+
+    def _next(self, until_s: float) -> tuple[str, int, bytes] | dict[str, str] | None:
+        """What is to be written next: a message, or notes, which are empty when nothing came until then."""
+        try:
+            return self._queue.get(timeout=max(until_s - time.monotonic(), 0.0))
+        except queue.Empty:
+            return {}
+
+    def _take(self, item: tuple[str, int, bytes] | dict[str, str]) -> None:
+        if isinstance(item, tuple):
+            topic, received_ns, data = item
+            self._writer.write(self._connection(topic), received_ns, data)
+            self.written += 1
+        elif item:
+            flush(self._writer)  # notes come after the messages that they speak of
+            write_notes(self.path, item)
 
     def _connection(self, topic: str):
         if topic not in self._connections:
@@ -201,6 +309,28 @@ class BagWriter:
                 topic, msgtype, typestore=self._typestore, offered_qos_profiles=offered_qos
             )
         return self._connections[topic]
+
+
+def new_bag(path: Path) -> Writer:
+    """An open rosbag2 folder, MCAP with zstd chunks."""
+    writer = Writer(path, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP)
+    writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    writer.open()
+    return writer
+
+
+def flush(writer: Writer) -> None:
+    """Hand the chunk begun to the file. By itself, rosbags writes one when it has a MiB."""
+    storage = writer.storage
+    if storage.chunk.msgs:
+        storage.close_chunk()
+    storage.bio.flush()
+
+
+def write_notes(bag: Path, custom_data: dict[str, str]) -> None:
+    temporary = bag / f"{NOTES_FILE}.tmp"
+    temporary.write_text(json.dumps(custom_data))
+    temporary.replace(bag / NOTES_FILE)
 
 
 def register_type(typestore, msgtype: str, read_definition: Callable[[str], str]) -> None:
@@ -235,6 +365,21 @@ def describe_machine() -> dict[str, str | int | float]:
     }
 
 
+def git_revision(folder: Path) -> str:
+    """Commit of the checkout that `folder` lies in, with `+dirty` where files differ from it; empty without one."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10.0, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+dirty" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 def _expand(entry: str, robot: Robot) -> list[str]:
     if "{camera." in entry:
         fields = [{"camera": camera} for camera in robot.cameras]
@@ -254,7 +399,7 @@ def _parse_rule(text: str, entry: str) -> TopicRule:
     topic, *options = text.split() or [""]
     if not topic.startswith("/"):
         raise ValueError(f"topic entry {entry!r} must start with an absolute topic name")
-    values: dict[str, float | str] = {}
+    values: dict[str, float | str | bool] = {}
     for option in options:
         key, _, value = option.partition("=")
         if key == "max_rate_hz":
@@ -266,6 +411,10 @@ def _parse_rule(text: str, entry: str) -> TopicRule:
                 raise ValueError(f"topic entry {entry!r}: max_rate_hz is {value!r}; it must be a number above 0")
         elif key == "paired_with" and value.startswith("/"):
             values[key] = value
+        elif option == "required":
+            values[key] = True
         else:
-            raise ValueError(f"topic entry {entry!r}: option {option!r}; allowed: max_rate_hz=N, paired_with=/TOPIC")
+            raise ValueError(
+                f"topic entry {entry!r}: option {option!r}; allowed: max_rate_hz=N, paired_with=/TOPIC, required"
+            )
     return TopicRule(topic, **values)

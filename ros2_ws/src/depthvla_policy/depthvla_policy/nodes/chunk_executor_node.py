@@ -7,6 +7,7 @@ What is commanded, and who is in command, is decided in `control.executor`. This
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import sys
@@ -52,6 +53,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 LEADER_DEPTH = 16
+MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # sys/mman.h
 RIVAL_PERIOD_S = 0.06  # one of the command topics is looked at this often while armed
 
 
@@ -394,8 +396,10 @@ class ChunkExecutorNode(ManagedNode):
     def _prefer(self, priority: int) -> None:
         """Real-time scheduling of this process: a tick must not wait for a training run on the same cores.
 
-        All threads get it, else the control thread would wait for locks that a starved middleware thread holds.
+        All threads get it, else the control thread would wait for locks that a starved middleware thread holds. Memory
+        stays resident, else a tick would wait for pages that were given to somebody else.
         """
+        _lock_memory(bool(priority))
         policy = os.SCHED_FIFO if priority else os.SCHED_OTHER
         try:
             for thread in os.listdir("/proc/self/task"):
@@ -406,6 +410,15 @@ class ChunkExecutorNode(ManagedNode):
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
+
+
+def _lock_memory(lock: bool) -> None:
+    """As mlockall(2) does, where the user may; without that, memory is not locked."""
+    libc = ctypes.CDLL(None)
+    if lock:
+        libc.mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT)
+    else:
+        libc.munlockall()
 
 
 def main() -> int:

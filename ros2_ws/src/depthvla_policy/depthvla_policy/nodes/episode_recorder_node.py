@@ -1,5 +1,6 @@
-"""Records an episode to one rosbag2 folder while the node is active: serialised messages in, MCAP out.
+"""Records episodes, each to a rosbag2 folder of its own: serialised messages in, MCAP out.
 
+An episode lasts from ~/start to ~/stop; with `record_on_activate`, the first one lasts from activation to deactivation.
 Topics are subscribed to as they appear, with the QoS that their publishers offer. Messages are taken in batches and
 written by a thread of `evaluation.recording.BagWriter`.
 """
@@ -8,19 +9,39 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
+import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
+from depthvla_msgs.msg import Counter as CounterMessage
+from depthvla_msgs.msg import EpisodeEvent, PolicyStatus, RecorderStatus
+from depthvla_msgs.srv import MarkSubstep, StartEpisode, StopEpisode
+from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.clock import Clock, ClockType
+from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.task import Future
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from sensor_msgs.msg import CameraInfo
 
 from depthvla_policy import robot as robot_description
-from depthvla_policy.evaluation.recording import BagWriter, Selector, describe_machine, parse_rules
+from depthvla_policy.evaluation.recording import (
+    OUTCOMES,
+    BagWriter,
+    EpisodeNotes,
+    Selector,
+    TopicRule,
+    describe_machine,
+    git_revision,
+    parse_rules,
+)
+from depthvla_policy.nodes import qos
 from depthvla_policy.nodes.diagnostics import ERROR, OK, WARN, Health
 from depthvla_policy.nodes.parameters import Parameter
 from depthvla_policy.nodes.polling import PolledSubscription
@@ -28,54 +49,74 @@ from depthvla_policy.nodes.runtime import ManagedNode, run
 
 QUEUE_DEPTH = 1000  # messages that wait in the middleware between two polls: 2 s of the fastest topic
 DISCOVERY_PERIOD_S = 0.1  # short, because what a publisher says before it is found is not recorded
+STATUS_PERIOD_S = 1.0
+SILENCE_LIMIT_S = 2.0  # of a required topic, at the start and at the end of an episode
+ANSWER_LIMIT_S = 2.0  # until another node is asked for its parameters again
+EVENT_TYPE, EVENT_QOS = "depthvla_msgs/msg/EpisodeEvent", QoSProfile(depth=10)
 
 PARAMETERS = (
     Parameter("robot_file", "", "Robot description; empty takes the R1 Lite's of r1lite_bringup."),
+    Parameter("urdf_file", "", "URDF or xacro kept with every episode; empty takes ../urdf/<robot>.urdf.xacro."),
+    Parameter("record_on_activate", True, "Record from activation to deactivation; otherwise ~/start is waited for."),
     Parameter(
         "bag",
         "out/bags/%Y-%m-%d_%H-%M-%S",
-        "Folder of the bag, which must not exist; strftime codes stand for the local time at which recording starts.",
+        "Folder of a bag, which must not exist; strftime codes stand for the local time at which recording starts.",
     ),
     Parameter(
         "topics",
         ["/diagnostics"],
-        "What is recorded: /topic [max_rate_hz=N] [paired_with=/other], with {camera.…} and {limb.…} for every camera"
-        " and limb of the robot.",
+        "What is recorded: /topic [max_rate_hz=N] [paired_with=/other] [required], with {camera.…} and {limb.…} for"
+        " every camera and limb of the robot.",
     ),
+    Parameter("parameters_of", ["/policy_node", "/chunk_executor_node"], "Nodes whose parameters are kept."),
     Parameter("poll_period_s", 0.05, "How often messages are taken from the middleware.", 0.005, 0.5),
     Parameter("backlog_limit_mb", 256, "Messages beyond this, waiting for the disk, are dropped.", 1, 16384),
+    Parameter("min_free_mb", 1024, "With less free space than this no recording is started.", 0, 2**30),
 )
 
 
 class EpisodeRecorderNode(ManagedNode):
-    """Recording starts when the node is activated, and the bag is closed when it is deactivated or shut down."""
+    """One episode at a time.
+
+    An episode that cannot be written, or lacks a required topic, is FAILED: the status, /diagnostics, the log and in
+    the end the process's exit code say so. A recording from activation waits for every topic, since it starts with the
+    nodes that publish them; a write error in it ends the process.
+    """
 
     def __init__(self, **kwargs) -> None:
         super().__init__("episode_recorder_node", PARAMETERS, **kwargs)
         self.failed = False
-        self._writer: BagWriter | None = None
-        self._recording_timers: list = []
-        self._sources: dict[str, _Source] = {}
+        self._recording: _Recording | None = None
+        self._ended = RecorderStatus()  # the newest episode, once it is over
 
     def configure(self) -> None:
         path = robot_description.default_path()
         if self.value("robot_file"):
             path = Path(self.value("robot_file"))
-        self._rules = parse_rules(self.value("topics"), robot_description.load(path))
-        self._robot_text = path.read_text()
+        self._robot = robot_description.load(path)
+        self._rules = parse_rules(self.value("topics"), self._robot)
+        self._surroundings = {
+            "robot": path.read_text(),
+            "urdf": self._read_urdf(path.absolute().parents[1] / "urdf" / f"{self._robot.name}.urdf.xacro"),
+            "git_revision": git_revision(Path(__file__).resolve().parent),
+            "machine": json.dumps(describe_machine()),
+        }
+        self._ended = RecorderStatus()
+        self._status = self.create_lifecycle_publisher(RecorderStatus, "~/status", qos.status())
+        self._events = self.create_lifecycle_publisher(EpisodeEvent, "~/event", EVENT_QOS)
+        if self._events.topic_name in self._rules:
+            raise ValueError(f"topics has {self._events.topic_name}, which every recording holds anyway; leave it out")
+        self._others = [_NodeParameters(self, name) for name in self.value("parameters_of")]
+        self.create_service(StartEpisode, "~/start", self._on_start)
+        self.create_service(MarkSubstep, "~/mark", self._on_mark)
+        self.create_service(StopEpisode, "~/stop", self._on_stop)
+        self.create_timer(STATUS_PERIOD_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def activate(self) -> None:
-        path = Path(time.strftime(self.value("bag"))).expanduser()
-        self._writer = BagWriter(path, self.value("backlog_limit_mb") * 2**20)
-        self._selector = Selector(self._rules)
-        self._unknown: dict[str, str] = {}  # topics that cannot be recorded, and why
-        self._discover()
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._recording_timers = [
-            self.create_timer(DISCOVERY_PERIOD_S, self._discover, clock=steady),
-            self.create_timer(self.value("poll_period_s"), self._poll, clock=steady),
-        ]
-        self.get_logger().info(f"recording {len(self._rules)} topics to {path}")
+        if self.value("record_on_activate"):
+            self._begin(EpisodeNotes(), time.strftime(self.value("bag")), on_activate=True)
+        self._publish_status()
 
     def deactivate(self) -> None:
         self._close()
@@ -84,36 +125,290 @@ class EpisodeRecorderNode(ManagedNode):
         self._close()
 
     def health(self) -> Health:
-        for topic, source in self._sources.items():
+        recording = self._recording
+        if recording is None:
+            reason, values = self._ended.reason, {"bag": self._ended.bag}
+            return Health(ERROR, f"FAILED: {reason}", values) if reason else Health(OK, "idle", values)
+        for topic, source in recording.sources.items():
             source.publishers = self.count_publishers(topic)
-        writer, lost = self._writer, self._lost()
-        missing = sorted(topic for topic in self._rules if topic not in self._sources)
+        writer, missed, lost = recording.writer, recording.missed(), recording.lost()
         values = {
             "bag": writer.path,
             "messages": writer.written,
             "backlog [MB]": writer.backlog_bytes / 2**20,
-            "lost": sum(lost.values()),
+            "free [MB]": _free_bytes(writer.path) / 2**20,
+            "lost": sum(missed.values()),
             "dropped": sum(writer.dropped.values()),
             **{f"lost on {topic}": count for topic, count in lost.items()},
-            **{f"cannot record {topic}": reason for topic, reason in self._unknown.items()},
-            "nobody publishes": ", ".join(missing),
+            **{f"cannot record {topic}": reason for topic, reason in recording.unknown.items()},
+            "nobody publishes": ", ".join(sorted(topic for topic in self._rules if topic not in recording.sources)),
         }
         if writer.error:
             return Health(ERROR, f"cannot write {writer.path}: {writer.error}", values)
-        if lost or self._unknown:
+        if lost or recording.unknown:
             return Health(WARN, f"recording, {sum(lost.values())} messages lost", values)
         return Health(OK, "recording", values)
 
+    def _on_start(self, request: StartEpisode.Request, response: StartEpisode.Response) -> StartEpisode.Response:
+        try:
+            if not self.active:
+                raise ValueError("the recorder is not active")
+            if self._recording:
+                raise ValueError(f"an episode is being recorded already, to {self._recording.writer.path}")
+            notes = EpisodeNotes(request.task, request.instruction, request.setting, request.policy)
+            self._begin(notes, request.bag or time.strftime(self.value("bag")))
+        except (OSError, ValueError) as error:
+            return _answer(response, False, str(error))
+        response.bag = str(self._recording.writer.path)
+        return _answer(response, True, f"recording to {response.bag}")
+
+    def _on_mark(self, request: MarkSubstep.Request, response: MarkSubstep.Response) -> MarkSubstep.Response:
+        recording = self._recording
+        if recording is None:
+            return _answer(response, False, "no episode is being recorded")
+        try:
+            if not request.undo:
+                recording.notes.mark(request.substep, time.time_ns())
+            elif request.substep:
+                raise ValueError(f"substep is {request.substep!r}; allowed with undo: nothing")
+            changed = recording.notes.undo() if request.undo else request.substep
+        except ValueError as error:
+            return _answer(response, False, str(error))
+        self._say(EpisodeEvent.UNDO if request.undo else EpisodeEvent.SUBSTEP, changed)
+        recording.keep(self._custom_data(recording))
+        self._publish_status()
+        return _answer(response, True, f"marked: {', '.join(recording.notes.substeps) or 'nothing'}")
+
+    def _on_stop(self, request: StopEpisode.Request, response: StopEpisode.Response) -> StopEpisode.Response:
+        recording = self._recording
+        if recording is None:
+            return _answer(response, False, "no episode is being recorded")
+        if request.outcome not in OUTCOMES:
+            return _answer(response, False, f"outcome is {request.outcome!r}; allowed: {', '.join(OUTCOMES)}")
+        recording.take()
+        silent = "" if recording.on_activate else recording.silent()
+        failure = self._end(request.outcome, request.notes, silent)
+        response.bag = str(recording.writer.path)
+        return _answer(response, not failure, f"FAILED: {failure}" if failure else f"{request.outcome}: {response.bag}")
+
+    def _begin(self, notes: EpisodeNotes, bag: str, *, on_activate: bool = False) -> None:
+        """Raises OSError where nothing can be written."""
+        path = Path(bag).expanduser().absolute()
+        free_mb, least_mb = _free_bytes(path) / 2**20, self.value("min_free_mb")
+        if free_mb < least_mb:
+            raise OSError(f"the disk of bag {path} has {free_mb:.0f} MB left; min_free_mb is {least_mb}")
+        writer = BagWriter(path, self.value("backlog_limit_mb") * 2**20)
+        writer.add_topic(self._events.topic_name, EVENT_TYPE, [_bag_qos(EVENT_QOS)], read_definition)
+        for parameters in self._others:
+            parameters.forget()
+        recording = self._recording = _Recording(self, writer, notes, self._rules, on_activate=on_activate)
+        recording.start(self._poll)
+        self._say(EpisodeEvent.START, notes.task)
+        self._tick()
+        self.get_logger().info(f"recording {len(self._rules)} topics to {path}")
+
+    def _poll(self) -> None:
+        recording = self._recording
+        recording.take()
+        if recording.writer.error:
+            failure = self._end("aborted")
+            if recording.on_activate:
+                raise OSError(failure)
+        elif absent := "" if recording.on_activate else recording.absent():
+            self._end("aborted", failure=absent)
+
+    def _close(self) -> None:
+        """Ends a recording that nobody stopped."""
+        if self._recording is None:
+            return
+        spoken = () if self._recording.on_activate else ("aborted", "the recorder was ended")
+        failure = self._end(*spoken)
+        if failure:
+            raise OSError(failure)
+
+    def _end(self, outcome: str = "", notes: str = "", failure: str = "") -> str:
+        """Closes the bag. Returns why the episode FAILED; empty where it is whole."""
+        recording = self._recording
+        recording.take()
+        writer = recording.writer
+        if recording.on_activate and (missing := recording.not_heard_since(-math.inf)):
+            self.get_logger().warning(f"nothing ever came on {', '.join(missing)}")
+        self._say(EpisodeEvent.STOP, outcome)
+        recording.notes.end(outcome, notes, failure)
+        try:
+            recording.close(self._custom_data(recording))
+        except OSError:
+            failure = f"cannot write bag {writer.path}: {writer.error}"
+        self._ended, self._recording = self._describe(recording), None
+        self._ended.state, self._ended.reason = RecorderStatus.FAILED if failure else RecorderStatus.IDLE, failure
+        self._publish_status()
+        if failure:
+            self.failed = True
+            self.get_logger().error(f"EPISODE FAILED, {writer.path}: {failure}")
+        else:
+            self.get_logger().info(f"closed {writer.path}: {writer.written} messages")
+        return failure
+
+    def _say(self, kind: int, text: str) -> None:
+        """Publishes an event, and records it without waiting for it to come back."""
+        event = EpisodeEvent(kind=kind, text=text)
+        event.header.stamp = self.get_clock().now().to_msg()
+        self._events.publish(event)
+        self._recording.writer.write(self._events.topic_name, time.time_ns(), serialize_message(event))
+
+    def _tick(self) -> None:
+        if not self.active and not self._recording:
+            return
+        if self._recording:
+            for parameters in self._others:
+                parameters.ask()
+            self._recording.keep(self._custom_data(self._recording))
+        self._publish_status()
+
+    def _publish_status(self) -> None:
+        message = self._describe(self._recording) if self._recording else self._ended
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._status.publish(message)
+
+    def _describe(self, recording: _Recording) -> RecorderStatus:
+        writer, notes = recording.writer, recording.notes
+        return RecorderStatus(
+            state=RecorderStatus.RECORDING,
+            bag=str(writer.path),
+            task=notes.task,
+            setting=notes.setting,
+            substeps=notes.substeps,
+            duration_s=time.monotonic() - recording.begin_s,
+            bytes=writer.file_bytes,
+            messages=writer.written,
+            lost=[CounterMessage(name=topic, count=count) for topic, count in recording.lost().items()],
+        )
+
+    def _custom_data(self, recording: _Recording) -> dict[str, str]:
+        calibrated = recording.heard(CameraInfo)
+        known = {item.name: item.values for item in self._others if item.values is not None}
+        uncalibrated = [camera.camera_info for camera in self._robot.cameras if camera.camera_info not in calibrated]
+        return {
+            **self._surroundings,
+            **recording.notes.custom_data(),
+            "parameters": json.dumps(known, default=list),  # of an array type of ROS, too
+            "parameters_missing": json.dumps([item.name for item in self._others if item.values is None]),
+            "calibration": json.dumps(calibrated),
+            "calibration_missing": json.dumps(uncalibrated),
+            "topics_missing": json.dumps(recording.not_heard_since(-math.inf)),
+            "messages_lost": json.dumps(recording.lost()),
+        }
+
+    def _read_urdf(self, default: Path) -> str:
+        """The robot's URDF; empty, with a warning, where there is none."""
+        path = Path(self.value("urdf_file") or default)
+        if not path.exists() and not self.value("urdf_file"):
+            self.get_logger().warning(f"there is no {path}: episodes are recorded without a URDF")
+            return ""
+        if path.suffix != ".xacro":
+            return path.read_text()
+        try:
+            import xacro
+        except ImportError as error:
+            self.get_logger().warning(f"{path} is kept as it is, not as URDF: {error}")
+            return path.read_text()
+        return xacro.process_file(str(path)).toxml()
+
+
+class _Recording:
+    """One episode: the subscriptions, and the bag that they fill."""
+
+    def __init__(
+        self,
+        node: ManagedNode,
+        writer: BagWriter,
+        notes: EpisodeNotes,
+        rules: dict[str, TopicRule],
+        *,
+        on_activate: bool,
+    ) -> None:
+        """`on_activate`: it lasts as long as the node is active, whether anything is published or not."""
+        self.writer, self.notes, self.on_activate = writer, notes, on_activate
+        self.begin_s = time.monotonic()
+        self.sources: dict[str, _Source] = {}
+        self.unknown: dict[str, str] = {}  # topics that cannot be recorded, and why
+        self._node, self._rules, self._selector = node, rules, Selector(rules)
+        self._timers: list = []
+        self._kept: dict[str, str] = {}
+
+    def start(self, poll: Callable[[], None]) -> None:
+        self._discover()
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        for period_s, callback in ((DISCOVERY_PERIOD_S, self._discover), (self._node.value("poll_period_s"), poll)):
+            self._timers.append(self._node.create_timer(period_s, callback, clock=steady))
+
+    def take(self) -> None:
+        """Hands what waits in the middleware to the bag."""
+        for topic, source in self.sources.items():
+            while (taken := source.take()) is not None:
+                data, received_ns = taken
+                if source.message_type is PolicyStatus:
+                    status = deserialize_message(data, PolicyStatus)
+                    self.notes.hear(status.model_id, status.instruction)
+                for message in self._selector.offer(topic, received_ns or time.time_ns(), data):
+                    self.writer.write(*message)
+
+    def keep(self, custom_data: dict[str, str]) -> None:
+        """Keeps what is known so far, in case that this process is killed."""
+        if custom_data != self._kept:
+            self._kept = custom_data
+            self.writer.note(custom_data)
+
+    def close(self, custom_data: dict[str, str]) -> None:
+        """Raises OSError where the bag is not whole."""
+        for timer in self._timers:
+            self._node.destroy_timer(timer)
+        for source in self.sources.values():
+            source.subscription.destroy()
+        self.writer.close(custom_data)
+
+    def missed(self) -> Counter[str]:
+        """Messages that never came out of the middleware."""
+        return Counter({topic: source.lost for topic, source in self.sources.items() if source.lost})
+
+    def lost(self) -> Counter[str]:
+        """Missed, and dropped on the way to the disk."""
+        return self.missed() + self.writer.dropped
+
+    def heard(self, message_type: type) -> list[str]:
+        """Topics of a type of which there is at least one message."""
+        return sorted(
+            topic for topic, source in self.sources.items() if source.message_type is message_type and source.received
+        )
+
+    def absent(self) -> str:
+        """Names required topics that have not begun in time; empty where there are none."""
+        if time.monotonic() < self.begin_s + SILENCE_LIMIT_S:
+            return ""
+        missing = self.not_heard_since(-math.inf)
+        return f"nothing came within {SILENCE_LIMIT_S:g} s on {', '.join(missing)}" if missing else ""
+
+    def silent(self) -> str:
+        """Names required topics that were not heard lately; empty where there are none."""
+        missing = self.not_heard_since(time.monotonic() - SILENCE_LIMIT_S)
+        return f"nothing came in the last {SILENCE_LIMIT_S:g} s on {', '.join(missing)}" if missing else ""
+
+    def not_heard_since(self, time_s: float) -> list[str]:
+        """Required topics of which no message was taken since a time on the monotonic clock."""
+        required = [topic for topic, rule in self._rules.items() if rule.required]
+        heard_s = {topic: source.heard_s for topic, source in self.sources.items() if source.received}
+        return [topic for topic in required if topic not in heard_s or heard_s[topic] < time_s]
+
     def _discover(self) -> None:
-        for topic, types in self.get_topic_names_and_types():
-            if topic not in self._rules or topic in self._unknown:
+        for topic, types in self._node.get_topic_names_and_types():
+            if topic not in self._rules or topic in self.unknown or topic in self.sources:
                 continue
-            if topic not in self._sources and (publishers := self.get_publishers_info_by_topic(topic)):
+            if publishers := self._node.get_publishers_info_by_topic(topic):
                 try:
-                    self._sources[topic] = self._subscribe(topic, types, publishers)
+                    self.sources[topic] = self._subscribe(topic, types, publishers)
                 except (ImportError, LookupError, OSError, ValueError) as error:
-                    self._unknown[topic] = str(error)
-                    self.get_logger().error(f"cannot record {topic}: {error}")
+                    self.unknown[topic] = str(error)
+                    self._node.get_logger().error(f"cannot record {topic}: {error}")
 
     def _subscribe(self, topic: str, types: Sequence[str], publishers: Sequence) -> _Source:
         if len(types) != 1:
@@ -121,62 +416,21 @@ class EpisodeRecorderNode(ManagedNode):
         package, kind, name = types[0].split("/")
         message_type = getattr(importlib.import_module(f"{package}.{kind}"), name)
         offered = [publisher.qos_profile for publisher in publishers]
-        self._writer.add_topic(topic, types[0], [_bag_qos(profile) for profile in offered], read_definition)
-        return _Source(
-            PolledSubscription(self, message_type, topic, _requested_qos(offered), raw=True), len(publishers)
-        )
-
-    def _poll(self) -> None:
-        self._take()
-        if self._writer.error and not self.failed:
-            self.failed = True
-            raise OSError(f"cannot write bag {self._writer.path}: {self._writer.error}")
-
-    def _take(self) -> None:
-        for topic, source in self._sources.items():
-            while (taken := source.take()) is not None:
-                data, received_ns = taken
-                for message in self._selector.offer(topic, received_ns or self._now_ns(), data):
-                    self._writer.write(*message)
-
-    def _close(self) -> None:
-        writer = self._writer
-        if writer is None:
-            return
-        self._take()
-        self._writer = None
-        for timer in self._recording_timers:
-            self.destroy_timer(timer)
-        lost = self._lost() + writer.dropped
-        for source in self._sources.values():
-            source.subscription.destroy()
-        self._sources.clear()
-        custom_data = {
-            "robot": self._robot_text,
-            "machine": json.dumps(describe_machine()),
-            "messages_lost": json.dumps(lost),
-        }
-        try:
-            writer.close(custom_data)
-        except OSError:
-            self.failed = True
-            raise
-        self.get_logger().info(f"closed {writer.path}: {writer.written} messages")
-
-    def _lost(self) -> Counter[str]:
-        return Counter({topic: source.lost for topic, source in self._sources.items() if source.lost})
-
-    def _now_ns(self) -> int:
-        return self.get_clock().now().nanoseconds
+        self.writer.add_topic(topic, types[0], [_bag_qos(profile) for profile in offered], read_definition)
+        subscription = PolledSubscription(self._node, message_type, topic, _requested_qos(offered), raw=True)
+        return _Source(subscription, len(publishers), message_type)
 
 
 class _Source:
     """A subscribed topic. `lost` counts the messages missing between those that came, as far as one can tell."""
 
-    def __init__(self, subscription: PolledSubscription, publishers: int) -> None:
+    def __init__(self, subscription: PolledSubscription, publishers: int, message_type: type | None = None) -> None:
         self.subscription = subscription
         self.publishers = publishers
+        self.message_type = message_type
         self.lost = 0
+        self.received = 0
+        self.heard_s = -math.inf  # when a message was last taken, on the monotonic clock
         self._sequence: int | None = None
 
     def take(self) -> tuple[bytes, int] | None:
@@ -190,7 +444,51 @@ class _Source:
         if self.publishers == 1 and sequence is not None and self._sequence is not None and sequence > self._sequence:
             self.lost += sequence - self._sequence - 1
         self._sequence = sequence
+        self.received += 1
+        self.heard_s = time.monotonic()
         return data, info["received_timestamp"]
+
+
+class _NodeParameters:
+    """Another node's parameters, asked for until they come. Nobody waits for them."""
+
+    def __init__(self, node: ManagedNode, name: str) -> None:
+        self.name = name
+        self.values: dict[str, object] | None = None
+        self._names = node.create_client(ListParameters, f"{name}/list_parameters")
+        self._values = node.create_client(GetParameters, f"{name}/get_parameters")
+        self._asked_s = -math.inf
+
+    def forget(self) -> None:
+        self.values, self._asked_s = None, -math.inf
+
+    def ask(self) -> None:
+        """To be called now and then."""
+        now_s = time.monotonic()
+        if self.values is None and now_s > self._asked_s + ANSWER_LIMIT_S and self._names.service_is_ready():
+            self._asked_s = now_s
+            self._names.call_async(ListParameters.Request()).add_done_callback(self._on_names)
+
+    def _on_names(self, future: Future) -> None:
+        if future.exception() is None:
+            names = future.result().result.names
+            asked = self._values.call_async(GetParameters.Request(names=names))
+            asked.add_done_callback(lambda answer: self._on_values(names, answer))
+
+    def _on_values(self, names: Sequence[str], future: Future) -> None:
+        if future.exception() is None:
+            values = [parameter_value_to_python(value) for value in future.result().values]
+            self.values = dict(zip(names, values, strict=False))
+
+
+def _answer(response, success: bool, message: str):
+    response.success, response.message = success, message
+    return response
+
+
+def _free_bytes(path: Path) -> int:
+    """What is free on the disk of a folder that need not exist."""
+    return shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists())).free
 
 
 def read_definition(message_type: str) -> str:

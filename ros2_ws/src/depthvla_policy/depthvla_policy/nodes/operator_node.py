@@ -1,4 +1,5 @@
-"""The operator's console: keys and joystick buttons become requests to the chunk executor; its answers become lines.
+"""The operator's console: keys and joystick buttons become requests to the chunk executor and, for the keys that score
+an episode, to the episode recorder; their answers become lines.
 
 Run it in a terminal of its own. What a key means is in `control.operator`; who is in command, the executor decides.
 """
@@ -18,8 +19,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from depthvla_msgs.msg import ExecutorStatus, ModeChange
-from depthvla_msgs.srv import SetMode
+from depthvla_msgs.msg import ExecutorStatus, ModeChange, RecorderStatus
+from depthvla_msgs.srv import MarkSubstep, SetMode, StartEpisode, StopEpisode
 from rclpy.clock import Clock, ClockType
 from rclpy.task import Future
 from sensor_msgs.msg import Joy
@@ -30,11 +31,13 @@ from depthvla_policy.control.operator import (
     ANSWER_LIMIT_NS,
     KEYS_HELP,
     NO_BUTTON,
+    SCORING,
     Action,
     Console,
     Joystick,
     Keyboard,
     Request,
+    Scorer,
     button_parameter,
 )
 from depthvla_policy.control.refusal import Refusal
@@ -63,6 +66,11 @@ BUTTONS = {
 
 PARAMETERS = (
     Parameter("executor", "/chunk_executor_node", "Full name of the chunk executor's node."),
+    Parameter("recorder", "/episode_recorder_node", "Full name of the episode recorder's node."),
+    Parameter("task", "", "Task of the episodes that are started here.", read_only=False),
+    Parameter("setting", "", "What distinguishes them from others of their task.", read_only=False),
+    Parameter("policy", "", "Name under which the report groups them; empty: the policy's model id.", read_only=False),
+    Parameter("substeps", [""], "The task's substeps in the order in which they are marked; empty: numbers."),
     *(
         Parameter(
             button_parameter(action),
@@ -95,10 +103,8 @@ class OperatorNode(ManagedNode):
         self._typed_guard = None
 
     def configure(self) -> None:
-        executor = self.value("executor").rstrip("/")
-        if not executor.startswith("/"):
-            raise ValueError(f"executor is {executor!r}; allowed: a node's full name, as /chunk_executor_node")
-        self._executor_name = executor
+        executor = self._executor_name = self._full_name("executor", "/chunk_executor_node")
+        recorder = self._full_name("recorder", "/episode_recorder_node")
         self._joystick = self._new_joystick()
         self._triggers = {
             action: self.create_client(Trigger, f"{executor}/{name}") for action, name in SERVICES.items()
@@ -110,12 +116,18 @@ class OperatorNode(ManagedNode):
         changes.depth = 10
         self.create_subscription(ModeChange, f"{executor}/mode", self._on_mode, changes)
         self.create_subscription(Joy, "/joy", self._on_joy, 10)
+        self._start_episode = self.create_client(StartEpisode, f"{recorder}/start")
+        self._mark_substep = self.create_client(MarkSubstep, f"{recorder}/mark")
+        self._stop_episode = self.create_client(StopEpisode, f"{recorder}/stop")
+        self._recorder = RecorderStatus()
+        self.create_subscription(RecorderStatus, f"{recorder}/status", self._on_recorder, qos.status())
         self._typed: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._typed_guard = self.create_guard_condition(self._on_typed)
         self.create_timer(STATUS_PERIOD_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def activate(self) -> None:
         self._console, self._keyboard, self._joystick = Console(), Keyboard(), self._new_joystick()
+        self._scorer = Scorer([name for name in self.value("substeps") if name])
         self._heard_s, self._silent = time.monotonic(), False
         self._terminal, why_not = open_terminal(self._type)
         self._screen.say(KEYS_HELP if self._terminal else f"the keyboard is off: {why_not}")
@@ -182,6 +194,9 @@ class OperatorNode(ManagedNode):
             self._screen.say("quit; the executor stays in the mode that it is in")
             signal.raise_signal(signal.SIGINT)
             return
+        if action in SCORING:
+            self._score(action)
+            return
         request = self._console.ask(action, time.monotonic_ns())
         if request:
             self._send(request)
@@ -209,6 +224,43 @@ class OperatorNode(ManagedNode):
         if following and self.active:
             self._send(following)
 
+    def _score(self, action: Action) -> None:
+        if not self._scorer.pressed(action, time.monotonic_ns()):
+            return
+        if action is Action.START_EPISODE:
+            client = self._start_episode
+            spoken = {name: self.value(name) for name in ("task", "setting", "policy")}
+        elif action in (Action.MARK, Action.UNDO):
+            substep = "" if action is Action.UNDO else self._scorer.next_substep(self._recorder.substeps)
+            if isinstance(substep, Refusal):
+                self._screen.say(f"{action.value}: REFUSED: {substep}")
+                return
+            client, spoken = self._mark_substep, {"substep": substep, "undo": action is Action.UNDO}
+        else:
+            client = self._stop_episode
+            spoken = {"outcome": "success" if action is Action.SUCCESS else "failure"}
+        if not client.service_is_ready():
+            self._screen.say(f"{action.value}: no {client.srv_name}: is the recorder running?")
+            return
+        future = client.call_async(client.srv_type.Request(**spoken))
+        future.add_done_callback(lambda future: self._on_score(action, future))
+
+    def _on_score(self, action: Action, future: Future) -> None:
+        failed = future.exception()
+        self._screen.say(f"{action.value}: no answer: {failed}" if failed else _answer_line(action, future.result()))
+
+    def _on_recorder(self, status: RecorderStatus) -> None:
+        failed = status.state == RecorderStatus.FAILED and self._recorder.state != RecorderStatus.FAILED
+        self._recorder = status
+        if failed and self.active:
+            self._screen.say(f"EPISODE FAILED: {status.reason}")
+
+    def _full_name(self, parameter: str, example: str) -> str:
+        name = self.value(parameter).rstrip("/")
+        if not name.startswith("/"):
+            raise ValueError(f"{parameter} is {name!r}; allowed: a node's full name, as {example}")
+        return name
+
     def _on_mode(self, change: ModeChange) -> None:
         if not self.active:
             return
@@ -229,7 +281,7 @@ class OperatorNode(ManagedNode):
         newest = self._status.newest()
         if newest is not None:
             self._heard_s, self._silent = now_ns * 1e-9, False
-            self._screen.show(_status_line(newest))
+            self._screen.show(_recorder_words(self._recorder) + _status_line(newest))
             return
         silence_s = now_ns * 1e-9 - self._heard_s
         if silence_s > STATUS_SILENCE_S:
@@ -359,6 +411,12 @@ def _answer_line(action: Action, answer: SetMode.Response | Trigger.Response) ->
 def _mode_line(previous: Mode, mode: Mode, change: ModeChange) -> str:
     arrow = mode.name if previous is mode else f"{previous.name} -> {mode.name}"
     return f"{arrow}: {change.cause}" + (" [intervention]" if change.intervention else "")
+
+
+def _recorder_words(status: RecorderStatus) -> str:
+    if status.state == RecorderStatus.RECORDING:
+        return f"recording {status.duration_s:.0f} s, {len(status.substeps)} marked | "
+    return "EPISODE FAILED | " if status.state == RecorderStatus.FAILED else ""
 
 
 def _status_line(status: ExecutorStatus) -> str:

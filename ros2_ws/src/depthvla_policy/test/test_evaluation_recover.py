@@ -1,0 +1,163 @@
+"""What a killed recorder leaves is made a bag again."""
+
+import json
+import shutil
+import struct
+import time
+
+import pytest
+from rosbags.rosbag2 import Reader
+
+from depthvla_policy.evaluation import recording
+from depthvla_policy.evaluation.bag import Bag
+from depthvla_policy.evaluation.recording import NOTES_FILE, BagWriter
+from depthvla_policy.evaluation.recover import MAGIC, broken, main, recover
+
+STRING = "std_msgs/msg/String"
+DEFINITIONS = {"own_msgs/msg/Pair": "own_msgs/Item first\nown_msgs/Item second", "own_msgs/msg/Item": "uint32 value"}
+
+
+def string_message(text: str) -> bytes:
+    data = text.encode() + b"\x00"
+    return b"\x00\x01\x00\x00" + struct.pack("<I", len(data)) + data
+
+
+def killed(path, chunks: int, per_chunk: int = 10):
+    """A bag as it is while it is recorded, with `chunks` chunks in it."""
+    writer = BagWriter(path)
+    writer.add_topic("/words", STRING, [], DEFINITIONS.__getitem__)
+    writer.add_topic("/pairs", "own_msgs/msg/Pair", [], DEFINITIONS.__getitem__)
+    writer.note({"task": "count", "outcome": ""})
+    for chunk in range(chunks):
+        for index in range(per_chunk):
+            number = chunk * per_chunk + index
+            writer.write("/words", 1000 + 2 * number, string_message(str(number)))
+            writer.write("/pairs", 999 + 2 * number, b"\x00\x01\x00\x00" + struct.pack("<II", number, 7))
+        writer.note({"task": "count", "outcome": "", "chunk": str(chunk)})  # notes come with a chunk
+    notes = path / NOTES_FILE
+    while not notes.exists() or json.loads(notes.read_text()).get("chunk") != str(chunks - 1):
+        time.sleep(0.01)
+    copy = path.with_name("killed")
+    shutil.copytree(path, copy)
+    writer.close()
+    mcap = copy / f"{path.name}.mcap"
+    return mcap.rename(copy / "killed.mcap").parent
+
+
+def words(path) -> list[str]:
+    with Bag(path) as bag:
+        return [message.data for _, _, message in bag.messages(["/words"])]
+
+
+def test_messages_types_and_notes_are_whole_again_and_the_original_is_kept(tmp_path):
+    bag_path = killed(tmp_path / "bag", chunks=3)
+    before = (bag_path / "killed.mcap").read_bytes()
+    found = recover(bag_path)
+    assert (found.messages, found.unread_bytes) == (60, 0)
+    assert words(bag_path) == [str(number) for number in range(30)]
+    with Bag(bag_path) as bag:
+        assert [message.first.value for _, _, message in bag.messages(["/pairs"])] == list(range(30))
+        about = bag.custom_data
+    assert (about["task"], about["outcome"]) == ("count", "failed")
+    assert about["failure"] == "the recorder ended without closing the bag"
+    assert json.loads(about["recovered"])["original"] == "killed.broken"
+    assert (broken(bag_path) / "killed.mcap").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "killed", "killed.broken"]
+
+
+def test_recovered_bag_has_what_the_closed_one_has(tmp_path):
+    bag_path = killed(tmp_path / "bag", chunks=2)
+    recover(bag_path)
+    with Reader(tmp_path / "bag") as closed, Reader(bag_path) as recovered:
+        for one, other in zip(closed.messages(), recovered.messages(), strict=True):
+            assert one[1:] == other[1:]
+        for one, other in zip(closed.connections, recovered.connections, strict=True):
+            assert (one.topic, one.msgtype, one.msgdef, one.digest) == (
+                other.topic,
+                other.msgtype,
+                other.msgdef,
+                other.digest,
+            )
+        assert (closed.start_time, closed.end_time) == (recovered.start_time, recovered.end_time)
+
+
+def test_whole_chunks_survive_wherever_the_file_ends(tmp_path):
+    original = killed(tmp_path / "bag", chunks=4)
+    data = (original / "killed.mcap").read_bytes()
+    counts = []
+    for size in range(0, len(data) + 1, 41):
+        copy = tmp_path / "cut"
+        shutil.copytree(original, copy)
+        (copy / "killed.mcap").rename(copy / "cut.mcap").write_bytes(data[:size])
+        counts.append(recover(copy).messages)
+        assert words(copy) == [str(number) for number in range(counts[-1] // 2)]
+        shutil.rmtree(copy)
+        shutil.rmtree(broken(copy))
+    assert counts == sorted(counts)
+    assert set(counts) == {0, 20, 40, 60, 80}
+
+
+@pytest.mark.parametrize("tail", [b"\x00" * 4096, b"\x06" + b"\xff" * 50], ids=["zeros", "nonsense"])
+def test_what_follows_the_whole_chunks_is_left_out(tmp_path, tail):
+    bag_path = killed(tmp_path / "bag", chunks=2)
+    with (bag_path / "killed.mcap").open("ab") as file:
+        file.write(tail)
+    found = recover(bag_path)
+    assert (found.messages, found.unread_bytes) == (40, len(tail))
+
+
+def test_damaged_chunk_ends_what_is_recovered(tmp_path):
+    bag_path = killed(tmp_path / "bag", chunks=2)
+    path = bag_path / "killed.mcap"
+    data = bytearray(path.read_bytes())
+    second = data.rindex(b"\x28\xb5\x2f\xfd")  # zstd's magic number
+    data[second : second + 20] = bytes(20)
+    path.write_bytes(data)
+    assert recover(bag_path).messages == 20
+
+
+def test_recovering_again_changes_nothing(tmp_path, capsys):
+    bag_path = killed(tmp_path / "bag", chunks=1)
+    assert main([str(bag_path)]) == 0
+    assert "20 messages recovered" in capsys.readouterr().out
+    before = (bag_path / "killed.mcap").read_bytes()
+    assert main([str(bag_path), str(tmp_path / "bag")]) == 0
+    assert capsys.readouterr().out == f"{bag_path} is whole\n{tmp_path}/bag is whole\n"
+    assert (bag_path / "killed.mcap").read_bytes() == before
+
+
+def test_recovery_that_was_killed_itself_is_run_again(tmp_path):
+    bag_path = killed(tmp_path / "bag", chunks=1)
+    half = tmp_path / ".killed.recovering" / "killed"
+    half.mkdir(parents=True)
+    (half / "killed.mcap").write_bytes(MAGIC)
+    assert recover(bag_path).messages == 20
+    # Ended between the two renames, it has moved the original away and not put the new bag in its place.
+    half.parent.mkdir()
+    bag_path.rename(half)
+    assert recover(bag_path) is None
+    assert words(bag_path) == [str(number) for number in range(10)]
+
+
+def test_recorder_killed_while_it_closed_the_bag_had_been_told_the_outcome(tmp_path):
+    bag_path = killed(tmp_path / "bag", chunks=1)
+    recording.write_notes(bag_path, {"outcome": "success"})
+    recover(bag_path)
+    with Bag(bag_path) as bag:
+        assert bag.custom_data["outcome"] == "success"
+
+
+def test_what_is_no_bag_is_named(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main([str(tmp_path / "nothing"), str(tmp_path / "empty")]) == 1
+    said = capsys.readouterr().err
+    assert f"bag {tmp_path}/nothing does not exist" in said
+    assert f"bag {tmp_path}/empty has neither metadata.yaml nor an MCAP file" in said
+
+
+def test_earlier_original_is_never_overwritten(tmp_path):
+    bag_path = killed(tmp_path / "bag", chunks=1)
+    broken(bag_path).mkdir()
+    with pytest.raises(FileExistsError, match="killed.broken exists already"):
+        recover(bag_path)
+    assert (bag_path / NOTES_FILE).exists()
