@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := source tools/env.sh &&
 
-.PHONY: help setup demo test fuzz lint format bench bench-gpu full-size clean distclean
+.PHONY: help setup demo test fuzz faults soak handover lint format bench bench-gpu full-size clean distclean
 FULL_SIZE := out/full-size/depthvla-3b
 
 help: ## what can be made
@@ -22,6 +22,15 @@ test: setup ## lint, then every test; results as JUnit XML in out/test/ (ARGS="-
 fuzz: setup ## the command path's property tests with 100,000 generated histories instead of 200 (half an hour)
 	@$(RUN) python -m pytest ros2_ws/src/depthvla_policy/test -k "history or wanted_motion" \
 	  --hypothesis-profile nightly --timeout 0 $(ARGS)
+
+faults: setup ## every part of the running graph is broken, again and again: out/faults.json and the table in docs/faults.md
+	@$(RUN) python -m r1lite_bringup.trials.faults $(ARGS)
+
+soak: setup ## ten minutes of the simulated graph: missed ticks, jitter, memory; out/soak.json
+	@$(RUN) python -m r1lite_bringup.trials.soak $(ARGS)
+
+handover: setup ## teleoperation to policy and back, ten times; out/handover.json and the plot
+	@$(RUN) python -m r1lite_bringup.trials.handover $(ARGS)
 
 lint: setup ## ruff: rules and formatting
 	@$(RUN) ruff check . && ruff format --check .
