@@ -34,6 +34,7 @@ from r1lite_bringup.graph import Node, graph, share
 from r1lite_bringup.trials.listener import Listener
 from r1lite_bringup.trials.relay import Relay
 from r1lite_bringup.trials.stream import speed
+from r1lite_bringup.trials.transport import use_loopback
 from r1lite_bringup.up import command
 
 SIMULATOR, POLICY, EXECUTOR, LEADER = "simulator_node", "policy_node", "chunk_executor_node", "leader_node"
@@ -87,7 +88,8 @@ class Rig:
     def __enter__(self) -> Rig:
         self._folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(private_domain())
+            stack.enter_context(private_domain())  # which puts the environment back, too
+            use_loopback(self._folder)
             self.probe = stack.enter_context(Probe("trial"))
             self.listener = Listener(
                 self.probe.node, self.robot, executor=EXECUTOR, policy=POLICY, feedback=self._keep_feedback
