@@ -19,7 +19,7 @@ demo: setup ## the whole loop against a simulated robot; the report is left in o
 test: setup ## lint, then every test; results as JUnit XML in out/test/ (ARGS="-k name" selects)
 	@$(RUN) ruff check . && python -m pytest --junitxml out/test/junit.xml $(ARGS)
 
-fuzz: setup ## the command path's property tests with 100,000 generated histories instead of 200 (half an hour)
+fuzz: setup ## the command path's property tests with 100,000 generated histories instead of 200 (about an hour)
 	@$(RUN) python -m pytest ros2_ws/src/depthvla_policy/test -k "history or wanted_motion" \
 	  --hypothesis-profile nightly --timeout 0 $(ARGS)
 
