@@ -14,6 +14,7 @@ setup(
         (f"share/{package}/config", glob("config/*.yaml")),
         (f"share/{package}/launch", glob("launch/*.launch.py")),
         (f"share/{package}/rviz", glob("rviz/*.rviz")),
+        (f"share/{package}/tasks", glob("tasks/*.yaml")),
         (f"share/{package}/urdf", glob("urdf/*")),
     ],
     install_requires=["setuptools"],

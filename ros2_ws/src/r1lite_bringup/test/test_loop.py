@@ -125,6 +125,7 @@ def test_the_loop_closes_and_an_interrupt_ends_it_cleanly(watch, command):
     watch.wait_until_the_policy_moves_the_arms()
     assert watch.chunks[-1].instruction == "wave: with 'both' arms"
     assert watch.chunks[-1].sequence > watch.chunks[0].sequence
+    watch.wait(lambda: all(watch.feedback), "feedback of both arms")
     # A simulated arm that is told nothing stands still, so that what moves was commanded.
     start = [positions(feedback[:1])[0] for feedback in watch.feedback]
     watch.wait(lambda: np.ptp(positions(watch.commands[0]), axis=0).max() > 0.02, "commands that move", 30.0)

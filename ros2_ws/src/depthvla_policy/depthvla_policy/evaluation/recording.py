@@ -44,8 +44,10 @@ class Mark:
 class EpisodeNotes:
     """What people say about an episode, and what the policy said of itself while it was recorded."""
 
-    def __init__(self, task: str = "", instruction: str = "", setting: str = "", policy: str = "") -> None:
-        self.task, self.setting = task, setting
+    def __init__(
+        self, task: str = "", instruction: str = "", setting: str = "", policy: str = "", *, scene: str = ""
+    ) -> None:
+        self.task, self.setting, self.scene = task, setting, scene
         self.marks: list[Mark] = []
         self._instruction, self._policy = instruction, policy
         self._models: list[str] = []  # in the order of appearance
@@ -86,6 +88,7 @@ class EpisodeNotes:
             "task": self.task,
             "instruction": self._instruction or (self._instructions[0] if self._instructions else ""),
             "setting": self.setting,
+            "scene": self.scene,
             "policy": self._policy or (self._models[0] if self._models else ""),
             "outcome": self._outcome,
             "notes": self._notes,

@@ -155,7 +155,9 @@ class EpisodeRecorderNode(ManagedNode):
                 raise ValueError("the recorder is not active")
             if self._recording:
                 raise ValueError(f"an episode is being recorded already, to {self._recording.writer.path}")
-            notes = EpisodeNotes(request.task, request.instruction, request.setting, request.policy)
+            notes = EpisodeNotes(
+                request.task, request.instruction, request.setting, request.policy, scene=request.scene
+            )
             self._begin(notes, request.bag or time.strftime(self.value("bag")))
         except (OSError, ValueError) as error:
             return _answer(response, False, str(error))
