@@ -1,12 +1,22 @@
 from setuptools import find_packages, setup
 
 package = "depthvla_policy"
-nodes = ("policy_node", "chunk_executor_node", "episode_recorder_node", "operator_node")
+commands = (
+    "policy_node",
+    "chunk_executor_node",
+    "episode_recorder_node",
+    "operator_node",
+    "replay_node",
+    "session",
+    "visualisation_node",
+    "viewer_node",
+)
 
 setup(
     name=package,
     version="0.1.0",
     packages=find_packages(exclude=["test"]),
+    package_data={f"{package}.evaluation": ["paper/*.yaml"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
         (f"share/{package}", ["package.xml"]),
@@ -18,5 +28,5 @@ setup(
     description="The DepthVLA network, its training, and the nodes that run it on a robot",
     license="Apache-2.0",
     tests_require=["pytest"],
-    entry_points={"console_scripts": [f"{node} = {package}.nodes.{node}:main" for node in nodes]},
+    entry_points={"console_scripts": [f"{name} = {package}.nodes.{name}:main" for name in commands]},
 )

@@ -49,7 +49,7 @@ def load(task: str | Path) -> Task:
         raise FileNotFoundError(f"task {str(task)!r} does not exist; allowed: a YAML file, or {', '.join(names())}")
     try:
         return _build(yaml.safe_load(path.read_text()), path.stem)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 

@@ -29,7 +29,7 @@ class SyntheticBag:
         self._writer = BagWriter(path)
         self._custom_data = custom_data or {}
         self._store = get_typestore(Stores.ROS2_JAZZY)
-        for name in ("ActionChunk", "Counter", "ExecutorStatus", "PolicyStatus", "TaskProgress"):
+        for name in ("ActionChunk", "Counter", "ExecutorStatus", "ModeChange", "PolicyStatus", "TaskProgress"):
             register_type(self._store, f"depthvla_msgs/msg/{name}", read_definition)
         self._topics: set[str] = set()
 
@@ -72,6 +72,7 @@ class SyntheticBag:
             model_id="tiny@0123456789ab",
             step_duration=self.duration(1 / 15),
             horizon=0,
+            sources=[],
             left_arm=empty,
             right_arm=empty,
             preprocess_time=self.duration(0.002),
@@ -109,6 +110,19 @@ class SyntheticBag:
             **{**values, **counts},
         )
         self.add("/chunk_executor_node/status", stamp_s, message)
+
+    def mode_change(
+        self, stamp_s: float, mode: int, previous: int, *, intervention: bool = False, received_s: float | None = None
+    ) -> None:
+        message = self.make(
+            "depthvla_msgs/msg/ModeChange",
+            header=self.header(stamp_s),
+            mode=mode,
+            previous=previous,
+            cause="the leader arms were taken",
+            intervention=intervention,
+        )
+        self.add("/chunk_executor_node/mode", stamp_s if received_s is None else received_s, message)
 
     def progress(self, stamp_s: float, progress: float, *, success: bool = False) -> None:
         message = self.make(

@@ -14,6 +14,7 @@ from depthvla_policy.control.operator import (
     Joystick,
     Keyboard,
     Scorer,
+    next_substep,
 )
 from depthvla_policy.control.refusal import Reason, Refusal
 
@@ -97,14 +98,22 @@ def test_another_scoring_key_is_not_held_back():
 
 
 def test_substeps_are_marked_in_their_order_and_after_an_undo_again():
-    scorer = Scorer(["grasp", "lift"])
-    assert [scorer.next_substep(marked) for marked in ([], ["grasp"], [])] == ["grasp", "lift", "grasp"]
-    refusal = scorer.next_substep(["grasp", "lift"])
-    assert isinstance(refusal, Refusal) and str(refusal) == "all 2 substeps are marked"
+    substeps = ["grasp", "lift"]
+    assert [next_substep(substeps, marked) for marked in ([], ["grasp"], [])] == ["grasp", "lift", "grasp"]
+    with pytest.raises(ValueError, match="all 2 substeps are marked"):
+        next_substep(substeps, ["grasp", "lift"])
 
 
 def test_substeps_without_names_are_numbered():
-    assert [Scorer().next_substep(marked) for marked in ([], ["1"], ["1", "2"])] == ["1", "2", "3"]
+    assert [next_substep([], marked) for marked in ([], ["1"], ["1", "2"])] == ["1", "2", "3"]
+
+
+def test_request_to_the_recorder_without_an_answer_is_overdue_once():
+    scorer = Scorer()
+    answered, late = scorer.asked(Action.MARK, 0), scorer.asked(Action.UNDO, 0)
+    scorer.answered(answered)
+    times_ns = (ANSWER_LIMIT_NS, ANSWER_LIMIT_NS + 1, ANSWER_LIMIT_NS + 2)
+    assert [scorer.overdue(now_ns) for now_ns in times_ns] == [[], [late], []]
 
 
 # Joystick

@@ -12,8 +12,11 @@ from synthetic_bag import SyntheticBag
 from depthvla_policy import robot as robot_description
 from depthvla_policy.evaluation import figures, report
 from depthvla_policy.evaluation.bag import Bag, depth_image
-from depthvla_policy.evaluation.episode import read_episode, read_views
+from depthvla_policy.evaluation.episode import read_episode
 from depthvla_policy.evaluation.figures import mode_spans
+from depthvla_policy.evaluation.pictures import camera_image, read_pictures
+from depthvla_policy.evaluation.scores import score_episode
+from depthvla_policy.evaluation.summary import _alike, findings, summarise_episode
 from depthvla_policy.policy.images import ImageFit
 
 K = np.array([[20.0, 0, 15.5], [0, 20.0, 8.5], [0, 0, 1]])  # of an image of 32 x 18
@@ -79,7 +82,8 @@ def bag_path(tmp_path_factory):
 @pytest.fixture(scope="module")
 def summary(bag_path):
     with Bag(bag_path) as bag:
-        return report.summarise_episode(read_episode(bag))
+        episode = read_episode(bag)
+        return summarise_episode(episode, score_episode(episode, {}), read_pictures(bag, episode, []).depth)
 
 
 def test_chunks_are_counted_and_timed(summary):
@@ -129,7 +133,8 @@ def test_where_it_came_from_is_told(summary):
 def test_findings_name_what_needs_a_look(bag_path):
     with Bag(bag_path) as bag:
         episode = read_episode(bag)
-    found = "\n".join(report.findings(episode, report.summarise_episode(episode)))
+    score = score_episode(episode, {})
+    found = "\n".join(findings(episode, score, summarise_episode(episode, score)))
     assert "2 of 60 control ticks were missed" in found
     assert "1 chunks were refused, the last one: chunk 2 is not newer" in found
     assert "4 messages are not in the bag (1 topics, most on /joint_states: 4)" in found
@@ -137,7 +142,7 @@ def test_findings_name_what_needs_a_look(bag_path):
 
 def test_reasons_that_differ_in_numbers_only_are_told_once():
     reasons = ["camera head is 0.31 s old (limit 0.25 s)", "no instruction", "camera head is 0.40 s old (limit 0.25 s)"]
-    assert report._alike(reasons) == [("camera head is 0.31 s old (limit 0.25 s)", 2), ("no instruction", 1)]
+    assert _alike(reasons) == [("camera head is 0.31 s old (limit 0.25 s)", 2), ("no instruction", 1)]
 
 
 def test_modes_become_stretches_of_time(bag_path):
@@ -148,8 +153,8 @@ def test_modes_become_stretches_of_time(bag_path):
 
 def test_a_view_puts_image_prediction_and_truth_of_one_frame_together(bag_path):
     with Bag(bag_path) as bag:
-        robot = read_episode(bag).robot
-        ((head, left, _),) = read_views(bag, robot, [bag.start_ns + 1_900_000_000])
+        episode = read_episode(bag)
+        ((head, left, _),) = read_pictures(bag, episode, [bag.start_ns + 1_900_000_000]).views
     assert head.stamp_ns == SyntheticBag.START_NS + 2_000_000_000
     assert head.image.shape == (18, 32, 3) and int(head.image.mean()) == pytest.approx(100, abs=2)
     assert head.predicted_m.shape == head.true_m.shape == (SIZE, SIZE)
@@ -159,13 +164,12 @@ def test_a_view_puts_image_prediction_and_truth_of_one_frame_together(bag_path):
 
 
 def test_the_report_is_one_page_with_its_pictures_and_numbers(bag_path, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["report", str(bag_path), "--out", str(tmp_path / "out")])
     monkeypatch.setattr(figures, "DPI", 40)
-    assert report.main() == 0
+    assert report.main([str(bag_path), "--no-video", "--out", str(tmp_path / "out")]) == 0
     out = tmp_path / "out"
     page = (out / "report.html").read_text()
     assert "lift the red block" in page and ">success<" in page
-    assert "http:" not in page and "https:" not in page and "<script" not in page
+    assert "http:" not in page and "https:" not in page and "<script src" not in page
     pictures = {path.name for path in out.glob("*.png")}
     assert {
         "film.png",
@@ -184,12 +188,20 @@ def test_the_report_is_one_page_with_its_pictures_and_numbers(bag_path, tmp_path
     assert "missed ticks     2 of 60" in printed and "depth AbsRel     20.0%" in printed
 
 
+def test_a_raw_camera_image_is_read_like_a_compressed_one():
+    data = np.array([3, 2, 1, 9, 9, 9, 0, 0], np.uint8)  # two pixels of BGR and two bytes of padding
+    values = {"encoding": "bgr8", "width": 2, "height": 1, "step": 8, "data": data}
+    np.testing.assert_array_equal(camera_image(SimpleNamespace(**values)), [[[1, 2, 3], [9, 9, 9]]])
+    with pytest.raises(ValueError, match="encoding 'mono8'"):
+        camera_image(SimpleNamespace(**{**values, "encoding": "mono8"}))
+
+
 def test_a_bag_without_policy_executor_and_simulator_still_makes_a_report(tmp_path):
     with SyntheticBag(tmp_path / "bag") as bag:
         robot = bag.robot
         for step in range(10):
             bag.joints(robot.limbs[0].topics.arm_feedback, step / 10, np.zeros(6))
-    made = report.write_report(tmp_path / "bag", tmp_path / "out")
+    made = report.write_report(tmp_path / "bag", tmp_path / "out", video=False)
     assert made.summary["success"] is None and made.summary["chunk_rate_hz"] is None
     assert made.summary["commands_sent"] is None and made.summary["depth_abs_rel"] is None
     assert "The bag holds no action chunk." in made.html.read_text()
@@ -197,15 +209,14 @@ def test_a_bag_without_policy_executor_and_simulator_still_makes_a_report(tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "unfinished"])
-def test_what_is_no_episode_is_an_error_that_names_it(kind, tmp_path, monkeypatch, capsys):
+def test_what_is_no_episode_is_an_error_that_names_it(kind, tmp_path, capsys):
     path = tmp_path / "bag"
     if kind == "empty":
         with SyntheticBag(path):
             pass
     elif kind == "unfinished":
         path.mkdir()
-    monkeypatch.setattr("sys.argv", ["report", str(path), "--out", str(tmp_path / "out")])
-    assert report.main() == 1
+    assert report.main([str(path), "--out", str(tmp_path / "out")]) == 1
     complaint = {"missing": "does not exist", "empty": "holds no messages", "unfinished": "has no metadata.yaml"}[kind]
     assert complaint in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

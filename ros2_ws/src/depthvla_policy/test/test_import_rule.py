@@ -25,7 +25,7 @@ FORBIDDEN = {
     + ["r1lite_sim", "r1lite_bringup", "torch", "cv2", "transformers", "threading.Timer", "time"],
     "evaluation": ["depthvla_policy.nodes", "rclpy"],
     "training": ["depthvla_policy.nodes", "depthvla_policy.control"],
-    "data": ["depthvla_policy.nodes", "depthvla_policy.control"],
+    "data": ["depthvla_policy.nodes"],
     "nodes": ["depthvla_policy.training", "transformers"],
 }
 
@@ -78,6 +78,7 @@ def test_imports_run_downwards(path):
     ("module", "absent"),
     [
         ("depthvla_policy.nodes.chunk_executor_node", ("torch", "transformers", "cv2")),
+        ("depthvla_policy.nodes.visualisation_node", ("torch", "transformers", "cv2", "viser")),
         ("depthvla_policy.control.executor", ("torch", "cv2", "rclpy")),
         ("depthvla_policy.nodes.policy_node", ("torch", "transformers")),
     ],

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -14,9 +14,10 @@ from depthvla_policy.control.refusal import Reason, Refusal
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not sourced")
 
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointField  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
+from depthvla_policy.evaluation.viewer.clouds import depth_colours  # noqa: E402
 from depthvla_policy.nodes import depth_publisher, image_messages, messages  # noqa: E402
 from depthvla_policy.policy.images import ImageFit  # noqa: E402
 
@@ -192,7 +193,7 @@ def test_depth_is_metres_with_nan_where_unknown():
 
 
 def test_the_colour_image_is_warm_where_it_is_near_and_black_where_unknown():
-    message = image_messages.colour_message(HEADER, DEPTH, 0.5, 2.0)
+    message = image_messages.colour_message(HEADER, depth_colours(DEPTH, 0.5, 2.0))
     colours = np.frombuffer(message.data, np.uint8).reshape(2, 2, 3).astype(int)
     assert message.encoding == "rgb8"
     assert colours[0, 0, 0] > colours[0, 0, 2] and colours[1, 1, 2] > colours[1, 1, 0]
@@ -210,6 +211,16 @@ def test_depth_is_unknown_outside_the_image_and_where_there_is_no_distance(fit, 
     np.testing.assert_array_equal(known, expected)
 
 
+@pytest.mark.parametrize(("fit", "left"), [("pad", 0), ("crop", 40)])
+def test_points_have_the_colour_that_the_image_has_there(fit, left):
+    image = np.zeros((80, 160, 3), np.uint8)
+    image[:, left : left + 80] = 200, 100, 50  # the left half of the whole image, or all of its central square
+    colours = depth_publisher.pixel_colours(image, ImageFit(64, fit), 4)
+    np.testing.assert_array_equal(colours[2, :2], [[200, 100, 50]] * 2)
+    assert colours.shape == (4, 4, 3)
+    np.testing.assert_array_equal(colours[2, 3], [200, 100, 50] if fit == "crop" else 0)
+
+
 def camera(model="plumb_bob", d=()):
     k = np.array([[2.0, 0.0, 0.5], [0.0, 4.0, 0.5], [0.0, 0.0, 1.0]])
     source = CameraInfo(distortion_model=model, d=list(d), width=2, height=2)
@@ -221,14 +232,45 @@ def test_camera_info_is_that_of_the_depth_image():
     assert (info.width, info.height, info.k[0], info.p[5], info.d[0]) == (2, 2, 2.0, 4.0, 0.1)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("sensor_msgs_py") is None, reason="sensor_msgs_py is not installed")
-def test_points_lie_on_the_rays_of_their_pixels():
-    from sensor_msgs_py.point_cloud2 import read_points_numpy
+COLOURS = np.arange(12, dtype=np.uint8).reshape(2, 2, 3) * 20
 
-    cloud = image_messages.points_message(HEADER, DEPTH, camera())
+
+def read(cloud):
+    """The points of a cloud, read as its fields say."""
+    formats = {field.name: (np.dtype("<u4" if field.name == "rgb" else "<f4"), field.offset) for field in cloud.fields}
+    assert {field.datatype for field in cloud.fields} == {PointField.FLOAT32} and not cloud.is_bigendian
+    layout = np.dtype(
+        {
+            "names": list(formats),
+            "formats": [kind for kind, _ in formats.values()],
+            "offsets": [offset for _, offset in formats.values()],
+            "itemsize": cloud.point_step,
+        }
+    )
+    return np.frombuffer(cloud.data, layout)
+
+
+def test_points_lie_on_the_rays_of_their_pixels_and_keep_their_colours():
+    cloud = image_messages.points_message(HEADER, DEPTH, camera(), COLOURS)
+    found = read(cloud)
     expected = [[-0.125, -0.0625, 0.5], [-0.25, 0.125, 1.0], [0.5, 0.25, 2.0]]
-    np.testing.assert_allclose(read_points_numpy(cloud), expected, atol=1e-6)
-    assert cloud.header.frame_id == "optical"
+    np.testing.assert_allclose(np.column_stack([found[axis] for axis in "xyz"]), expected, atol=1e-6)
+    assert [hex(value) for value in found["rgb"]] == ["0x1428", "0x788ca0", "0xb4c8dc"]
+    assert (cloud.header.frame_id, cloud.height, cloud.width, cloud.is_dense) == ("optical", 1, 3, True)
+    assert cloud.row_step == len(cloud.data) == cloud.width * cloud.point_step
+
+
+def test_a_cloud_without_a_known_depth_is_empty():
+    cloud = image_messages.points_message(HEADER, np.full((2, 2), np.nan, np.float32), camera(), COLOURS)
+    assert (cloud.width, len(cloud.data), cloud.row_step) == (0, 0, 0)
+
+
+@pytest.mark.skipif(find_spec("sensor_msgs_py") is None, reason="sensor_msgs_py comes with a ROS distribution")
+def test_sensor_msgs_py_reads_the_points():
+    from sensor_msgs_py.point_cloud2 import read_points
+
+    cloud = image_messages.points_message(HEADER, DEPTH, camera(), COLOURS)
+    np.testing.assert_allclose(read_points(cloud, ["z"])["z"], [0.5, 1.0, 2.0])
 
 
 @pytest.mark.parametrize("model", ["plumb_bob", "equidistant"])

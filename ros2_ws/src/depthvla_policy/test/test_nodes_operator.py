@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import pty
 import signal
 import subprocess
 import sys
-import termios
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from pty_terminal import SOURCE, Terminal
 
 from depthvla_policy.robot import default_path
 
@@ -22,61 +20,14 @@ EXECUTOR = "/chunk_executor_node"
 RECORDER = "/episode_recorder_node"
 DISARMED, HOLD, TELEOP, POLICY = range(4)
 TRIGGERS = ("arm", "disarm", "stop", "reset_fault")
-SOURCE = str(Path(__file__).resolve().parents[1])
 PARAMETER_FILE = default_path().with_name("operator_node.param.yaml")
-ICANON_ECHO = termios.ICANON | termios.ECHO
 
 
-class Terminal:
-    """The node as the foreground process of a terminal of its own."""
-
-    def __init__(self, **parameters):
-        self._master, slave = pty.openpty()
-        self._slave = slave  # stays open, so that its settings can be read after the node's end
-        self.settings = termios.tcgetattr(slave)
-        words = [sys.executable, "-m", MODULE, "--ros-args"]
-        for name, value in parameters.items():
-            words += ["-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}"]
-        # A session leader that opens a terminal gets it as its controlling one.
-        shell = ["sh", "-c", 'exec "$@" <"$TERMINAL" >"$TERMINAL" 2>&1', "sh"]
-        path = os.pathsep.join([SOURCE, os.environ.get("PYTHONPATH", "")])
-        env = {**os.environ, "PYTHONPATH": path, "TERMINAL": os.ttyname(slave), "COLUMNS": "200"}
-        self.process = subprocess.Popen([*shell, *words], env=env, start_new_session=True)
-        self._written = bytearray()
-        threading.Thread(target=self._read, args=(self._master,), daemon=True).start()
-
-    def _read(self, master):
-        try:
-            while data := os.read(master, 4096):
-                self._written += data
-        except OSError:
-            pass
-
-    @property
-    def text(self):
-        return self._written.decode(errors="replace")
-
-    def type(self, text):
-        os.write(self._master, text.encode())
-
-    def flags(self):
-        return termios.tcgetattr(self._slave)[3] & ICANON_ECHO
-
-    def restored(self):
-        return termios.tcgetattr(self._slave) == self.settings
-
-    def hang_up(self):
-        os.close(self._slave)
-        os.close(self._master)
-        self._slave = self._master = None
-
-    def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        for descriptor in (self._slave, self._master):
-            if descriptor is not None:
-                os.close(descriptor)
+def node_terminal(**parameters):
+    words = ["--ros-args"]
+    for name, value in parameters.items():
+        words += ["-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}"]
+    return Terminal(MODULE, words)
 
 
 class FakeExecutor:
@@ -151,6 +102,8 @@ class FakeRecorder:
         from depthvla_policy.nodes import qos
 
         self.asked, self.refuse = [], {}
+        self.go_on = threading.Event()
+        self.go_on.set()
         self.status = RecorderStatus()
         self.probe = ros.Probe("fake_recorder")
         self._status = self.probe.publisher(RecorderStatus, f"{RECORDER}/status", qos.status())
@@ -167,6 +120,7 @@ class FakeRecorder:
 
     def _answer(self, name):
         def answer(request, response):
+            self.go_on.wait()
             self.asked.append((name, request))
             response.success = name not in self.refuse
             response.message = self.refuse.get(name, f"{name} as asked")
@@ -178,6 +132,7 @@ class FakeRecorder:
         return answer
 
     def close(self):
+        self.go_on.set()
         self.probe.__exit__()
 
 
@@ -194,7 +149,7 @@ class Rig:
         return self._keep(FakeRecorder(self._ros))
 
     def terminal(self, **parameters):
-        return self._keep(Terminal(**parameters))
+        return self._keep(node_terminal(**parameters))
 
     def both(self, **parameters):
         executor, terminal = self.executor(), self.terminal(**parameters)
@@ -308,6 +263,31 @@ def test_keys_start_score_and_stop_an_episode(rig):
         ("", True),
     ]
     assert (failure.outcome, success.outcome) == ("failure", "success")
+
+
+def test_substeps_are_those_of_the_task(rig):
+    recorder = rig.recorder()
+    _, terminal = rig.both(task="lift")
+    rig.wait(recorder.found, "the recorder's clients")
+    terminal.type("m")
+    rig.see(terminal, "mark a substep: done")
+    recorder.say(state=1, task="table_bussing", substeps=[])  # started by somebody else
+    rig.see(terminal, "recording 0 s, 0 marked")
+    time.sleep(0.8)  # a key that is held repeats itself faster
+    terminal.type("m")
+    rig.see(terminal, "mark a substep: done", count=2)
+    assert [request.substep for _, request in recorder.asked] == ["reached", "pens_in_holder"]
+
+
+def test_recorder_that_does_not_answer_is_said(rig):
+    recorder = rig.recorder()
+    _, terminal = rig.both()
+    rig.wait(recorder.found, "the recorder's clients")
+    recorder.go_on.clear()
+    terminal.type("e")
+    rig.see(terminal, "start an episode: no answer within 1 s: does the recorder hang?")
+    recorder.go_on.set()
+    rig.see(terminal, "start an episode: done: start as asked")
 
 
 def test_scoring_without_a_recorder_is_said_and_stop_still_works(rig):
@@ -457,7 +437,7 @@ def test_terminal_is_restored_after_a_defect(rig):
 def test_keys_work_again_after_the_process_was_stopped(rig):
     executor, terminal = rig.both()
     terminal.process.send_signal(signal.SIGSTOP)
-    termios.tcsetattr(terminal._slave, termios.TCSANOW, terminal.settings)  # as a shell does
+    terminal.set(terminal.settings)  # as a shell does
     terminal.process.send_signal(signal.SIGCONT)
     rig.wait(lambda: terminal.flags() == 0, "single keys")
     terminal.type(" ")

@@ -105,7 +105,7 @@ def test_types_are_recorded_with_the_hash_of_the_installed_ones(ros, tmp_path):
     from rosbags.typesys import Stores, get_typestore
 
     from depthvla_policy.evaluation.recording import register_type
-    from depthvla_policy.nodes.episode_recorder_node import read_definition
+    from depthvla_policy.nodes.message_types import read_definition
 
     store = get_typestore(Stores.ROS2_JAZZY)
     for name in ("ActionChunk", "EpisodeEvent", "ExecutorStatus", "PolicyStatus", "TaskProgress"):
@@ -164,10 +164,10 @@ def test_a_stream_that_starts_later_is_recorded_and_a_missing_one_is_named(ros, 
 def test_messages_that_never_came_are_counted(ros):
     from types import SimpleNamespace
 
-    from depthvla_policy.nodes.episode_recorder_node import _Source
+    from depthvla_policy.nodes.recording import Source
 
     numbers = iter([4, 5, 8, 9, 1, 2])  # two are missing; then the publisher was restarted
-    source = _Source(SimpleNamespace(take=lambda: (b"", _info(next(numbers)))), publishers=1)
+    source = Source(SimpleNamespace(take=lambda: (b"", _info(next(numbers)))), publishers=1)
     for _ in range(6):
         source.take()
     assert source.lost == 2

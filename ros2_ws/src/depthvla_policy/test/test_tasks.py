@@ -58,3 +58,9 @@ def test_an_unknown_task_is_refused_with_the_known_ones():
 def test_a_mistake_is_named(tmp_path, changes, message):
     with pytest.raises(ValueError, match=f"mine.yaml: {message}"):
         tasks.load(write(tmp_path, **changes))
+
+
+def test_a_file_that_is_no_yaml_is_named(tmp_path):
+    (tmp_path / "mine.yaml").write_text("name: [")
+    with pytest.raises(ValueError, match="mine.yaml"):
+        tasks.load(tmp_path / "mine.yaml")

@@ -6,7 +6,7 @@ The launch file and `r1lite_bringup.up` both start what `graph` returns, so the 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,14 +28,15 @@ class Argument:
 class Node:
     """One process. `parameters` override those of `parameter_file`.
 
-    `essential`: nothing useful is left without it, so its end ends everything. The policy is not: the executor that
-    outlives it holds the arms.
+    `essential`: nothing useful is left without it, so its end ends everything, which counts as a failure unless it
+    `finishes` and ended with exit code 0. The policy is not essential: the executor that outlives it holds the arms.
     """
 
     package: str
     executable: str
     name: str
     essential: bool = False
+    finishes: bool = False
     parameter_file: Path | None = None
     parameters: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     remappings: tuple[tuple[str, str], ...] = ()
@@ -50,7 +51,15 @@ ARGUMENTS = (
     Argument("device", "cpu", "where the network runs", ("cpu", "cuda")),
     Argument("depth", "true", "publish predicted depth while somebody listens", BOOLEAN),
     Argument("leader", "false", "a scripted person moves leader arms, to try teleoperation with (robot:=sim)", BOOLEAN),
-    Argument("rviz", "false", "show cameras, depth and the robot in RViz", BOOLEAN),
+    Argument("rviz", "false", "show cameras, depth, the robot and where it is going in RViz", BOOLEAN),
+    Argument(
+        "robot_state_publisher",
+        "auto",
+        "with rviz:=true, publish /robot_description and /tf here; auto: in a simulation, since a robot does it itself",
+        ("auto", *BOOLEAN),
+    ),
+    Argument("viewer", "false", "show the same in a browser, without RViz", BOOLEAN),
+    Argument("viewer_port", "8080", "port of that page, on this machine only"),
     Argument(
         "record",
         "false",
@@ -113,11 +122,11 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
                 "simulator_node",
                 "simulator_node",
                 essential=True,
-                # With RViz there is a robot_state_publisher, and one writer of /tf is enough.
+                # One writer of /tf is enough.
                 parameters={
                     **common,
                     "seed": int(values["seed"]),
-                    "publish_transforms": values["rviz"] == "false",
+                    "publish_transforms": not _publishes_state(values),
                 },
             ),
         )
@@ -132,39 +141,53 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
                 parameters={**common, "bag": values["bag"], "record_on_activate": values["record"] == "true"},
             )
         )
-    nodes = [_with_parameter_file(node, values["params_dir"]) for node in nodes]
+    description = {"urdf_file": str(_urdf()), "await_description": not simulated}
     if values["rviz"] == "true":
-        nodes += _visualisation()
+        nodes.append(_shower("visualisation_node", {**common, **description}))
+    if values["viewer"] == "true":
+        nodes.append(_shower("viewer_node", {**common, **description, "port": int(values["viewer_port"])}))
+    nodes = [with_parameter_file(node, values["params_dir"]) for node in nodes]
+    if _publishes_state(values):
+        nodes.append(_robot_state_publisher())
+    if values["rviz"] == "true":
+        nodes.append(Node("rviz2", "rviz2", "rviz2", arguments=("-d", str(share() / "rviz" / "depthvla.rviz"))))
     return nodes
 
 
 def resolve(arguments: Mapping[str, str]) -> dict[str, str]:
     """All arguments with checked values; paths absolute, `model` the checkpoint's folder."""
-    names = [argument.name for argument in ARGUMENTS]
-    for name in arguments:
-        if name not in names:
-            raise ArgumentError(f"unknown argument {name!r} (value {arguments[name]!r}); allowed: {', '.join(names)}")
-    values = {}
-    for argument in ARGUMENTS:
-        value = arguments.get(argument.name, argument.default)
-        if argument.choices and value not in argument.choices:
-            raise ArgumentError(f"{argument.name}:={value!r} is not allowed; allowed: {', '.join(argument.choices)}")
-        values[argument.name] = value
+    values = checked(arguments, ARGUMENTS)
     try:
         int(values["seed"])
     except ValueError:
         raise ArgumentError(
             f"seed:={values['seed']!r} is not allowed; allowed: whole numbers, -1 to draw one"
         ) from None
+    if not values["viewer_port"].isdecimal() or not 1 <= int(values["viewer_port"]) <= 65535:
+        raise ArgumentError(f"viewer_port:={values['viewer_port']!r} is not allowed; allowed: 1 to 65535")
     if values["leader"] == "true" and values["robot"] != "sim":
         raise ArgumentError("leader:='true' is not allowed with robot:='real', which has leader arms of its own")
     if values["robot"] == "sim" and not values["instruction"]:
         values["instruction"] = SIMULATED_INSTRUCTION
-    values["model"] = str(_model_folder(values["model"]))
+    values["model"] = str(model_folder(values["model"]))
     values["bag"] = str(Path(values["bag"]).expanduser().absolute())
-    values["robot_file"] = str(_existing("robot_file", values["robot_file"] or share() / "config" / "r1lite.yaml"))
+    values["robot_file"] = str(existing("robot_file", values["robot_file"] or share() / "config" / "r1lite.yaml"))
     if values["params_dir"]:
-        values["params_dir"] = str(_existing("params_dir", values["params_dir"]))
+        values["params_dir"] = str(existing("params_dir", values["params_dir"]))
+    return values
+
+
+def checked(arguments: Mapping[str, str], table: Sequence[Argument]) -> dict[str, str]:
+    """Every argument of the table with its value or its default. Raises ArgumentError for what is not in the table."""
+    names = [argument.name for argument in table]
+    for name in arguments:
+        if name not in names:
+            raise ArgumentError(f"unknown argument {name!r} (value {arguments[name]!r}); allowed: {', '.join(names)}")
+    values = {argument.name: arguments.get(argument.name, argument.default) for argument in table}
+    for argument in table:
+        value = values[argument.name]
+        if argument.choices and value not in argument.choices:
+            raise ArgumentError(f"{argument.name}:={value!r} is not allowed; allowed: {', '.join(argument.choices)}")
     return values
 
 
@@ -192,28 +215,50 @@ def share() -> Path:
     return Path(get_package_share_directory(PACKAGE))
 
 
-def _with_parameter_file(node: Node, params_dir: str) -> Node:
+def with_parameter_file(node: Node, params_dir: str) -> Node:
     file = f"{node.name}.param.yaml"
     replaced = bool(params_dir) and Path(params_dir, file).exists()
     return replace(node, parameter_file=Path(params_dir) / file if replaced else share() / "config" / file)
 
 
-def _visualisation() -> list[Node]:
+def _shower(name: str, parameters: Mapping[str, bool | int | float | str]) -> Node:
+    """A node that only listens to the others."""
+    return Node(
+        "depthvla_policy",
+        name,
+        name,
+        parameters=parameters,
+        remappings=(
+            ("~/action_chunk", "/policy_node/action_chunk"),
+            ("~/policy_status", "/policy_node/status"),
+            ("~/plan", "/chunk_executor_node/plan"),
+            ("~/executor_status", "/chunk_executor_node/status"),
+        ),
+    )
+
+
+def _publishes_state(values: Mapping[str, str]) -> bool:
+    simulated = values["robot"] == "sim"
+    wanted = {"auto": simulated, "true": True, "false": False}[values["robot_state_publisher"]]
+    return values["rviz"] == "true" and wanted
+
+
+def _robot_state_publisher() -> Node:
     import xacro
 
-    description = xacro.process_file(str(share() / "urdf" / "r1lite.urdf.xacro")).toxml()
-    return [
-        Node(
-            "robot_state_publisher",
-            "robot_state_publisher",
-            "robot_state_publisher",
-            parameters={"robot_description": description},
-        ),
-        Node("rviz2", "rviz2", "rviz2", arguments=("-d", str(share() / "rviz" / "depthvla.rviz"))),
-    ]
+    return Node(
+        "robot_state_publisher",
+        "robot_state_publisher",
+        "robot_state_publisher",
+        parameters={"robot_description": xacro.process_file(str(_urdf())).toxml()},
+    )
 
 
-def _model_folder(model: str) -> Path:
+def _urdf() -> Path:
+    return share() / "urdf" / "r1lite.urdf.xacro"
+
+
+def model_folder(model: str) -> Path:
     # The repository's models/ lies above the source tree as well as above the workspace's install folder.
     above = Path(__file__).resolve().parents
     for folder in (Path(model).expanduser(), *(parent / "models" / model for parent in above)):
@@ -226,7 +271,7 @@ def _model_folder(model: str) -> Path:
     )
 
 
-def _existing(name: str, path: str | Path) -> Path:
+def existing(name: str, path: str | Path) -> Path:
     path = Path(path).expanduser().absolute()
     if not path.exists():
         raise ArgumentError(f"{name}:={str(path)!r} does not exist")

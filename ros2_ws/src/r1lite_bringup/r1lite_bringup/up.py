@@ -13,32 +13,44 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from r1lite_bringup.graph import ARGUMENTS, ArgumentError, Node, environment, graph
+from r1lite_bringup import graph
+from r1lite_bringup.graph import Argument, ArgumentError, Node
 
 STOP_LIMITS_S = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the graph until it ends or is interrupted. Returns 0 when asked to end, 1 when an essential node ended."""
+    description = "Starts DepthVLA on a simulated or a real R1 Lite. Ctrl-C ends it."
+    return run("python -m r1lite_bringup.up", description, graph.ARGUMENTS, graph.graph, argv)
+
+
+def run(
+    program: str,
+    description: str,
+    table: Sequence[Argument],
+    nodes: Callable[[Mapping[str, str]], list[Node]],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run a graph until it ends or is interrupted. Returns 0 when asked to end, 1 when an essential node ended."""
     parser = argparse.ArgumentParser(
-        prog="python -m r1lite_bringup.up",
-        description="Starts DepthVLA on a simulated or a real R1 Lite. Ctrl-C ends it.",
-        epilog=show_arguments(),
+        prog=program,
+        description=description,
+        epilog=show_arguments(table),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("arguments", nargs="*", metavar="name:=value", help="see below")
     parser.add_argument("-s", "--show-args", action="store_true", help="show the arguments and exit")
     options = parser.parse_args(argv)
     if options.show_args:
-        print(show_arguments())
+        print(show_arguments(table))
         return 0
     try:
         arguments = parse(options.arguments)
-        launcher = Launcher(graph(arguments), environment=environment(arguments))
+        launcher = Launcher(nodes(arguments), environment=graph.environment(arguments))
     except (ArgumentError, LookupError) as error:
         parser.exit(2, f"error: {error}\n")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -61,9 +73,9 @@ def parse(words: Sequence[str]) -> dict[str, str]:
     return arguments
 
 
-def show_arguments() -> str:
+def show_arguments(table: Sequence[Argument]) -> str:
     lines = ["Arguments (pass arguments as '<name>:=<value>'):"]
-    for argument in ARGUMENTS:
+    for argument in table:
         choices = f". Valid choices are: {list(argument.choices)}" if argument.choices else ""
         lines += ["", f"    '{argument.name}':", f"        {argument.description}{choices}"]
         lines += [f"        (default: {argument.default!r})"]
@@ -164,7 +176,9 @@ class Launcher:
         self.exit_codes[name] = code
         asked = self._stopping
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        if not asked and self._nodes[name].essential:
+        if not asked and code == 0 and self._nodes[name].finishes:
+            threading.Thread(target=self.stop, daemon=True).start()
+        elif not asked and self._nodes[name].essential:
             self.failed = name
             self._report(f"{name} {how}; nothing works without it, so everything is stopped")
             threading.Thread(target=self.stop, daemon=True).start()

@@ -7,7 +7,7 @@ import yaml
 
 from r1lite_bringup import graph
 
-EVERYTHING = {"record": "true", "rviz": "true"}
+EVERYTHING = {"record": "true", "rviz": "true", "viewer": "true"}
 
 
 @pytest.fixture
@@ -50,9 +50,36 @@ def test_a_recorder_on_request_waits_for_its_service(model):
     assert nodes(model, record="on_request")["episode_recorder_node"].parameters["record_on_activate"] is False
 
 
-def test_recorder_and_rviz_are_there_only_when_asked_for(model):
-    optional = {"episode_recorder_node", "rviz2", "robot_state_publisher"}
-    assert set(nodes(model, **EVERYTHING)) - set(nodes(model)) == optional
+def test_recorder_rviz_and_viewer_are_there_only_when_asked_for(model):
+    def added(**arguments):
+        return set(nodes(model, **arguments)) - set(nodes(model))
+
+    assert added(record="true") == {"episode_recorder_node"}
+    assert added(rviz="true") == {"visualisation_node", "rviz2", "robot_state_publisher"}
+    assert added(viewer="true") == {"viewer_node"}
+
+
+def test_a_robot_publishes_its_own_description_unless_told_otherwise(model):
+    own = nodes(model, robot="real", rviz="true", viewer="true")
+    assert "robot_state_publisher" not in own
+    assert "robot_state_publisher" in nodes(model, robot="real", rviz="true", robot_state_publisher="true")
+    for name in ("visualisation_node", "viewer_node"):
+        assert own[name].parameters["await_description"] is True
+        assert nodes(model, **EVERYTHING)[name].parameters["await_description"] is False
+        assert Path(own[name].parameters["urdf_file"]).exists()
+
+
+def test_what_shows_the_others_hears_them(model):
+    running = nodes(model, **EVERYTHING)
+    for name in ("visualisation_node", "viewer_node"):
+        heard = {target for _, target in running[name].remappings}
+        assert all(target.split("/")[1] in running for target in heard) and len(heard) == 4
+
+
+def test_the_viewer_is_for_this_machine_unless_a_parameter_file_says_otherwise(model):
+    viewer = nodes(model, viewer="true", viewer_port="8090")["viewer_node"]
+    assert yaml.safe_load(viewer.parameter_file.read_text())["viewer_node"]["ros__parameters"]["host"] == "127.0.0.1"
+    assert viewer.parameters["port"] == 8090
 
 
 def test_arguments_reach_the_nodes(model):
@@ -76,6 +103,9 @@ def test_only_one_node_publishes_transforms(model):
     running = nodes(model, rviz="true")
     assert running["simulator_node"].parameters["publish_transforms"] is False
     assert "robot_state_publisher" in running
+    running = nodes(model, rviz="true", robot_state_publisher="false")
+    assert running["simulator_node"].parameters["publish_transforms"] is True
+    assert "robot_state_publisher" not in running
 
 
 def test_robot_description_reaches_robot_state_publisher(model):
@@ -91,6 +121,10 @@ def test_robot_description_reaches_robot_state_publisher(model):
         ("depth", "yes", "true, false"),
         ("record", "", "true, false"),
         ("seed", "first", "whole number"),
+        ("viewer", "rerun", "true, false"),
+        ("viewer_port", "0", "1 to 65535"),
+        ("viewer_port", "http", "1 to 65535"),
+        ("robot_state_publisher", "maybe", "auto, true, false"),
         ("model", "no-such-model", "config.json"),
         ("instrution", "stack", "instruction"),
         ("robot_file", "/no/such/robot.yaml", "does not exist"),
@@ -106,7 +140,7 @@ def test_a_bad_argument_is_named_with_its_value_and_what_is_allowed(model, name,
 
 
 def test_every_parameter_file_exists_and_speaks_to_its_node_only(model):
-    for node in nodes(model, record="true").values():
+    for node in nodes(model, record="true", viewer="true").values():
         content = yaml.safe_load(node.parameter_file.read_text())
         assert set(content) <= {node.name, f"/{node.name}", "/**"}, node.parameter_file
         assert all(set(section) == {"ros__parameters"} for section in content.values()), node.parameter_file

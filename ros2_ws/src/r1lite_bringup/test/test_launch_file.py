@@ -11,11 +11,12 @@ from pathlib import Path
 import fake_nodes
 import pytest
 
-from r1lite_bringup import graph
+from r1lite_bringup import graph, replay
 
 pytest.importorskip("launch_ros", reason="launch and launch_ros come with a ROS distribution, which is not sourced")
 
 LAUNCH_FILE = graph.share() / "launch" / "depthvla.launch.py"
+REPLAY_FILE = graph.share() / "launch" / "replay.launch.py"
 RUN = """
 import sys
 from launch import LaunchDescription, LaunchService
@@ -36,15 +37,17 @@ def launch(tmp_path):
     (tmp_path / "model" / "config.json").write_text("{}")
     processes = []
 
-    def start(behaviours: dict[str, str] | None = None, **arguments: str) -> tuple[subprocess.Popen, list[graph.Node]]:
+    def start(
+        behaviours: dict[str, str] | None = None, file: Path = LAUNCH_FILE, describe=graph.graph, **arguments: str
+    ) -> tuple[subprocess.Popen, list[graph.Node]]:
         arguments = {"model": str(tmp_path / "model"), **arguments}
-        nodes = graph.graph(arguments)
+        nodes = describe(arguments)
         prefix = fake_nodes.install(tmp_path, [(node.package, node.executable) for node in nodes], behaviours or {})
         search = f"{prefix}{os.pathsep}{os.environ.get('AMENT_PREFIX_PATH', '')}"
         words = [f"{name}:={value}" for name, value in arguments.items()]
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-c", RUN, str(LAUNCH_FILE), *words],
+                [sys.executable, "-c", RUN, str(file), *words],
                 env={**os.environ, "AMENT_PREFIX_PATH": search, "ROS_LOG_DIR": str(tmp_path / "log")},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -110,6 +113,22 @@ def test_the_death_of_the_policy_leaves_the_executor_alone(launch, tmp_path):
     press_ctrl_c(process)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
+
+
+@pytest.mark.parametrize(("behaviour", "code"), [("print('the end')", 0), ("sys.exit(3)", 1)])
+def test_a_replay_that_is_done_ends_everything_and_says_how_it_went(launch, tmp_path, behaviour, code):
+    process, _ = launch(
+        {"replay_node": behaviour},
+        REPLAY_FILE,
+        replay.replay_graph,
+        bag=str(tmp_path),
+        instruction="wave",
+    )
+    policy = fake_nodes.record(tmp_path, "policy_node")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code, output
+    assert policy["parameters"]["use_sim_time"] is True
+    assert not fake_nodes.is_running(policy["pid"])
 
 
 @pytest.mark.parametrize("word", ["device:=tpu", "model:=no-such-model"])

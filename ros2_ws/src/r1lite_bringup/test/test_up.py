@@ -11,7 +11,7 @@ import fake_nodes
 import pytest
 import yaml
 
-from r1lite_bringup import up
+from r1lite_bringup import graph, up
 from r1lite_bringup.graph import Node
 
 QUICK = ((signal.SIGINT, 5.0), (signal.SIGTERM, 0.5), (signal.SIGKILL, 5.0))
@@ -73,6 +73,21 @@ def test_the_end_of_an_essential_node_ends_everything(launch):
     assert launcher.failed == "arms"
     assert launcher.exit_codes == {"arms": -signal.SIGKILL, "thinker": 0}
     assert "arms ended by SIGKILL; nothing works without it" in output.getvalue()
+
+
+def test_a_node_that_finishes_ends_everything_without_a_failure(launch, tmp_path):
+    player = Node("fakes", "node", "player", essential=True, finishes=True)
+    play = f"while not os.path.exists({str(tmp_path / 'thinker.json')!r}): time.sleep(0.01)"
+    launcher, output = launch(player, TWO_NODES[1], player=play)
+    assert launcher.wait(20.0)
+    assert launcher.failed is None
+    assert launcher.exit_codes == {"player": 0, "thinker": 0}, output.getvalue()
+
+
+def test_a_node_that_should_finish_and_fails_is_a_failure(launch):
+    launcher, _ = launch(Node("fakes", "node", "player", essential=True, finishes=True), player="sys.exit(3)")
+    assert launcher.wait(20.0)
+    assert launcher.failed == "player"
 
 
 def test_an_exit_code_is_reported(launch):
@@ -209,6 +224,6 @@ def test_a_bad_argument_starts_nothing(command, tmp_path, word, complaint):
 def test_show_args_lists_every_argument(capsys):
     assert up.main(["--show-args"]) == 0
     shown = capsys.readouterr().out
-    for argument in up.ARGUMENTS:
+    for argument in graph.ARGUMENTS:
         assert f"'{argument.name}'" in shown
         assert argument.description in shown

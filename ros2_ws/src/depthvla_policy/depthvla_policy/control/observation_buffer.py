@@ -51,8 +51,12 @@ class ObservationLimits:
 class RawObservation:
     stamp_ns: int  # of the reference frame
     images: dict[str, Any]  # camera -> payload as it was added
-    image_stamps_ns: dict[str, int]
+    stamps_ns: dict[str, int]  # stream -> stamp of the sample that was taken
     state: np.ndarray  # (14,) measured positions in `Robot` order, rad and mm
+
+
+def camera_stream(camera: str) -> str:
+    return f"camera {camera}"
 
 
 class ObservationBuffer:
@@ -72,7 +76,7 @@ class ObservationBuffer:
                 f"cameras are {list(cameras)}; allowed: {known}, and the reference {reference!r} must be among them"
             )
         self._robot = robot
-        self._cameras = {name: _camera_stream(name) for name in cameras}
+        self._cameras = {name: camera_stream(name) for name in cameras}
         self._reference = self._cameras[reference]
         self._max_future_ns = _ns(limits.max_future_s)
         frozen_ns = _ns(limits.camera_frozen_after_s)
@@ -231,11 +235,10 @@ class ObservationBuffer:
         for limb in self._robot.limbs:
             state[limb.arm] = matched[arm_stream(limb.name)].value
             state[limb.gripper_index] = matched[gripper_stream(limb.name)].value
-        images = {camera: matched[name] for camera, name in self._cameras.items()}
         return RawObservation(
             stamp_ns=frame.stamp_ns,
-            images={camera: sample.value for camera, sample in images.items()},
-            image_stamps_ns={camera: sample.stamp_ns for camera, sample in images.items()},
+            images={camera: matched[name].value for camera, name in self._cameras.items()},
+            stamps_ns={name: sample.stamp_ns for name, sample in matched.items()},
             state=state,
         )
 
@@ -293,10 +296,6 @@ def _check_alive(stream: _Stream, now_ns: int) -> Refusal | None:
         text = f"{stream.name} is frozen: the same image for {_s(still)} s (limit {_s(stream.frozen_after_ns)} s)"
         return Refusal(Reason.FROZEN, text, stream.name)
     return None
-
-
-def _camera_stream(camera: str) -> str:
-    return f"camera {camera}"
 
 
 def _ns(seconds: float) -> int:

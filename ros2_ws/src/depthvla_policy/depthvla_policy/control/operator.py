@@ -6,7 +6,7 @@ are requests to the episode recorder, which knows what it records.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -68,15 +68,15 @@ def button_parameter(action: Action) -> str:
     return "button_" + action.value.replace(" ", "_")
 
 
-class Keyboard:
-    """Actions from what a terminal sends. Cursor and function keys are sequences with letters in them: no actions."""
+class Keys:
+    """Single keys from what a terminal sends. Cursor and function keys are sequences with letters in them: no keys."""
 
     def __init__(self) -> None:
         self._sequence = ""
 
-    def feed(self, text: str) -> list[Action | Refusal]:
-        """One item for each key, in order; a sequence may be split over calls. Space stops wherever it comes."""
-        actions: list[Action | Refusal] = []
+    def feed(self, text: str) -> list[str]:
+        """In order; a sequence may be split over calls. Space is a key wherever it comes, because it stops."""
+        keys = []
         for character in text:
             if character == ESCAPE:
                 self._sequence = ESCAPE
@@ -84,9 +84,22 @@ class Keyboard:
                 self._sequence = "" if _ends(self._sequence, character) else self._sequence + character
             else:
                 self._sequence = ""
-                action = KEYS.get(character)
-                actions.append(action or Refusal(Reason.NOT_ALLOWED, f"no such key: {character!r}; {KEYS_HELP}"))
-        return actions
+                keys.append(character)
+        return keys
+
+
+class Keyboard:
+    """Actions from what a terminal sends."""
+
+    def __init__(self) -> None:
+        self._keys = Keys()
+
+    def feed(self, text: str) -> list[Action | Refusal]:
+        """One item for each key, in order."""
+        return [
+            KEYS.get(key) or Refusal(Reason.NOT_ALLOWED, f"no such key: {key!r}; {KEYS_HELP}")
+            for key in self._keys.feed(text)
+        ]
 
 
 class Joystick:
@@ -155,37 +168,55 @@ class Joystick:
         return True
 
 
+@dataclass
+class Request:
+    """One question to the executor or the recorder; numbers rise."""
+
+    number: int
+    action: Action
+    sent_ns: int
+    overdue: bool = False
+
+
 class Scorer:
-    """What is asked of the episode recorder: each key press once, and the substeps of a task one after the other.
+    """What is asked of the episode recorder, each key press once, and is not answered yet."""
 
-    substeps: their names, in the order in which they are done; empty for a task whose substeps have none.
-    """
-
-    def __init__(self, substeps: Sequence[str] = ()) -> None:
-        self._substeps = tuple(substeps)
+    def __init__(self, answer_limit_ns: int = ANSWER_LIMIT_NS) -> None:
+        self._answer_limit_ns = answer_limit_ns
         self._pressed_ns: dict[Action, int] = {}
+        self._pending: dict[int, Request] = {}
+        self._number = 0
 
     def pressed(self, action: Action, now_ns: int) -> bool:
         """Whether a key is pressed anew, and not held."""
         before_ns, self._pressed_ns[action] = self._pressed_ns.get(action), now_ns
         return before_ns is None or now_ns - before_ns > REPEAT_LIMIT_NS
 
-    def next_substep(self, marked: Sequence[str]) -> str | Refusal:
-        """The first substep that is not marked; numbers where they have no names."""
-        if not self._substeps:
-            return str(len(marked) + 1)
-        left = [substep for substep in self._substeps if substep not in marked]
-        return left[0] if left else Refusal(Reason.NOT_ALLOWED, f"all {len(self._substeps)} substeps are marked")
+    def asked(self, action: Action, now_ns: int) -> Request:
+        self._number += 1
+        self._pending[self._number] = Request(self._number, action, now_ns)
+        return self._pending[self._number]
+
+    def answered(self, request: Request) -> None:
+        self._pending.pop(request.number, None)
+
+    def overdue(self, now_ns: int) -> list[Request]:
+        """Requests that have just gone unanswered for too long."""
+        return _newly_overdue(self._pending.values(), now_ns - self._answer_limit_ns)
 
 
-@dataclass
-class Request:
-    """One question to the executor; numbers rise."""
+def next_substep(substeps: Sequence[str], marked: Sequence[str]) -> str:
+    """The first substep of a task that is not marked; numbers where it has none.
 
-    number: int
-    action: Action
-    sent_ns: int
-    overdue: bool = False
+    Raises:
+        ValueError: all are marked.
+    """
+    if not substeps:
+        return str(len(marked) + 1)
+    left = [substep for substep in substeps if substep not in marked]
+    if not left:
+        raise ValueError(f"all {len(substeps)} substeps are marked")
+    return left[0]
 
 
 class Console:
@@ -251,14 +282,7 @@ class Console:
 
     def overdue(self, now_ns: int) -> list[Request]:
         """Requests that have just gone unanswered for too long. Their answers still count when they come."""
-        late = [
-            request
-            for request in self._pending.values()
-            if not request.overdue and now_ns - request.sent_ns > self._answer_limit_ns
-        ]
-        for request in late:
-            request.overdue = True
-        return late
+        return _newly_overdue(self._pending.values(), now_ns - self._answer_limit_ns)
 
     def _release(self, now_ns: int) -> Request | None:
         if self._hold is None:
@@ -279,6 +303,13 @@ class Console:
         self._newest = Request(self._newest.number + 1, action, now_ns)
         self._pending[self._newest.number] = self._newest
         return self._newest
+
+
+def _newly_overdue(pending: Iterable[Request], sent_before_ns: int) -> list[Request]:
+    late = [request for request in pending if not request.overdue and request.sent_ns < sent_before_ns]
+    for request in late:
+        request.overdue = True
+    return late
 
 
 def _ends(sequence: str, character: str) -> bool:

@@ -98,14 +98,14 @@ class Bag:
 
         With `stamps_ns` (topic -> header stamps) only messages with these stamps are looked into.
         """
-        for connection, received_ns, data in self._raw(topics):
+        for connection, received_ns, data in self.serialised(topics):
             if stamps_ns is None or header_stamp_ns(data) in stamps_ns[connection.topic]:
                 yield connection.topic, received_ns, self._reader.deserialize(data, connection.msgtype)
 
     def stamps(self, topics: Iterable[str]) -> dict[str, np.ndarray]:
         """Header stamps [ns] of topics whose messages start with a header: topic -> (N,) int64, sorted."""
         stamps: dict[str, list[int]] = {topic: [] for topic in topics}
-        for connection, _, data in self._raw(stamps):
+        for connection, _, data in self.serialised(stamps):
             stamps[connection.topic].append(header_stamp_ns(data))
         return {topic: np.sort(np.array(values, dtype=np.int64)) for topic, values in stamps.items()}
 
@@ -116,7 +116,22 @@ class Bag:
             streams[topic].append((received_ns, message))
         return streams
 
-    def _raw(self, topics: Iterable[str]) -> Iterator[tuple[Any, int, bytes]]:
+    def scan(
+        self, topics: Iterable[str], stamped: Iterable[str]
+    ) -> tuple[dict[str, list[tuple[int, Any]]], dict[str, np.ndarray]]:
+        """`read` of `topics` and `stamps` of others, in one pass over the bag."""
+        streams: dict[str, list[tuple[int, Any]]] = {topic: [] for topic in topics}
+        stamps: dict[str, list[int]] = {topic: [] for topic in stamped}
+        for connection, received_ns, data in self.serialised([*streams, *stamps]):
+            if connection.topic in stamps:
+                stamps[connection.topic].append(header_stamp_ns(data))
+            else:
+                message = self._reader.deserialize(data, connection.msgtype)
+                streams[connection.topic].append((received_ns, message))
+        return streams, {topic: np.sort(np.array(values, dtype=np.int64)) for topic, values in stamps.items()}
+
+    def serialised(self, topics: Iterable[str]) -> Iterator[tuple[Any, int, bytes]]:
+        """Yield (connection with topic and msgtype, time of reception in ns, data) in order of reception."""
         wanted = set(topics)
         connections = [connection for connection in self._reader.connections if connection.topic in wanted]
         if connections:  # to the reader, an empty list means all

@@ -16,8 +16,9 @@ from matplotlib.ticker import PercentFormatter
 
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.evaluation.bag import JointStream
-from depthvla_policy.evaluation.episode import Episode, View
+from depthvla_policy.evaluation.episode import Episode
 from depthvla_policy.evaluation.metrics import summarise
+from depthvla_policy.evaluation.pictures import DepthFrame, View
 
 INK, GREY, LIGHT = "#1c2733", "#8a94a0", "#dfe3e8"
 BLUE, ORANGE, GREEN, RED = "#2563c9", "#e07b1a", "#2e9e5b", "#cf3a3a"
@@ -173,13 +174,21 @@ def timeline_figure(episode: Episode) -> Figure:
             time_s = episode.seconds(progress.stamp_ns[np.argmax(progress.success)])
             top.axvline(time_s, color=GREEN, linestyle="--", linewidth=1)
             top.annotate(f"success {time_s:.1f} s", (time_s, 0.05), (5, 0), textcoords="offset points", color=GREEN)
-        _note_if_empty(top, progress.stamp_ns, "nobody reported progress")
+        for mark in episode.notes.marks:
+            time_s = episode.seconds(mark.time_ns)
+            top.axvline(time_s, color=ORANGE, linewidth=1)
+            top.annotate(mark.substep, (time_s, 0.97), (3, 0), textcoords="offset points", rotation=90, va="top")
+        if not episode.notes.marks:
+            _note_if_empty(top, progress.stamp_ns, "nobody reported progress")
 
         middle.set(yticks=[], ylabel="mode")
         middle.grid(False)
         spans = [span for span in mode_spans(episode) if span[2] > _span(episode)[0]]
         for mode, begin_s, end_s in spans:
             middle.axvspan(begin_s, end_s, color=MODE_COLOURS[mode], linewidth=0)
+        for change in episode.mode_changes:
+            if change.intervention:
+                middle.axvline(episode.seconds(change.stamp_ns), color=RED, linewidth=2)
         shown = sorted({mode for mode, _, _ in spans})
         patches = [plt.Rectangle((0, 0), 1, 1, color=MODE_COLOURS[mode]) for mode in shown]
         middle.legend(
@@ -250,12 +259,12 @@ def jitter_figure(episode: Episode) -> Figure:
     return figure
 
 
-def depth_error_figure(episode: Episode) -> Figure:
+def depth_error_figure(episode: Episode, compared: Sequence[DepthFrame]) -> Figure:
     """Mean relative depth error of every compared image over time, a line a camera."""
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(WIDTH_IN, 2.4), layout="constrained")
         for camera, colour in zip(episode.robot.cameras, CAMERA_COLOURS, strict=False):
-            frames = [frame for frame in episode.depth if frame.camera == camera.name]
+            frames = [frame for frame in compared if frame.camera == camera.name]
             times = episode.seconds(np.array([frame.stamp_ns for frame in frames]))
             errors = [frame.errors.abs_rel for frame in frames]
             axis.plot(

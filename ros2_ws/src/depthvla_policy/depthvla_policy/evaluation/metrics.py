@@ -6,6 +6,7 @@ Plain numpy; what is measured, not how it is shown.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,12 +102,31 @@ def bootstrap_interval(values: np.ndarray, resamples: int = 2000, seed: int = 0)
     Raises:
         ValueError: there are no values.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.size == 0:
-        raise ValueError("an interval needs at least one value")
-    draws = np.random.default_rng(seed).integers(0, values.size, size=(resamples, values.size))
-    low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
+    return _quantiles(_resampled_means(values, resamples, np.random.default_rng(seed)))
+
+
+def bootstrap_difference(
+    first: np.ndarray, second: np.ndarray, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of mean(first) - mean(second), (N,) and (M,) values resampled independently.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    rng = np.random.default_rng(seed)
+    return _quantiles(_resampled_means(first, resamples, rng) - _resampled_means(second, resamples, rng))
+
+
+def bootstrap_mean_of_means(groups: Sequence[np.ndarray], resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the mean over groups of each group's mean; every group is resampled in itself.
+
+    Raises:
+        ValueError: there are no groups, or a group has no values.
+    """
+    if not groups:
+        raise ValueError("an interval needs at least one group")
+    rng = np.random.default_rng(seed)
+    return _quantiles(np.mean([_resampled_means(group, resamples, rng) for group in groups], axis=0))
 
 
 def summarise(values: np.ndarray) -> dict[str, float]:
@@ -117,6 +137,18 @@ def summarise(values: np.ndarray) -> dict[str, float]:
         return {}
     p50, p95 = np.quantile(values, [0.5, 0.95])
     return {"p50": float(p50), "p95": float(p95), "max": float(values.max()), "mean": float(values.mean())}
+
+
+def _resampled_means(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    if values.size == 0:
+        raise ValueError("an interval needs at least one value")
+    return values[rng.integers(0, values.size, size=(resamples, values.size))].mean(axis=1)
+
+
+def _quantiles(means: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _source_index(axis: int, count: int, camera_matrix: np.ndarray, target_matrix: np.ndarray) -> np.ndarray:

@@ -1,18 +1,20 @@
 """What the policy had before it when it made the chunks of a bag: the chunks, and the observation of each of them.
 
-Observations go through the same buffer and the same decoding as in the live node; nothing is inferred here.
+A chunk names the samples that it was made of, so the observation is the live one to the bit. Nothing is inferred here.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from depthvla_policy.control.chunk import Chunk
-from depthvla_policy.control.observation_buffer import ObservationBuffer, ObservationLimits
+from depthvla_policy.control.feedback import arm_positions, arm_stream, gripper_opening, gripper_stream
+from depthvla_policy.control.observation_buffer import camera_stream
 from depthvla_policy.control.refusal import Reason, Refusal
 from depthvla_policy.evaluation.bag import Bag, stamp_ns
 from depthvla_policy.evaluation.episode import POLICY
@@ -21,15 +23,13 @@ from depthvla_policy.policy.observation import Observation
 from depthvla_policy.robot import Robot
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
-# That a scene stands still was no reason for the live policy to refuse it, or there would be no chunk.
-LIMITS = ObservationLimits(camera_frozen_after_s=0.0)
 
 
 @dataclass(frozen=True)
 class RecordedChunk:
     chunk: Chunk
     instruction: str
-    taken_ns: int  # when its observation was taken from the buffer, on the clock of the recorder
+    sources: dict[str, int]  # stream -> stamp [ns] of the sample that the observation was made of
 
 
 def recorded_chunks(bag: Bag, robot: Robot) -> list[RecordedChunk]:
@@ -44,9 +44,9 @@ def recorded_chunks(bag: Bag, robot: Robot) -> list[RecordedChunk]:
                 message.model_id,
             ),
             message.instruction,
-            received_ns - _ns(message.total_time),
+            {source.stream: _ns(source.stamp) for source in getattr(message, "sources", ())},
         )
-        for _, received_ns, message in bag.messages([f"{POLICY}/action_chunk"])
+        for _, _, message in bag.messages([f"{POLICY}/action_chunk"])
     ]
 
 
@@ -55,48 +55,85 @@ def observations(
 ) -> Iterator[tuple[RecordedChunk, Observation | Refusal]]:
     """For every recorded chunk the observation that it was predicted from, or why the bag does not hold it.
 
-    Messages are fed in order of reception, up to the time at which the policy took its observation. Recorder and policy
-    do not receive at the same instant, so a joint sample may be the neighbour of the one that was used.
-
     Raises:
         ValueError: a camera is unknown or was not recorded as compressed images; a chunk or an image cannot be read.
     """
-    topics = {robot.camera(name).topic: name for name in cameras}
-    wrong = [topic for topic in topics if topic in bag.topics and bag.topics[topic].type != COMPRESSED]
+    topics = _topics(robot, cameras)
+    wrong = [
+        topic
+        for topic in (robot.camera(name).topic for name in cameras)
+        if topic in bag.topics and bag.topics[topic].type != COMPRESSED
+    ]
     if wrong:
         raise ValueError(f"bag {bag.path}: {', '.join(wrong)} is not {COMPRESSED}, the only kind that is replayed")
-    arms = {limb.topics.arm_feedback: limb.name for limb in robot.limbs}
-    grippers = {limb.topics.gripper_feedback: limb.name for limb in robot.limbs}
-    reference = robot.cameras[0].topic
-    buffer = ObservationBuffer(robot, cameras, LIMITS)
     pending = deque(recorded_chunks(bag, robot))
-    used = {recorded.chunk.stamp_ns for recorded in pending}
-    for topic, now_ns, message in bag.messages([*topics, *arms, *grippers]):
-        stamp = stamp_ns(message)
-        if topic == reference and stamp not in used:
-            continue  # the policy never took it
-        # A frame that a later chunk was made of had not reached the policy yet.
-        while pending and (pending[0].taken_ns < now_ns or (topic == reference and stamp > pending[0].chunk.stamp_ns)):
-            recorded = pending.popleft()
-            yield recorded, _take(buffer, recorded, min(recorded.taken_ns, now_ns))
-        if topic in topics:
-            buffer.add_image(topics[topic], stamp, bytes(message.data), now_ns)
-        elif topic in arms:
-            buffer.add_arm(arms[topic], stamp, message.position, now_ns)
-        else:
-            buffer.add_gripper(grippers[topic], stamp, message.position, now_ns)
+    wanted = {topic: Counter() for topic in topics.values()}
     for recorded in pending:
-        yield recorded, _take(buffer, recorded, recorded.taken_ns)
+        for stream, topic in topics.items():
+            if stream in recorded.sources:
+                wanted[topic][recorded.sources[stream]] += 1
+    samples: dict[str, dict[int, Any]] = {topic: {} for topic in wanted}
+    newest = dict.fromkeys(wanted, 0)
+    for topic, _, message in bag.messages(wanted, wanted):
+        newest[topic] = stamp_ns(message)
+        samples[topic][newest[topic]] = message
+        while pending and not _outstanding(pending[0], topics, samples, newest):
+            recorded = pending.popleft()
+            yield recorded, _observe(recorded, robot, cameras, topics, samples)
+            for stream, stamp in recorded.sources.items():
+                topic = topics.get(stream)
+                if topic is not None:
+                    wanted[topic][stamp] -= 1
+                    if not wanted[topic][stamp]:
+                        samples[topic].pop(stamp, None)
+    for recorded in pending:
+        yield recorded, _observe(recorded, robot, cameras, topics, samples)
 
 
-def _take(buffer: ObservationBuffer, recorded: RecordedChunk, now_ns: int) -> Observation | Refusal:
-    raw = buffer.take(now_ns)
-    if isinstance(raw, Refusal):
-        return raw
-    if raw.stamp_ns != recorded.chunk.stamp_ns:
-        return Refusal(Reason.MISSING, f"the bag has no reference frame for chunk {recorded.chunk.sequence}")
-    images = {camera: decode_jpeg(data) for camera, data in raw.images.items()}
-    return Observation(raw.stamp_ns, images, raw.state, recorded.instruction)
+def _topics(robot: Robot, cameras: Sequence[str]) -> dict[str, str]:
+    """Stream -> the topic that it is recorded from."""
+    topics = {camera_stream(name): robot.camera(name).topic for name in cameras}
+    for limb in robot.limbs:
+        topics[arm_stream(limb.name)] = limb.topics.arm_feedback
+        topics[gripper_stream(limb.name)] = limb.topics.gripper_feedback
+    return topics
+
+
+def _outstanding(
+    recorded: RecordedChunk, topics: dict[str, str], samples: dict[str, dict[int, Any]], newest: dict[str, int]
+) -> bool:
+    """Whether a sample may still come: each topic's come in the order of their stamps."""
+    return any(
+        stamp not in samples[topics[stream]] and stamp > newest[topics[stream]]
+        for stream, stamp in recorded.sources.items()
+        if stream in topics
+    )
+
+
+def _observe(
+    recorded: RecordedChunk,
+    robot: Robot,
+    cameras: Sequence[str],
+    topics: dict[str, str],
+    samples: dict[str, dict[int, Any]],
+) -> Observation | Refusal:
+    chunk, messages = recorded.chunk, {}
+    for stream, topic in topics.items():
+        message = samples[topic].get(recorded.sources.get(stream, -1))
+        if message is None:
+            text = f"the bag does not hold the sample of {stream} that chunk {chunk.sequence} was made of"
+            return Refusal(Reason.MISSING, text, stream)
+        messages[stream] = message
+    state = np.empty(robot.size)
+    for limb in robot.limbs:
+        arm = arm_positions(robot, limb, messages[arm_stream(limb.name)].position)
+        gripper = gripper_opening(robot, limb, messages[gripper_stream(limb.name)].position)
+        for value in (arm, gripper):
+            if isinstance(value, Refusal):
+                return value
+        state[limb.arm], state[limb.gripper_index] = arm, gripper
+    images = {name: decode_jpeg(bytes(messages[camera_stream(name)].data)) for name in cameras}
+    return Observation(chunk.stamp_ns, images, state, recorded.instruction)
 
 
 def _positions(message, robot: Robot) -> np.ndarray:
@@ -108,5 +145,6 @@ def _positions(message, robot: Robot) -> np.ndarray:
     return np.concatenate([np.array(points, dtype=np.float64) for points in arms], axis=1)
 
 
-def _ns(duration) -> int:
-    return duration.sec * 1_000_000_000 + duration.nanosec
+def _ns(value) -> int:
+    """Of a builtin_interfaces/Time or Duration."""
+    return value.sec * 1_000_000_000 + value.nanosec

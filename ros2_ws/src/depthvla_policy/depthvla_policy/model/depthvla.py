@@ -178,6 +178,14 @@ class DepthVLA(nn.Module):
         outputs, _ = self.mixture(streams, self.block_mask(valid), keys_only=frozenset({"vlm"}))
         return self._velocity_head(outputs["action"][:, 1:]), self._log_depth(outputs)
 
+    def predict_depth(self, images: Tensor) -> Tensor:
+        """Log metres (B, C, depth_size, depth_size) of images (B, C, 3, image_size, image_size) in [0, 1], by the depth
+        expert alone: as many images as there are, each for itself where C is 1.
+        """
+        stream = self._depth_stream(images)
+        outputs, _ = self.mixture({"depth": stream}, None)
+        return self._log_depth(outputs)
+
     def block_mask(self, valid: dict[str, Tensor]) -> Tensor:
         """(B, 1, T, T) bool over VLM, depth, state and action tokens; `valid` holds (B, T) of the prefixes."""
         own = {"vlm": 0, "depth": 1} if self.config.prefix_attention == "blockwise" else {"vlm": 0, "depth": 0}
@@ -209,13 +217,19 @@ class DepthVLA(nn.Module):
         streams = {"vlm": Stream(torch.cat([vision, text.to(vision.dtype)], dim=1), positions)}
         valid = {"vlm": vlm_valid}
         if self.config.depth:
-            seen = depth_image(inputs.depth_m).flatten(0, 1) if self.config.takes_depth else images
-            depth = self.depth_encoder(seen).reshape(B, C * tokens, -1)
-            # Every camera counts from 0: the depth expert was pre-trained on single images.
-            positions = torch.arange(tokens, device=images.device).repeat(C).expand(B, -1)
-            streams["depth"] = Stream(depth, positions)
+            streams["depth"] = self._depth_stream(
+                depth_image(inputs.depth_m) if self.config.takes_depth else inputs.images
+            )
             valid["depth"] = image_valid
         return streams, valid
+
+    def _depth_stream(self, images: Tensor) -> Stream:
+        """The tokens of images (B, C, 3, image_size, image_size)."""
+        B, C = images.shape[:2]
+        tokens = self.config.grid**2
+        # Every camera counts from 0: the depth expert was pre-trained on single images.
+        positions = torch.arange(tokens, device=images.device).repeat(C).expand(B, -1)
+        return Stream(self.depth_encoder(images.flatten(0, 1)).reshape(B, C * tokens, -1), positions)
 
     def _state_stream(self, inputs: Inputs, valid: dict[str, Tensor]) -> Stream:
         positions = valid["vlm"].long().sum(1, keepdim=True)
@@ -232,12 +246,16 @@ class DepthVLA(nn.Module):
         # The published head predicts noise - action; ours is the paper's action - noise. The integrator works in
         # float32.
         head = self.action_out_proj
-        return -F.linear(upcast(out), upcast(head.weight), upcast(head.bias))
+        with torch.autocast(out.device.type, enabled=False):
+            return -F.linear(upcast(out), upcast(head.weight), upcast(head.bias))
 
     def _log_depth(self, outputs: dict[str, Tensor]) -> Tensor | None:
-        """Depth tokens (B, C * tokens, D) -> log metres (B, C, depth_size, depth_size); None when there are none."""
         if "depth" not in outputs or not self.config.depth.predicts:
             return None
-        out, grid, pixels = outputs["depth"], self.config.grid, self.config.depth.head_pixels
-        patches = self.depth_head(out).view(out.shape[0], self.config.cameras, grid, grid, pixels, pixels)
+        return self.log_depth(outputs["depth"])
+
+    def log_depth(self, out: Tensor) -> Tensor:
+        """Log metres (B, C, depth_size, depth_size) from the depth expert's outputs (B, C * tokens, D)."""
+        grid, pixels = self.config.grid, self.config.depth.head_pixels
+        patches = self.depth_head(out).view(out.shape[0], -1, grid, grid, pixels, pixels)
         return patches.permute(0, 1, 2, 4, 3, 5).flatten(4, 5).flatten(2, 3)

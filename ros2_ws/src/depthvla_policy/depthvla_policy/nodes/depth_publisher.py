@@ -8,13 +8,14 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
+from depthvla_policy.evaluation.viewer.clouds import depth_colours
 from depthvla_policy.nodes import image_messages, qos
 from depthvla_policy.nodes.messages import time_message
 from depthvla_policy.nodes.polling import PolledSubscription
@@ -23,19 +24,22 @@ from depthvla_policy.policy.images import ImageFit
 
 @dataclass(frozen=True)
 class DepthFrame:
-    """Depth of one observation. `depth_m`: camera -> (h, w); `sizes`: camera -> (height, width) of the source image."""
+    """Depth of one observation. `depth_m`: camera -> (h, w); `sizes`: camera -> (height, width) of the source image;
+    `images`: camera -> that image, (height, width, 3) uint8 RGB, which colours the points. Without one, distance does.
+    """
 
     stamps_ns: Mapping[str, int]
     depth_m: Mapping[str, np.ndarray]
     frame_ids: Mapping[str, str]
     sizes: Mapping[str, tuple[int, int]]
+    images: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class DepthPublisher:
     """Per camera: ~/depth/<camera>/image (32FC1, metres), image_colour (rgb8), camera_info and points.
 
-    camera_info and points need the camera's own camera_info; points also sensor_msgs_py. Where one is missing it is
-    said once and the rest is published.
+    camera_info and points need the camera's own camera_info. Where it is missing, that is said once and the rest is
+    published.
     """
 
     def __init__(
@@ -95,20 +99,20 @@ class DepthPublisher:
             camera.update()
             if camera.subscribed():
                 header = Header(stamp=time_message(frame.stamps_ns[name]), frame_id=frame.frame_ids[name])
-                self._publish_camera(camera, header, known_depth(depth_m, self._fit, frame.sizes[name]))
+                known = known_depth(depth_m, self._fit, frame.sizes[name])
+                self._publish_camera(camera, header, known, frame.images.get(name))
 
-    def _publish_camera(self, camera: _Camera, header: Header, depth_m: np.ndarray) -> None:
+    def _publish_camera(self, camera: _Camera, header: Header, depth_m: np.ndarray, image: np.ndarray | None) -> None:
         _send(camera.image, lambda: image_messages.depth_message(header, depth_m))
-        _send(camera.colour, lambda: image_messages.colour_message(header, depth_m, *self._colour_range_m))
+        distances = depth_colours(depth_m, *self._colour_range_m)
+        _send(camera.colour, lambda: image_messages.colour_message(header, distances))
         if camera.newest_info is None:
             self._say_once(f"no camera_info on {camera.source_topic}: neither depth camera_info nor points from it")
             return
         info = self._camera_info(camera.newest_info, header, depth_m.shape)
         _send(camera.info, lambda: info)
-        try:
-            _send(camera.points, lambda: image_messages.points_message(header, depth_m, info))
-        except ImportError as error:
-            self._say_once(f"point clouds need the package sensor_msgs_py: {error}")
+        colours = distances if image is None else pixel_colours(image, self._fit, len(depth_m))
+        _send(camera.points, lambda: image_messages.points_message(header, depth_m, info, colours))
 
     def _camera_info(self, source: CameraInfo, header: Header, size: tuple[int, int]) -> CameraInfo:
         k = np.array(source.k).reshape(3, 3)
@@ -137,6 +141,11 @@ def known_depth(depth_m: np.ndarray, fit: ImageFit, size: tuple[int, int]) -> np
     """(h, w) predicted depth with NaN where the network saw no pixel of the (height, width) image or no distance."""
     seen = np.isfinite(fit.apply_depth(np.ones(size, np.float32), len(depth_m)))
     return np.where(seen & np.isfinite(depth_m) & (depth_m > 0.0), depth_m, np.float32(np.nan))
+
+
+def pixel_colours(image: np.ndarray, fit: ImageFit, size: int) -> np.ndarray:
+    """(size, size, 3) uint8 RGB: what the (H, W, 3) image shows where a depth image of `size` pixels has its own."""
+    return ImageFit(size, fit.fit).apply(image)
 
 
 @dataclass

@@ -1,33 +1,24 @@
 """Records episodes, each to a rosbag2 folder of its own: serialised messages in, MCAP out.
 
 An episode lasts from ~/start to ~/stop; with `record_on_activate`, the first one lasts from activation to deactivation.
-Topics are subscribed to as they appear, with the QoS that their publishers offer. Messages are taken in batches and
-written by a thread of `evaluation.recording.BagWriter`.
+`nodes.recording` takes the messages, a thread of `evaluation.recording.BagWriter` writes them.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import shutil
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
 from depthvla_msgs.msg import Counter as CounterMessage
-from depthvla_msgs.msg import EpisodeEvent, PolicyStatus, RecorderStatus
+from depthvla_msgs.msg import EpisodeEvent, RecorderStatus
 from depthvla_msgs.srv import MarkSubstep, StartEpisode, StopEpisode
-from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.clock import Clock, ClockType
-from rclpy.parameter import parameter_value_to_python
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.serialization import deserialize_message, serialize_message
-from rclpy.task import Future
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rclpy.qos import QoSProfile
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo
 
 from depthvla_policy import robot as robot_description
@@ -35,23 +26,19 @@ from depthvla_policy.evaluation.recording import (
     OUTCOMES,
     BagWriter,
     EpisodeNotes,
-    Selector,
-    TopicRule,
     describe_machine,
     git_revision,
     parse_rules,
 )
 from depthvla_policy.nodes import qos
 from depthvla_policy.nodes.diagnostics import ERROR, OK, WARN, Health
+from depthvla_policy.nodes.message_types import read_definition
+from depthvla_policy.nodes.node_parameters import NodeParameters
 from depthvla_policy.nodes.parameters import Parameter
-from depthvla_policy.nodes.polling import PolledSubscription
+from depthvla_policy.nodes.recording import Recording, bag_qos
 from depthvla_policy.nodes.runtime import ManagedNode, run
 
-QUEUE_DEPTH = 1000  # messages that wait in the middleware between two polls: 2 s of the fastest topic
-DISCOVERY_PERIOD_S = 0.1  # short, because what a publisher says before it is found is not recorded
 STATUS_PERIOD_S = 1.0
-SILENCE_LIMIT_S = 2.0  # of a required topic, at the start and at the end of an episode
-ANSWER_LIMIT_S = 2.0  # until another node is asked for its parameters again
 EVENT_TYPE, EVENT_QOS = "depthvla_msgs/msg/EpisodeEvent", QoSProfile(depth=10)
 
 PARAMETERS = (
@@ -86,8 +73,7 @@ class EpisodeRecorderNode(ManagedNode):
 
     def __init__(self, **kwargs) -> None:
         super().__init__("episode_recorder_node", PARAMETERS, **kwargs)
-        self.failed = False
-        self._recording: _Recording | None = None
+        self._recording: Recording | None = None
         self._ended = RecorderStatus()  # the newest episode, once it is over
 
     def configure(self) -> None:
@@ -107,7 +93,7 @@ class EpisodeRecorderNode(ManagedNode):
         self._events = self.create_lifecycle_publisher(EpisodeEvent, "~/event", EVENT_QOS)
         if self._events.topic_name in self._rules:
             raise ValueError(f"topics has {self._events.topic_name}, which every recording holds anyway; leave it out")
-        self._others = [_NodeParameters(self, name) for name in self.value("parameters_of")]
+        self._others = [NodeParameters(self, name) for name in self.value("parameters_of")]
         self.create_service(StartEpisode, "~/start", self._on_start)
         self.create_service(MarkSubstep, "~/mark", self._on_mark)
         self.create_service(StopEpisode, "~/stop", self._on_stop)
@@ -200,10 +186,10 @@ class EpisodeRecorderNode(ManagedNode):
         if free_mb < least_mb:
             raise OSError(f"the disk of bag {path} has {free_mb:.0f} MB left; min_free_mb is {least_mb}")
         writer = BagWriter(path, self.value("backlog_limit_mb") * 2**20)
-        writer.add_topic(self._events.topic_name, EVENT_TYPE, [_bag_qos(EVENT_QOS)], read_definition)
+        writer.add_topic(self._events.topic_name, EVENT_TYPE, [bag_qos(EVENT_QOS)], read_definition)
         for parameters in self._others:
             parameters.forget()
-        recording = self._recording = _Recording(self, writer, notes, self._rules, on_activate=on_activate)
+        recording = self._recording = Recording(self, writer, notes, self._rules, on_activate=on_activate)
         recording.start(self._poll)
         self._say(EpisodeEvent.START, notes.task)
         self._tick()
@@ -245,7 +231,7 @@ class EpisodeRecorderNode(ManagedNode):
         self._ended.state, self._ended.reason = RecorderStatus.FAILED if failure else RecorderStatus.IDLE, failure
         self._publish_status()
         if failure:
-            self.failed = True
+            self.exit_code = 1
             self.get_logger().error(f"EPISODE FAILED, {writer.path}: {failure}")
         else:
             self.get_logger().info(f"closed {writer.path}: {writer.written} messages")
@@ -272,7 +258,7 @@ class EpisodeRecorderNode(ManagedNode):
         message.header.stamp = self.get_clock().now().to_msg()
         self._status.publish(message)
 
-    def _describe(self, recording: _Recording) -> RecorderStatus:
+    def _describe(self, recording: Recording) -> RecorderStatus:
         writer, notes = recording.writer, recording.notes
         return RecorderStatus(
             state=RecorderStatus.RECORDING,
@@ -286,7 +272,7 @@ class EpisodeRecorderNode(ManagedNode):
             lost=[CounterMessage(name=topic, count=count) for topic, count in recording.lost().items()],
         )
 
-    def _custom_data(self, recording: _Recording) -> dict[str, str]:
+    def _custom_data(self, recording: Recording) -> dict[str, str]:
         calibrated = recording.heard(CameraInfo)
         known = {item.name: item.values for item in self._others if item.values is not None}
         uncalibrated = [camera.camera_info for camera in self._robot.cameras if camera.camera_info not in calibrated]
@@ -317,172 +303,6 @@ class EpisodeRecorderNode(ManagedNode):
         return xacro.process_file(str(path)).toxml()
 
 
-class _Recording:
-    """One episode: the subscriptions, and the bag that they fill."""
-
-    def __init__(
-        self,
-        node: ManagedNode,
-        writer: BagWriter,
-        notes: EpisodeNotes,
-        rules: dict[str, TopicRule],
-        *,
-        on_activate: bool,
-    ) -> None:
-        """`on_activate`: it lasts as long as the node is active, whether anything is published or not."""
-        self.writer, self.notes, self.on_activate = writer, notes, on_activate
-        self.begin_s = time.monotonic()
-        self.sources: dict[str, _Source] = {}
-        self.unknown: dict[str, str] = {}  # topics that cannot be recorded, and why
-        self._node, self._rules, self._selector = node, rules, Selector(rules)
-        self._timers: list = []
-        self._kept: dict[str, str] = {}
-
-    def start(self, poll: Callable[[], None]) -> None:
-        self._discover()
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        for period_s, callback in ((DISCOVERY_PERIOD_S, self._discover), (self._node.value("poll_period_s"), poll)):
-            self._timers.append(self._node.create_timer(period_s, callback, clock=steady))
-
-    def take(self) -> None:
-        """Hands what waits in the middleware to the bag."""
-        for topic, source in self.sources.items():
-            while (taken := source.take()) is not None:
-                data, received_ns = taken
-                if source.message_type is PolicyStatus:
-                    status = deserialize_message(data, PolicyStatus)
-                    self.notes.hear(status.model_id, status.instruction)
-                for message in self._selector.offer(topic, received_ns or time.time_ns(), data):
-                    self.writer.write(*message)
-
-    def keep(self, custom_data: dict[str, str]) -> None:
-        """Keeps what is known so far, in case that this process is killed."""
-        if custom_data != self._kept:
-            self._kept = custom_data
-            self.writer.note(custom_data)
-
-    def close(self, custom_data: dict[str, str]) -> None:
-        """Raises OSError where the bag is not whole."""
-        for timer in self._timers:
-            self._node.destroy_timer(timer)
-        for source in self.sources.values():
-            source.subscription.destroy()
-        self.writer.close(custom_data)
-
-    def missed(self) -> Counter[str]:
-        """Messages that never came out of the middleware."""
-        return Counter({topic: source.lost for topic, source in self.sources.items() if source.lost})
-
-    def lost(self) -> Counter[str]:
-        """Missed, and dropped on the way to the disk."""
-        return self.missed() + self.writer.dropped
-
-    def heard(self, message_type: type) -> list[str]:
-        """Topics of a type of which there is at least one message."""
-        return sorted(
-            topic for topic, source in self.sources.items() if source.message_type is message_type and source.received
-        )
-
-    def absent(self) -> str:
-        """Names required topics that have not begun in time; empty where there are none."""
-        if time.monotonic() < self.begin_s + SILENCE_LIMIT_S:
-            return ""
-        missing = self.not_heard_since(-math.inf)
-        return f"nothing came within {SILENCE_LIMIT_S:g} s on {', '.join(missing)}" if missing else ""
-
-    def silent(self) -> str:
-        """Names required topics that were not heard lately; empty where there are none."""
-        missing = self.not_heard_since(time.monotonic() - SILENCE_LIMIT_S)
-        return f"nothing came in the last {SILENCE_LIMIT_S:g} s on {', '.join(missing)}" if missing else ""
-
-    def not_heard_since(self, time_s: float) -> list[str]:
-        """Required topics of which no message was taken since a time on the monotonic clock."""
-        required = [topic for topic, rule in self._rules.items() if rule.required]
-        heard_s = {topic: source.heard_s for topic, source in self.sources.items() if source.received}
-        return [topic for topic in required if topic not in heard_s or heard_s[topic] < time_s]
-
-    def _discover(self) -> None:
-        for topic, types in self._node.get_topic_names_and_types():
-            if topic not in self._rules or topic in self.unknown or topic in self.sources:
-                continue
-            if publishers := self._node.get_publishers_info_by_topic(topic):
-                try:
-                    self.sources[topic] = self._subscribe(topic, types, publishers)
-                except (ImportError, LookupError, OSError, ValueError) as error:
-                    self.unknown[topic] = str(error)
-                    self._node.get_logger().error(f"cannot record {topic}: {error}")
-
-    def _subscribe(self, topic: str, types: Sequence[str], publishers: Sequence) -> _Source:
-        if len(types) != 1:
-            raise ValueError(f"it has several types: {', '.join(types)}")
-        package, kind, name = types[0].split("/")
-        message_type = getattr(importlib.import_module(f"{package}.{kind}"), name)
-        offered = [publisher.qos_profile for publisher in publishers]
-        self.writer.add_topic(topic, types[0], [_bag_qos(profile) for profile in offered], read_definition)
-        subscription = PolledSubscription(self._node, message_type, topic, _requested_qos(offered), raw=True)
-        return _Source(subscription, len(publishers), message_type)
-
-
-class _Source:
-    """A subscribed topic. `lost` counts the messages missing between those that came, as far as one can tell."""
-
-    def __init__(self, subscription: PolledSubscription, publishers: int, message_type: type | None = None) -> None:
-        self.subscription = subscription
-        self.publishers = publishers
-        self.message_type = message_type
-        self.lost = 0
-        self.received = 0
-        self.heard_s = -math.inf  # when a message was last taken, on the monotonic clock
-        self._sequence: int | None = None
-
-    def take(self) -> tuple[bytes, int] | None:
-        """The next message and when it was received [ns]; 0 where the middleware does not say."""
-        taken = self.subscription.take()
-        if taken is None:
-            return None
-        data, info = taken
-        sequence = info.get("publication_sequence_number")  # not on Humble
-        # Publishers count for themselves: of several, or after a restart, a gap says nothing.
-        if self.publishers == 1 and sequence is not None and self._sequence is not None and sequence > self._sequence:
-            self.lost += sequence - self._sequence - 1
-        self._sequence = sequence
-        self.received += 1
-        self.heard_s = time.monotonic()
-        return data, info["received_timestamp"]
-
-
-class _NodeParameters:
-    """Another node's parameters, asked for until they come. Nobody waits for them."""
-
-    def __init__(self, node: ManagedNode, name: str) -> None:
-        self.name = name
-        self.values: dict[str, object] | None = None
-        self._names = node.create_client(ListParameters, f"{name}/list_parameters")
-        self._values = node.create_client(GetParameters, f"{name}/get_parameters")
-        self._asked_s = -math.inf
-
-    def forget(self) -> None:
-        self.values, self._asked_s = None, -math.inf
-
-    def ask(self) -> None:
-        """To be called now and then."""
-        now_s = time.monotonic()
-        if self.values is None and now_s > self._asked_s + ANSWER_LIMIT_S and self._names.service_is_ready():
-            self._asked_s = now_s
-            self._names.call_async(ListParameters.Request()).add_done_callback(self._on_names)
-
-    def _on_names(self, future: Future) -> None:
-        if future.exception() is None:
-            names = future.result().result.names
-            asked = self._values.call_async(GetParameters.Request(names=names))
-            asked.add_done_callback(lambda answer: self._on_values(names, answer))
-
-    def _on_values(self, names: Sequence[str], future: Future) -> None:
-        if future.exception() is None:
-            values = [parameter_value_to_python(value) for value in future.result().values]
-            self.values = dict(zip(names, values, strict=False))
-
-
 def _answer(response, success: bool, message: str):
     response.success, response.message = success, message
     return response
@@ -493,51 +313,8 @@ def _free_bytes(path: Path) -> int:
     return shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists())).free
 
 
-def read_definition(message_type: str) -> str:
-    """The .msg text of an installed message type. Raises LookupError or OSError where there is none."""
-    package, _, name = message_type.split("/")
-    return Path(get_package_share_directory(package), "msg", f"{name}.msg").read_text()
-
-
-def _requested_qos(offered: Sequence[QoSProfile]) -> QoSProfile:
-    """The strictest profile that every publisher can serve."""
-    reliable = all(profile.reliability == ReliabilityPolicy.RELIABLE for profile in offered)
-    latched = all(profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for profile in offered)
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=QUEUE_DEPTH,
-        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-    )
-
-
-def _bag_qos(profile: QoSProfile) -> Qos:
-    return Qos(
-        QosHistory[profile.history.name],
-        profile.depth,
-        QosReliability[profile.reliability.name],
-        QosDurability[profile.durability.name],
-        _bag_time(profile.deadline),
-        _bag_time(profile.lifespan),
-        QosLiveliness[profile.liveliness.name],
-        _bag_time(profile.liveliness_lease_duration),
-        profile.avoid_ros_namespace_conventions,
-    )
-
-
-def _bag_time(duration) -> QosTime:
-    return QosTime(*divmod(duration.nanoseconds, 1_000_000_000))
-
-
 def main() -> int:
-    recorders: list[EpisodeRecorderNode] = []
-
-    def make() -> EpisodeRecorderNode:
-        recorders.append(EpisodeRecorderNode())
-        return recorders[0]
-
-    code = run(make)
-    return code or int(any(recorder.failed for recorder in recorders))
+    return run(EpisodeRecorderNode)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from depthvla_policy.control.refusal import Reason, Refusal
@@ -68,13 +68,9 @@ def depth_message(header: Header, depth_m: np.ndarray) -> Image:
     return _image(header, "32FC1", np.ascontiguousarray(depth_m, dtype=np.float32))
 
 
-def colour_message(header: Header, depth_m: np.ndarray, near_m: float, far_m: float) -> Image:
-    """(H, W) metres -> rgb8, warm is near; black where unknown."""
-    nearness = np.nan_to_num((far_m - depth_m) / (far_m - near_m))
-    mapped = cv2.applyColorMap((np.clip(nearness, 0.0, 1.0) * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
-    colours = cv2.cvtColor(mapped, cv2.COLOR_BGR2RGB)
-    colours[~np.isfinite(depth_m)] = 0
-    return _image(header, "rgb8", colours)
+def colour_message(header: Header, colours: np.ndarray) -> Image:
+    """(H, W, 3) uint8 RGB -> rgb8."""
+    return _image(header, "rgb8", np.ascontiguousarray(colours))
 
 
 def camera_info_message(header: Header, k: np.ndarray, size: tuple[int, int], source: CameraInfo) -> CameraInfo:
@@ -91,17 +87,30 @@ def camera_info_message(header: Header, k: np.ndarray, size: tuple[int, int], so
     return message
 
 
-def points_message(header: Header, depth_m: np.ndarray, info: CameraInfo) -> PointCloud2:
-    """(H, W) metres along the optical axis and that image's camera -> points in its optical frame, known depths only.
+def points_message(header: Header, depth_m: np.ndarray, info: CameraInfo, colours: np.ndarray) -> PointCloud2:
+    """Known depths as coloured points (x, y, z, rgb) in the camera's optical frame.
 
-    Raises ImportError where sensor_msgs_py is not installed.
+    Args:
+        header: of the depth image.
+        depth_m: (H, W) metres along the optical axis, NaN where unknown.
+        info: that image's camera.
+        colours: (H, W, 3) uint8 RGB of its pixels.
     """
-    from sensor_msgs_py.point_cloud2 import create_cloud_xyz32
-
     rows, columns = np.nonzero(np.isfinite(depth_m))
-    z = depth_m[rows, columns][:, None]
-    pixels = np.stack([columns, rows], axis=1).astype(np.float64)
-    return create_cloud_xyz32(header, np.hstack([_rays(pixels, info) * z, z]).astype(np.float32))
+    z = depth_m[rows, columns]
+    rays = _rays(np.stack([columns, rows], axis=1).astype(np.float64), info)
+    points = np.zeros(len(z), dtype=[("xyz", "<f4", 3), ("bgr0", "u1", 4)])
+    points["xyz"] = np.column_stack([rays * z[:, None], z])
+    # PCL's packing, which viewers read: 0x00RRGGBB in the bits of a float32.
+    points["bgr0"][:, :3] = colours[rows, columns, ::-1]
+    message = PointCloud2(header=header, height=1, width=len(z), is_dense=True, is_bigendian=False)
+    message.fields = [
+        PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
+        for index, name in enumerate(("x", "y", "z", "rgb"))
+    ]
+    message.point_step, message.row_step = points.itemsize, points.nbytes
+    message.data = array("B", points.tobytes())
+    return message
 
 
 def _rays(pixels: np.ndarray, info: CameraInfo) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from depthvla_policy.control.continuation import Continuation
 from depthvla_policy.control.observation_buffer import ObservationBuffer, RawObservation
 from depthvla_policy.control.refusal import Reason, Refusal
-from depthvla_policy.policy.observation import Observation
+from depthvla_policy.policy.observation import Observation, noise_seed
 
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not with this module
     from depthvla_policy.policy.policy import Policy, Prediction
@@ -59,12 +59,13 @@ class InferenceLoop:
         min_interval_s: float = 0.0,
         continuation: Callable[[int], Continuation | None] = lambda stamp_ns: None,
         method: str = "guided",
+        noise_seed: int = -1,
         steady_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`poll` brings the buffer up to date; `decode` turns the buffer's image payload into (H, W, 3) uint8 RGB.
 
         `continuation` is asked with an observation's stamp for the motion that its chunk continues, in the way of
-        `method` (see `Policy.infer`).
+        `method` (see `Policy.infer`). `noise_seed`: see the parameter of policy_node.
         """
         self._buffer, self._policy = buffer, policy
         self._decode, self._poll = decode, poll
@@ -73,6 +74,7 @@ class InferenceLoop:
         self._now_ns, self._steady_s = now_ns, steady_s
         self._min_interval_s = min_interval_s
         self._continuation, self._method = continuation, method
+        self._noise_seed = noise_seed
         self._next_s = -np.inf
         self._sequence = 0
         self._woken = threading.Event()
@@ -130,6 +132,8 @@ class InferenceLoop:
             continuation, options = self._continuation(raw.stamp_ns), {}
             if continuation:
                 options = {"committed": continuation.committed, "delay": continuation.delay, "method": self._method}
+            if self._noise_seed >= 0:
+                options["seed"] = noise_seed(self._noise_seed, raw.stamp_ns)
             prediction = self._policy.infer(observation, depth=self._depth_wanted(), **options)
         except Exception as error:
             return Refusal(Reason.FAILED, f"inference failed: {type(error).__name__}: {error}", "inference")

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import queue
-import select
-import shutil
 import signal
 import sys
-import termios
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 from depthvla_msgs.msg import ExecutorStatus, ModeChange, RecorderStatus
 from depthvla_msgs.srv import MarkSubstep, SetMode, StartEpisode, StopEpisode
@@ -26,6 +21,7 @@ from rclpy.task import Future
 from sensor_msgs.msg import Joy
 from std_srvs.srv import Trigger
 
+from depthvla_policy import tasks
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.control.operator import (
     ANSWER_LIMIT_NS,
@@ -39,6 +35,7 @@ from depthvla_policy.control.operator import (
     Request,
     Scorer,
     button_parameter,
+    next_substep,
 )
 from depthvla_policy.control.refusal import Refusal
 from depthvla_policy.nodes import qos
@@ -47,6 +44,7 @@ from depthvla_policy.nodes.messages import nanoseconds
 from depthvla_policy.nodes.parameters import Parameter
 from depthvla_policy.nodes.polling import PolledSubscription
 from depthvla_policy.nodes.runtime import ManagedNode, run
+from depthvla_policy.nodes.terminal import Screen, Terminal, open_terminal, terminal_restored
 
 STATUS_PERIOD_S = 0.2
 STATUS_SILENCE_S = 1.0
@@ -70,7 +68,11 @@ PARAMETERS = (
     Parameter("task", "", "Task of the episodes that are started here.", read_only=False),
     Parameter("setting", "", "What distinguishes them from others of their task.", read_only=False),
     Parameter("policy", "", "Name under which the report groups them; empty: the policy's model id.", read_only=False),
-    Parameter("substeps", [""], "The task's substeps in the order in which they are marked; empty: numbers."),
+    Parameter(
+        "substeps",
+        [""],
+        "Substeps in the order in which they are marked; empty: those of the task, numbers where it has none.",
+    ),
     *(
         Parameter(
             button_parameter(action),
@@ -127,7 +129,7 @@ class OperatorNode(ManagedNode):
 
     def activate(self) -> None:
         self._console, self._keyboard, self._joystick = Console(), Keyboard(), self._new_joystick()
-        self._scorer = Scorer([name for name in self.value("substeps") if name])
+        self._scorer = Scorer()
         self._heard_s, self._silent = time.monotonic(), False
         self._terminal, why_not = open_terminal(self._type)
         self._screen.say(KEYS_HELP if self._terminal else f"the keyboard is off: {why_not}")
@@ -231,9 +233,10 @@ class OperatorNode(ManagedNode):
             client = self._start_episode
             spoken = {name: self.value(name) for name in ("task", "setting", "policy")}
         elif action in (Action.MARK, Action.UNDO):
-            substep = "" if action is Action.UNDO else self._scorer.next_substep(self._recorder.substeps)
-            if isinstance(substep, Refusal):
-                self._screen.say(f"{action.value}: REFUSED: {substep}")
+            try:
+                substep = "" if action is Action.UNDO else next_substep(self._substeps(), self._recorder.substeps)
+            except ValueError as error:
+                self._screen.say(f"{action.value}: REFUSED: {error}")
                 return
             client, spoken = self._mark_substep, {"substep": substep, "undo": action is Action.UNDO}
         else:
@@ -242,11 +245,19 @@ class OperatorNode(ManagedNode):
         if not client.service_is_ready():
             self._screen.say(f"{action.value}: no {client.srv_name}: is the recorder running?")
             return
+        request = self._scorer.asked(action, time.monotonic_ns())
         future = client.call_async(client.srv_type.Request(**spoken))
-        future.add_done_callback(lambda future: self._on_score(action, future))
+        future.add_done_callback(lambda future: self._on_score(request, future))
 
-    def _on_score(self, action: Action, future: Future) -> None:
-        failed = future.exception()
+    def _substeps(self) -> list[str]:
+        """Raises ValueError where the task's description cannot be read."""
+        given = [name for name in self.value("substeps") if name]
+        task = self._recorder.task or self.value("task")
+        return given or (list(tasks.load(task).substeps) if task in tasks.names() else [])
+
+    def _on_score(self, request: Request, future: Future) -> None:
+        self._scorer.answered(request)
+        action, failed = request.action, future.exception()
         self._screen.say(f"{action.value}: no answer: {failed}" if failed else _answer_line(action, future.result()))
 
     def _on_recorder(self, status: RecorderStatus) -> None:
@@ -272,9 +283,10 @@ class OperatorNode(ManagedNode):
         if not self.active:
             return
         now_ns = time.monotonic_ns()
-        for request in self._console.overdue(now_ns):
-            limit_s = ANSWER_LIMIT_NS * 1e-9
-            self._screen.say(f"{request.action.value}: no answer within {limit_s:g} s: does the executor hang?")
+        for asked, who in ((self._console, "executor"), (self._scorer, "recorder")):
+            for request in asked.overdue(now_ns):
+                limit_s = ANSWER_LIMIT_NS * 1e-9
+                self._screen.say(f"{request.action.value}: no answer within {limit_s:g} s: does the {who} hang?")
         if self._joystick.fell_silent(now_ns):
             self._screen.say("the joystick fell silent while its button was held")
             self._ask(Action.STOP)
@@ -294,112 +306,6 @@ class OperatorNode(ManagedNode):
         terminal, self._terminal = self._terminal, None
         if terminal:
             terminal.close()
-
-
-class Screen:
-    """Lines on standard output, and below them, on a terminal, one line that is rewritten in place."""
-
-    def __init__(self) -> None:
-        self._fixed = sys.stdout.isatty()
-        self._shown = ""
-
-    def say(self, text: str) -> None:
-        clear = "\r\x1b[K" if self._shown else ""
-        self._write(f"{clear}{time.strftime('%H:%M:%S')} {text}\n{self._shown}")
-
-    def show(self, text: str) -> None:
-        if not self._fixed:
-            return
-        text = text[: shutil.get_terminal_size().columns - 1]  # a line that wraps cannot be rewritten
-        if text != self._shown:
-            self._shown = text
-            self._write(f"\r\x1b[K{text}")
-
-    @staticmethod
-    def _write(text: str) -> None:
-        with contextlib.suppress(OSError):  # whoever read it is gone; the joystick still has to work
-            sys.stdout.write(text)
-            sys.stdout.flush()
-
-
-class Terminal:
-    """Standard input key by key, read on a thread of its own. The owner must close it.
-
-    Args:
-        typed: called from the thread with what was typed, and with "" when the terminal is gone.
-
-    Raises:
-        OSError, termios.error: this is no terminal.
-    """
-
-    def __init__(self, typed: Callable[[str], None]) -> None:
-        self._typed = typed
-        self._fd = sys.stdin.fileno()
-        self._before = termios.tcgetattr(self._fd)
-        self._woken, self._wake = os.pipe()
-        self._thread = threading.Thread(target=self._read, name="keyboard", daemon=True)
-        self._key_by_key()
-        self._on_continue = signal.signal(signal.SIGCONT, self._continue)
-        self._thread.start()
-
-    def close(self) -> None:
-        signal.signal(signal.SIGCONT, self._on_continue)
-        os.close(self._wake)
-        self._thread.join()
-        os.close(self._woken)
-        with contextlib.suppress(termios.error):  # a terminal that is gone needs nothing
-            termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
-
-    def _key_by_key(self) -> None:
-        attributes = termios.tcgetattr(self._fd)
-        # Flow control is off: Ctrl-S would block the output, and with it the whole node.
-        attributes[0] &= ~termios.IXON
-        attributes[3] &= ~(termios.ICANON | termios.ECHO)
-        attributes[6][termios.VMIN], attributes[6][termios.VTIME] = 1, 0
-        termios.tcsetattr(self._fd, termios.TCSANOW, attributes)
-
-    def _continue(self, number: int, frame: object) -> None:
-        # A shell puts its own settings back when the process was stopped with Ctrl-Z. A hang-up also continues it.
-        with contextlib.suppress(termios.error):
-            self._key_by_key()
-
-    def _read(self) -> None:
-        while True:
-            ready, _, _ = select.select([self._fd, self._woken], [], [])
-            if self._woken in ready:
-                return
-            try:
-                data = os.read(self._fd, 1024)
-            except OSError:
-                data = b""
-            self._typed(data.decode(errors="replace"))
-            if not data:
-                return
-
-
-def open_terminal(typed: Callable[[str], None]) -> tuple[Terminal | None, str]:
-    """The terminal of standard input, or why there is none to use."""
-    if not sys.stdin or not sys.stdin.isatty():
-        return None, "standard input is no terminal"
-    with contextlib.suppress(OSError):  # there is no job control
-        if os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
-            return None, "this runs in the background of its terminal"
-    return Terminal(typed), ""
-
-
-@contextlib.contextmanager
-def terminal_restored() -> Iterator[None]:
-    """Puts the terminal's settings back, however the body ends."""
-    try:
-        before = termios.tcgetattr(0)
-    except termios.error:
-        yield
-        return
-    try:
-        yield
-    finally:
-        with contextlib.suppress(termios.error):
-            termios.tcsetattr(0, termios.TCSANOW, before)
 
 
 def _answer_line(action: Action, answer: SetMode.Response | Trigger.Response) -> str:

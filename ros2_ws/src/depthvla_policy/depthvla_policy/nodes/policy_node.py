@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from depthvla_msgs.msg import ActionChunk, PolicyStatus
+from depthvla_msgs.msg import ActionChunk, PolicyStatus, Source
 from depthvla_msgs.msg import Plan as PlanMessage
 from depthvla_msgs.srv import SetInstruction
 from rcl_interfaces.msg import SetParametersResult
@@ -24,7 +24,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from depthvla_policy import robot as robot_description
 from depthvla_policy.control.chunk import Chunk
 from depthvla_policy.control.continuation import Continuation, Plan
-from depthvla_policy.control.observation_buffer import JOINT_DEPTH, ObservationBuffer, ObservationLimits
+from depthvla_policy.control.observation_buffer import JOINT_DEPTH, ObservationBuffer, ObservationLimits, camera_stream
 from depthvla_policy.control.refusal import Reason, Refusal
 from depthvla_policy.nodes import image_messages, qos
 from depthvla_policy.nodes.depth_publisher import DepthFrame, DepthPublisher
@@ -36,6 +36,7 @@ from depthvla_policy.nodes.messages import (
     duration_message,
     nanoseconds,
     plan_from_message,
+    time_message,
 )
 from depthvla_policy.nodes.parameters import Parameter
 from depthvla_policy.nodes.polling import PolledSubscription
@@ -61,6 +62,14 @@ PARAMETERS = (
     Parameter("torch_threads", 1, "Threads of one inference on a CPU.", 1, 64),
     Parameter("instruction", "", "What the robot is asked to do; also ~/set_instruction.", read_only=False),
     Parameter("max_rate_hz", 15.0, "Chunks are made at most this often.", 0.1, 100.0),
+    Parameter(
+        "noise_seed",
+        -1,
+        "With 0 or more, a chunk's noise depends on this and on the stamp of its observation alone, so that a recording"
+        " can be predicted again to the bit; -1: it never repeats.",
+        -1,
+        2**31 - 1,
+    ),
     Parameter(
         "realtime_chunking",
         "off",
@@ -171,6 +180,7 @@ class PolicyNode(ManagedNode):
             min_interval_s=1.0 / self.value("max_rate_hz"),
             continuation=self._continuation,
             method=self._method,
+            noise_seed=self.value("noise_seed"),
         )
         if self._depth:
             self._depth.start()
@@ -251,6 +261,7 @@ class PolicyNode(ManagedNode):
         chunk = Chunk(raw.stamp_ns, inference.sequence, self._period_ns, prediction.actions, self._policy.model_id)
         message = chunk_to_message(chunk, self._robot)
         message.instruction = inference.observation.instruction
+        message.sources = [Source(stream=name, stamp=time_message(ns)) for name, ns in raw.stamps_ns.items()]
         message.preprocess_time = _duration(inference.decode_s + prediction.preprocess_s)
         message.inference_time = _duration(prediction.inference_s)
         total_s = time.perf_counter() - inference.begin_s
@@ -263,10 +274,11 @@ class PolicyNode(ManagedNode):
         if self._depth and prediction.depth_m:
             self._depth.offer(
                 DepthFrame(
-                    raw.image_stamps_ns,
+                    {name: raw.stamps_ns[camera_stream(name)] for name in prediction.depth_m},
                     prediction.depth_m,
                     {name: image.frame_id or self._robot.camera(name).frame_id for name, image in raw.images.items()},
                     {name: image.shape[:2] for name, image in inference.observation.images.items()},
+                    inference.observation.images,
                 )
             )
 
@@ -358,10 +370,12 @@ def _robot_parameters(robot: Robot) -> list[Parameter]:
 def _warm_up(policy: Policy, robot: Robot, method: str) -> float:
     """Runs the policy on black images, so that the first real observation does not pay for what happens only once."""
     begin = time.perf_counter()
+    policy.prepare()
     images = {camera: np.zeros((180, 320, 3), np.uint8) for camera in policy.cameras}
     state = (robot.position_min + robot.position_max) / 2
     observation = Observation(0, images, state, "warm up")
-    policy.infer(observation, depth=policy.has_depth)
+    for depth in {False, policy.has_depth}:
+        policy.infer(observation, depth=depth)
     if method != "off":
         committed = np.tile(state, (policy.horizon, 1))
         policy.infer(observation, depth=policy.has_depth, committed=committed, delay=1, method=method)

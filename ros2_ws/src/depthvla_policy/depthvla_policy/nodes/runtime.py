@@ -43,6 +43,7 @@ class ManagedNode(LifecycleNode):
         self._created_before: set = set()
         declare(self, (*COMMON_PARAMETERS, *parameters))
         self.active = False
+        self.exit_code = 0  # of the process, once it was asked to end
         self._answer_impossible_transitions()
         Diagnostics(self, "state", self._health)
 
@@ -163,7 +164,8 @@ class ManagedNode(LifecycleNode):
 def run(make_node: Callable[[], ManagedNode], args: Sequence[str] | None = None) -> int:
     """A process's main function: spins the node until SIGINT or SIGTERM, shuts it down and returns the exit code.
 
-    0 after a signal; 1 when the node cannot be made, does not start by itself where it should, or raises.
+    After a signal that is the node's `exit_code`; 1 when the node cannot be made, does not start by itself where it
+    should, or raises.
     """
     # With rclpy's own handlers a signal takes the context down before the shutdown transition could run.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
@@ -178,7 +180,6 @@ def run(make_node: Callable[[], ManagedNode], args: Sequence[str] | None = None)
         while not stopping:
             executor.spin_once(timeout_sec=SPIN_TIMEOUT_S)
         node.get_logger().info(f"shutting down on {stopping}")
-        return 0
     except Exception as error:
         logger = node.get_logger() if node else rclpy.logging.get_logger("depthvla_policy")
         known = isinstance(error, EXPECTED_ERRORS) and node is None
@@ -188,6 +189,7 @@ def run(make_node: Callable[[], ManagedNode], args: Sequence[str] | None = None)
         if node is not None:
             _shut_down(node)
         rclpy.shutdown()
+    return node.exit_code
 
 
 class _Stopping:

@@ -23,3 +23,8 @@ class Observation:
     state: np.ndarray
     instruction: str
     depth_m: dict[str, np.ndarray] | None = None
+
+
+def noise_seed(seed: int, stamp_ns: int) -> int:
+    """Seed of the noise that a chunk starts from, where it must repeat: the same for the same observation."""
+    return int(np.random.SeedSequence([seed, stamp_ns]).generate_state(1)[0])

@@ -13,6 +13,7 @@ from depthvla_policy import robot as robot_description
 from depthvla_policy.model.depthvla import DepthVLA, Inputs
 from depthvla_policy.policy import checkpoint
 from depthvla_policy.policy.checkpoint import CheckpointConfig
+from depthvla_policy.policy.engine import Engine
 from depthvla_policy.policy.images import ImageFit
 from depthvla_policy.policy.normalise import Normaliser
 from depthvla_policy.policy.observation import Observation
@@ -38,10 +39,18 @@ class Policy:
     """A checkpoint, ready to be asked. Not thread-safe: one thread calls `infer`."""
 
     def __init__(
-        self, config: CheckpointConfig, model: DepthVLA, stats: Normaliser, prompt: Prompt, model_id: str
+        self,
+        config: CheckpointConfig,
+        model: DepthVLA,
+        stats: Normaliser,
+        prompt: Prompt,
+        model_id: str,
+        engine: Engine | None = None,
     ) -> None:
+        """engine: samples chunks that continue no other. Without one, and for those that do, the network does."""
         self.config = config
         self.model = model
+        self.engine = engine
         self.stats = stats
         self.prompt = prompt
         self.model_id = model_id
@@ -63,8 +72,15 @@ class Policy:
         return self.config.model.takes_depth
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "cpu", robot: robot_description.Robot | None = None) -> Policy:
-        """Load a checkpoint folder: float32 on a CPU, bfloat16 on a GPU.
+    def load(
+        cls,
+        folder: str | Path,
+        device: str = "cpu",
+        robot: robot_description.Robot | None = None,
+        *,
+        engine: bool = True,
+    ) -> Policy:
+        """Load a checkpoint folder: float32 on a CPU, bfloat16 on a GPU. `engine`: use one where the network has any.
 
         Raises:
             FileNotFoundError: the folder or a file in it does not exist.
@@ -98,7 +114,13 @@ class Policy:
         prompt = Prompt.load(folder / checkpoint.TOKENIZER, config.model.max_text_tokens)
         dtype = torch.bfloat16 if kind == "cuda" else torch.float32
         model = checkpoint.load_model(folder, config.model, device, dtype)
-        return cls(config, model, stats, prompt, f"{config.name}@{checkpoint.digest(folder)}")
+        fast = Engine(model) if engine and Engine.can_run(model) else None
+        return cls(config, model, stats, prompt, f"{config.name}@{checkpoint.digest(folder)}", fast)
+
+    def prepare(self) -> None:
+        """Do now what would otherwise delay a chunk: see `Engine.prepare`."""
+        if self.engine:
+            self.engine.prepare()
 
     def infer(
         self,
@@ -131,7 +153,8 @@ class Policy:
         generator = self._generator if seed is None else torch.Generator().manual_seed(seed)
         noise = torch.randn(1, c.horizon, c.action_dim, generator=generator).to(inputs.images.device)
         ready = time.perf_counter()
-        chunk, log_depth = self.model.sample(inputs, noise, depth=depth and self.has_depth, **continuation)
+        sample = self.engine.sample if self.engine and committed is None else self.model.sample
+        chunk, log_depth = sample(inputs, noise, depth=depth and self.has_depth, **continuation)
         size = len(self.config.policy.joints)
         normalised = chunk[0, :, :size].double().cpu().numpy()
         depth_m = {}

@@ -1,0 +1,82 @@
+"""The numbers of a comparison as one dictionary, for `summary.json`, the page and the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from depthvla_policy.evaluation.comparison import Average, averages, differences, group_scores
+from depthvla_policy.evaluation.comparison_figure import Bars, measured_bars, merged_bars
+from depthvla_policy.evaluation.episode_report import EpisodeReport
+from depthvla_policy.evaluation.metrics import summarise
+
+
+def summarise_comparison(
+    episodes: Mapping[str, EpisodeReport], bags: Mapping[str, Path], found: Sequence[str], published: Bars
+) -> tuple[dict, Bars]:
+    """Summary and bars of the chart. episodes, bags: by the name of the episode's page; found: findings so far."""
+    scores = {name: episode.score for name, episode in episodes.items()}
+    groups, means = group_scores(scores.values()), averages(scores.values())
+    summary = {
+        "findings": [*found, *_findings(episodes, means)],
+        "groups": [asdict(group) for group in groups],
+        "averages": [asdict(average) for average in means],
+        "differences": [asdict(difference) for difference in differences(scores.values())],
+        "timing": _timing(episodes.values()),
+        "published": published
+        and {
+            setting: {task: {policy: value.value for policy, value in row.items()} for task, row in tasks.items()}
+            for setting, tasks in published.items()
+        },
+        "episodes": [
+            {"name": name, "bag": str(bags[name]), "page": f"{name}/report.html", "counted": score.counted}
+            | asdict(score)
+            | {"started": episodes[name].summary["started"], "outcome": episodes[name].summary["outcome"]}
+            for name, score in scores.items()
+        ],
+    }
+    return summary, merged_bars(measured_bars(groups, means), published)
+
+
+def _timing(episodes: Iterable[EpisodeReport]) -> dict[str, dict]:
+    """Policy -> chunk latency and executor jitter [ms], pooled over all its episodes, counted or not."""
+    pooled: dict[str, list[EpisodeReport]] = {}
+    for episode in episodes:
+        pooled.setdefault(episode.score.policy, []).append(episode)
+    return {
+        policy: {
+            "episodes": len(members),
+            "chunk_latency_ms": summarise(np.concatenate([member.chunk_latency_s for member in members]) * 1e3),
+            "executor_jitter_ms": summarise(np.concatenate([member.jitter_s for member in members]) * 1e3),
+        }
+        for policy, members in sorted(pooled.items())
+    }
+
+
+def _findings(episodes: Mapping[str, EpisodeReport], means: Sequence[Average]) -> list[str]:
+    found = [f"{name} does not count: {e.score.not_counted}." for name, e in episodes.items() if not e.score.counted]
+    found += [f"{name}: {doubt}" for name, episode in episodes.items() for doubt in episode.score.doubts]
+    counted = [episode.score for episode in episodes.values() if episode.score.counted]
+    intervened = sum(score.interventions > 0 for score in counted)
+    if intervened:
+        found.append(
+            f"In {intervened} of the {len(counted)} episodes counted a person took over; summary.json has the figures"
+            " without them, too (undisturbed)."
+        )
+    simulated = sum(score.points is None for score in counted)
+    if simulated:
+        found.append(f"{simulated} of the {len(counted)} episodes counted were scored by the simulator, not by marks.")
+    for setting in dict.fromkeys(average.setting for average in means):
+        tasks = {average.policy: set(average.tasks) for average in means if average.setting == setting}
+        everything = set().union(*tasks.values())
+        for policy, done in tasks.items():
+            if done != everything:
+                lacking = ", ".join(sorted(everything - done))
+                found.append(f"The average of {policy} in setting {setting!r} is without {lacking}: do not compare it.")
+    for reason, count in Counter(episode.no_video for episode in episodes.values() if episode.no_video).items():
+        found.append(f"{count} of {len(episodes)} episodes have no video: {reason}.")
+    return found

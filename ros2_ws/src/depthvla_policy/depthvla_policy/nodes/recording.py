@@ -1,0 +1,189 @@
+"""A recording in progress: topics subscribed to as they appear, serialised messages handed to the bag.
+
+Topics are subscribed to with the QoS that their publishers offer; messages are taken in batches.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from depthvla_msgs.msg import PolicyStatus
+from rclpy.clock import Clock, ClockType
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+
+from depthvla_policy.evaluation.recording import BagWriter, EpisodeNotes, Selector, TopicRule
+from depthvla_policy.nodes.message_types import message_class, read_definition
+from depthvla_policy.nodes.polling import PolledSubscription
+from depthvla_policy.nodes.runtime import ManagedNode
+
+QUEUE_DEPTH = 1000  # messages that wait in the middleware between two polls: 2 s of the fastest topic
+DISCOVERY_PERIOD_S = 0.1  # short, because what a publisher says before it is found is not recorded
+SILENCE_LIMIT_S = 2.0  # of a required topic, at the start and at the end of an episode
+
+
+class Recording:
+    """One episode: the subscriptions, and the bag that they fill."""
+
+    def __init__(
+        self,
+        node: ManagedNode,
+        writer: BagWriter,
+        notes: EpisodeNotes,
+        rules: dict[str, TopicRule],
+        *,
+        on_activate: bool,
+    ) -> None:
+        """`on_activate`: it lasts as long as the node is active, whether anything is published or not."""
+        self.writer, self.notes, self.on_activate = writer, notes, on_activate
+        self.begin_s = time.monotonic()
+        self.sources: dict[str, Source] = {}
+        self.unknown: dict[str, str] = {}  # topics that cannot be recorded, and why
+        self._node, self._rules, self._selector = node, rules, Selector(rules)
+        self._timers: list = []
+        self._kept: dict[str, str] = {}
+
+    def start(self, poll: Callable[[], None]) -> None:
+        self._discover()
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        for period_s, callback in ((DISCOVERY_PERIOD_S, self._discover), (self._node.value("poll_period_s"), poll)):
+            self._timers.append(self._node.create_timer(period_s, callback, clock=steady))
+
+    def take(self) -> None:
+        """Hands what waits in the middleware to the bag."""
+        for topic, source in self.sources.items():
+            while (taken := source.take()) is not None:
+                data, received_ns = taken
+                if source.message_type is PolicyStatus:
+                    status = deserialize_message(data, PolicyStatus)
+                    self.notes.hear(status.model_id, status.instruction)
+                for message in self._selector.offer(topic, received_ns or time.time_ns(), data):
+                    self.writer.write(*message)
+
+    def keep(self, custom_data: dict[str, str]) -> None:
+        """Keeps what is known so far, in case that this process is killed."""
+        if custom_data != self._kept:
+            self._kept = custom_data
+            self.writer.note(custom_data)
+
+    def close(self, custom_data: dict[str, str]) -> None:
+        """Raises OSError where the bag is not whole."""
+        for timer in self._timers:
+            self._node.destroy_timer(timer)
+        for source in self.sources.values():
+            source.subscription.destroy()
+        self.writer.close(custom_data)
+
+    def missed(self) -> Counter[str]:
+        """Messages that never came out of the middleware."""
+        return Counter({topic: source.lost for topic, source in self.sources.items() if source.lost})
+
+    def lost(self) -> Counter[str]:
+        """Missed, and dropped on the way to the disk."""
+        return self.missed() + self.writer.dropped
+
+    def heard(self, message_type: type) -> list[str]:
+        """Topics of a type of which there is at least one message."""
+        return sorted(
+            topic for topic, source in self.sources.items() if source.message_type is message_type and source.received
+        )
+
+    def absent(self) -> str:
+        """Names required topics that have not begun in time; empty where there are none."""
+        if time.monotonic() < self.begin_s + SILENCE_LIMIT_S:
+            return ""
+        missing = self.not_heard_since(-math.inf)
+        return f"nothing came within {SILENCE_LIMIT_S:g} s on {', '.join(missing)}" if missing else ""
+
+    def silent(self) -> str:
+        """Names required topics that were not heard lately; empty where there are none."""
+        missing = self.not_heard_since(time.monotonic() - SILENCE_LIMIT_S)
+        return f"nothing came in the last {SILENCE_LIMIT_S:g} s on {', '.join(missing)}" if missing else ""
+
+    def not_heard_since(self, time_s: float) -> list[str]:
+        """Required topics of which no message was taken since a time on the monotonic clock."""
+        required = [topic for topic, rule in self._rules.items() if rule.required]
+        heard_s = {topic: source.heard_s for topic, source in self.sources.items() if source.received}
+        return [topic for topic in required if topic not in heard_s or heard_s[topic] < time_s]
+
+    def _discover(self) -> None:
+        for topic, types in self._node.get_topic_names_and_types():
+            if topic not in self._rules or topic in self.unknown or topic in self.sources:
+                continue
+            if publishers := self._node.get_publishers_info_by_topic(topic):
+                try:
+                    self.sources[topic] = self._subscribe(topic, types, publishers)
+                except (ImportError, LookupError, OSError, ValueError) as error:
+                    self.unknown[topic] = str(error)
+                    self._node.get_logger().error(f"cannot record {topic}: {error}")
+
+    def _subscribe(self, topic: str, types: Sequence[str], publishers: Sequence) -> Source:
+        if len(types) != 1:
+            raise ValueError(f"it has several types: {', '.join(types)}")
+        message_type = message_class(types[0])
+        offered = [publisher.qos_profile for publisher in publishers]
+        self.writer.add_topic(topic, types[0], [bag_qos(profile) for profile in offered], read_definition)
+        subscription = PolledSubscription(self._node, message_type, topic, requested_qos(offered), raw=True)
+        return Source(subscription, len(publishers), message_type)
+
+
+class Source:
+    """A subscribed topic. `lost` counts the messages missing between those that came, as far as one can tell."""
+
+    def __init__(self, subscription: PolledSubscription, publishers: int, message_type: type | None = None) -> None:
+        self.subscription = subscription
+        self.publishers = publishers
+        self.message_type = message_type
+        self.lost = 0
+        self.received = 0
+        self.heard_s = -math.inf  # when a message was last taken, on the monotonic clock
+        self._sequence: int | None = None
+
+    def take(self) -> tuple[bytes, int] | None:
+        """The next message and when it was received [ns]; 0 where the middleware does not say."""
+        taken = self.subscription.take()
+        if taken is None:
+            return None
+        data, info = taken
+        sequence = info.get("publication_sequence_number")  # not on Humble
+        # Publishers count for themselves: of several, or after a restart, a gap says nothing.
+        if self.publishers == 1 and sequence is not None and self._sequence is not None and sequence > self._sequence:
+            self.lost += sequence - self._sequence - 1
+        self._sequence = sequence
+        self.received += 1
+        self.heard_s = time.monotonic()
+        return data, info["received_timestamp"]
+
+
+def requested_qos(offered: Sequence[QoSProfile]) -> QoSProfile:
+    """The strictest profile that every publisher can serve."""
+    reliable = all(profile.reliability == ReliabilityPolicy.RELIABLE for profile in offered)
+    latched = all(profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for profile in offered)
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=QUEUE_DEPTH,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+def bag_qos(profile: QoSProfile) -> Qos:
+    return Qos(
+        QosHistory[profile.history.name],
+        profile.depth,
+        QosReliability[profile.reliability.name],
+        QosDurability[profile.durability.name],
+        _bag_time(profile.deadline),
+        _bag_time(profile.lifespan),
+        QosLiveliness[profile.liveliness.name],
+        _bag_time(profile.liveliness_lease_duration),
+        profile.avoid_ros_namespace_conventions,
+    )
+
+
+def _bag_time(duration) -> QosTime:
+    return QosTime(*divmod(duration.nanoseconds, 1_000_000_000))

@@ -1,0 +1,320 @@
+"""Scored episodes of a task, one after the other: python -m depthvla_policy.nodes.session --task lift --out FOLDER.
+
+Run it in a terminal of its own, beside the operator's console: it records and scores, and does not move the arms. What
+counts is in `evaluation.session`, what a key does to a score in `evaluation.session_scoring`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from depthvla_policy import tasks
+from depthvla_policy.control.operator import REPEAT_LIMIT_NS, Keys
+from depthvla_policy.evaluation import session_text
+from depthvla_policy.evaluation.session import Plan, SessionFolder
+from depthvla_policy.evaluation.session_scoring import ENTER, Ask, Scoring, Wish
+from depthvla_policy.nodes.session_graph import SessionGraph
+from depthvla_policy.nodes.terminal import Screen, open_terminal, terminal_restored
+
+KEY_PERIOD_S = 0.1  # how often what is shown is made anew while nobody presses a key
+ERASE = ("\x7f", "\b")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """Runs scored episodes of a task. The same command goes on where a session ended, however it ended."""
+
+    task: str  # name of a task, or a YAML file
+    out: Path  # folder of the session, e.g. out/sessions/lift-pi0-lamp_off
+    policy: str = ""  # name under which the report groups the episodes; empty: the policy's model id
+    setting: str = ""  # what distinguishes them from others of their task
+    episodes: int = 20
+    first_scene: int = 0  # scene of the first episode; each has the next one
+    simulator: bool = False  # reset the simulated scene before every episode; the number of the scene is its seed
+    countdown_s: int = 3  # from the go to the start of the recording
+    give_command: bool = False  # ask the executor for POLICY when the recording has begun, instead of a person
+    recorder: str = "/episode_recorder_node"
+    policy_node: str = "/policy_node"
+    executor: str = "/chunk_executor_node"
+    simulator_node: str = "/simulator_node"
+
+
+class Ended(Exception):  # noqa: N818 - no error: somebody ended the session
+    """The person, or a signal, ends the session."""
+
+
+class Keyboard:
+    """Keys one after the other, as they come from the terminal's thread. A signal comes among them."""
+
+    def __init__(self) -> None:
+        self._typed: queue.SimpleQueue[str | Ended] = queue.SimpleQueue()
+        self._keys, self._waiting = Keys(), deque[str]()
+
+    def type(self, text: str) -> None:
+        self._typed.put(text or Ended("the terminal was closed"))
+
+    def interrupt(self, number: int, frame: object) -> None:
+        self._typed.put(Ended(signal.Signals(number).name))
+
+    def key(self, wait_s: float) -> str:
+        """The next key; empty when none comes in time. Raises Ended."""
+        deadline_s = time.monotonic() + wait_s
+        while not self._waiting:
+            try:
+                typed = self._typed.get(timeout=max(deadline_s - time.monotonic(), 0.0))
+            except queue.Empty:
+                return ""
+            if isinstance(typed, Ended):
+                raise typed
+            self._waiting.extend(self._keys.feed(typed))
+        return self._waiting.popleft()
+
+    def pause(self, wait_s: float) -> None:
+        """Waits, and forgets what is typed meanwhile. Raises Ended."""
+        deadline_s = time.monotonic() + wait_s
+        while self.key(max(deadline_s - time.monotonic(), 0.0)):
+            pass
+
+    def wait_until_quiet(self) -> None:
+        while self.key(REPEAT_LIMIT_NS * 1e-9):
+            pass
+
+
+class Session:
+    """One run of a session, from the first episode that is not done."""
+
+    def __init__(
+        self, config: SessionConfig, folder: SessionFolder, graph: SessionGraph, keyboard: Keyboard, screen: Screen
+    ) -> None:
+        self._config, self._folder, self._plan = config, folder, folder.plan
+        self._graph, self._keyboard, self._screen = graph, keyboard, screen
+
+    def run(self) -> None:
+        """Until all episodes are done, or somebody ends it."""
+        try:
+            self._sort()
+            while True:
+                number = self._folder.next()
+                if not self._go_on(number):
+                    continue
+                if number is None:
+                    break
+                self._episode(number)
+                self._sort()
+                if found := self._folder.results.get(number):
+                    self._screen.say(session_text.result(number, self._plan, found))
+        except Ended as ended:
+            self._leave(str(ended))
+            return
+        self._screen.show("")
+        self._screen.print(session_text.table(self._plan, self._folder.results))
+        self._screen.print(session_text.report_command(self._folder.path))
+
+    def _sort(self) -> None:
+        """Waits until the recorder records nothing: only then is what lies in the folder settled."""
+        said = ""
+        while not self._graph.idle:
+            reason = self._not_idle()
+            if reason and reason != said:
+                self._screen.say(reason)
+                said = reason
+            self._screen.show("waiting for the recorder; q: quit")
+            if self._keyboard.key(KEY_PERIOD_S) == "q":
+                raise Ended("quit")
+        for aside in self._folder.sort():
+            self._screen.say(session_text.set_aside(aside))
+
+    def _not_idle(self) -> str:
+        """Why the recorder is not idle, where waiting alone will not help; a recording in this folder is ended."""
+        graph = self._graph
+        if graph.recorder_gone:
+            return f"NO {graph.recorder}: start the graph with record:=on_request"
+        bag = graph.recording
+        if bag is None or not graph.up_to_date:
+            return ""
+        if self._folder.path not in bag.parents:
+            return f"{graph.recorder} records {bag}; end that first"
+        return graph.stop("aborted", "its session had ended")
+
+    def _go_on(self, number: int | None) -> bool:
+        """Asks before an episode, or after the last one; False where another is to be redone first."""
+        results = self._folder.results
+        last = (number or self._plan.episodes + 1) - 1
+        previous = last if last in results else None
+        self._keyboard.wait_until_quiet()  # the enter that ended the last episode may still be held
+        self._screen.print(session_text.before(self._plan, results, number))
+        self._screen.show(session_text.before_keys(number, previous))
+        key = self._key("\n\r rq" if previous else "\n\r q")
+        if key == "q":
+            raise Ended("quit")
+        if key != "r":
+            return True
+        if self._sure(f"set episode {previous} aside and do it again? y/n"):
+            self._screen.say(session_text.set_aside(self._folder.redo(previous)))
+        return False
+
+    def _episode(self, number: int) -> None:
+        plan, graph, screen = self._plan, self._graph, self._screen
+        bag = self._folder.bag(number)
+        screen.show("getting ready")
+        failed = graph.reset_scene(plan.scene(number)) if plan.simulator else ""
+        failed = failed or graph.set_instruction(plan.task.instruction)
+        if failed:
+            screen.say(f"NOT STARTED: {failed}")
+            return
+        for left_s in range(self._config.countdown_s, 0, -1):
+            screen.show(f"recording begins in {left_s}")
+            self._keyboard.pause(1.0)
+        failed = graph.start(
+            bag,
+            task=plan.task.name,
+            instruction=plan.task.instruction,
+            setting=plan.setting,
+            scene=plan.scene_name(number),
+            policy=plan.policy,
+        )
+        if failed:
+            screen.say(f"NOT STARTED: {failed}")
+            return
+        if self._config.give_command and (refused := graph.give_command()):
+            screen.say(f"the policy does not have the arms: {refused}; {session_text.hand_over(graph.mode)}")
+        self._score(bag)
+
+    def _score(self, bag: Path) -> None:
+        """Until the recording is over, whoever ends it."""
+        task, warned = self._plan.task, False
+        self._keyboard.pause(0.0)  # nothing that was typed before means this episode
+        scoring = Scoring(tuple(task.substeps), task.time_limit_s, time.monotonic_ns)
+        while not (over := self._graph.ended(bag)):
+            scoring.marked = tuple(self._graph.status.substeps)
+            if scoring.over_time and not warned:
+                self._screen.say(f"\aTIME LIMIT: {task.time_limit_s:g} s ARE OVER; the arms do not stop by themselves")
+                warned = True
+            self._screen.show(session_text.during(task, scoring, self._graph.mode))
+            key = self._keyboard.key(KEY_PERIOD_S)
+            answer = scoring.press(key) if key else None
+            if isinstance(answer, Wish):
+                if self._do(answer):
+                    return
+            elif answer:
+                self._screen.say(answer)
+        self._screen.say(f"\a{over}")
+
+    def _do(self, wish: Wish) -> bool:
+        """Asks the recorder; whether the recording is over."""
+        ask, graph = wish.ask, self._graph
+        if ask is Ask.QUIT:
+            raise Ended("quit")
+        if ask in (Ask.MARK, Ask.UNDO):
+            failed = graph.mark(wish.text) if ask is Ask.MARK else graph.undo(wish.text)
+            self._screen.say(failed or f"{ask.value}: {wish.text}")
+            return False
+        notes = self._text("aborted, because: ") if ask is Ask.ABORT else ""
+        self._screen.show("closing the bag")
+        bag = graph.recording
+        failed = graph.stop("aborted" if ask is Ask.ABORT else wish.text, notes)
+        if not failed and bag and not bag.exists():
+            failed = f"THERE IS NO {bag}: does the recorder run on another machine?"
+        if failed:
+            self._screen.say(f"\a{failed}")
+        return True
+
+    def _leave(self, why: str) -> None:
+        """The folder is left as it is found by the next run; a recording in it does not go on."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        self._screen.show("")
+        self._screen.say(f"session ended: {why}")
+        self._graph.catch_up()
+        bag = self._graph.recording
+        if bag and self._folder.path in bag.parents:
+            failed = self._graph.stop("aborted", why)
+            self._screen.say(failed or f"{bag.name}: aborted; the arms do what they did")
+        if self._graph.idle:
+            for aside in self._folder.sort():
+                self._screen.say(session_text.set_aside(aside))
+        number = self._folder.next()
+        if number is not None:
+            self._screen.say(f"the same command goes on with episode {number}/{self._plan.episodes}")
+
+    def _key(self, allowed: str) -> str:
+        while True:
+            key = self._keyboard.key(KEY_PERIOD_S)
+            if key and key in allowed:
+                return key
+
+    def _sure(self, question: str) -> bool:
+        self._screen.show(question)
+        return self._key("yn") == "y"
+
+    def _text(self, prompt: str) -> str:
+        """A line that is typed."""
+        text = ""
+        while True:
+            self._screen.show(prompt + text)
+            key = self._keyboard.key(KEY_PERIOD_S)
+            if key and key in ENTER:
+                return text
+            text = text[:-1] if key in ERASE else text + (key if key.isprintable() else "")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    config = tyro.cli(SessionConfig, args=argv)
+    keyboard = Keyboard()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(terminal_restored())
+        try:
+            _check(config)
+            plan = Plan(
+                task=tasks.load(config.task),
+                policy=config.policy,
+                setting=config.setting,
+                episodes=config.episodes,
+                first_scene=config.first_scene,
+                simulator=config.simulator,
+            )
+            terminal, why_not = open_terminal(keyboard.type)
+            if terminal is None:
+                raise ValueError(f"{why_not}; a session is scored by a person at a terminal")
+            stack.callback(terminal.close)
+            folder = SessionFolder(config.out, plan)
+        except (OSError, ValueError) as error:
+            print(f"session: {error}", file=sys.stderr)
+            return 1
+        stack.callback(folder.close)
+        for number in SIGNALS:
+            signal.signal(number, keyboard.interrupt)
+        signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # a session that stands still would miss the recorder
+        graph = SessionGraph(
+            recorder=config.recorder,
+            policy=config.policy_node,
+            executor=config.executor,
+            simulator=config.simulator_node,
+        )
+        stack.callback(graph.close)
+        Session(config, folder, graph, keyboard, Screen()).run()
+        return 0
+
+
+def _check(config: SessionConfig) -> None:
+    if config.countdown_s < 0:
+        raise ValueError(f"countdown_s is {config.countdown_s}; allowed: 0 or more")
+    for key in ("recorder", "policy_node", "executor", "simulator_node"):
+        name = getattr(config, key)
+        if not name.startswith("/") or name.endswith("/"):
+            raise ValueError(f"{key} is {name!r}; allowed: a node's full name, as /{key}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The node graph as an evaluation session sees it: what it is asked, and what the recorder and the executor say."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import rclpy
+from depthvla_msgs.msg import ModeChange, RecorderStatus
+from depthvla_msgs.srv import MarkSubstep, ResetScene, SetInstruction, SetMode, StartEpisode, StopEpisode
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+from depthvla_policy.control.arbiter import Mode
+from depthvla_policy.nodes import qos
+from depthvla_policy.nodes.messages import nanoseconds
+
+ANSWER_LIMIT_S = 5.0
+CLOSE_LIMIT_S = 30.0  # a bag is closed before ~/stop answers
+RESET_LIMIT_S = 15.0
+STATUS_LIMIT_S = 3.0  # from an answer of the recorder to the status that has it
+SILENCE_LIMIT_S = 4.0  # the recorder speaks once a second
+POLL_S = 0.01
+
+
+class SessionGraph:
+    """A node spun in the background. What is asked returns why it was not done; "" where it was.
+
+    recorder, policy, executor, simulator: full names of the nodes.
+    """
+
+    def __init__(self, *, recorder: str, policy: str, executor: str, simulator: str) -> None:
+        # A signal must reach the session, which stops the recording before the context goes.
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        self.recorder = recorder
+        self.status: RecorderStatus | None = None
+        self.mode = ""
+        self._heard_s = time.monotonic()
+        self._node = node = rclpy.create_node("evaluation_session")
+        self._asked_ns = self._now_ns()
+        self._start = node.create_client(StartEpisode, f"{recorder}/start")
+        self._mark = node.create_client(MarkSubstep, f"{recorder}/mark")
+        self._stop = node.create_client(StopEpisode, f"{recorder}/stop")
+        self._instruction = node.create_client(SetInstruction, f"{policy}/set_instruction")
+        self._set_mode = node.create_client(SetMode, f"{executor}/set_mode")
+        self._reset = node.create_client(ResetScene, f"{simulator}/reset")
+        node.create_subscription(RecorderStatus, f"{recorder}/status", self._on_status, qos.status())
+        node.create_subscription(ModeChange, f"{executor}/mode", self._on_mode, qos.status())
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._spin, name="session_graph", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self._node.destroy_node()
+        rclpy.shutdown()
+
+    @property
+    def recorder_gone(self) -> bool:
+        return time.monotonic() - self._heard_s > SILENCE_LIMIT_S
+
+    @property
+    def recording(self) -> Path | None:
+        """The bag that is being recorded, as far as the recorder said."""
+        status = self.status
+        return Path(status.bag) if status and status.state == RecorderStatus.RECORDING else None
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether the recorder's status is newer than the last request to it, and than this session."""
+        return self.status is not None and nanoseconds(self.status.header.stamp) > self._asked_ns
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is a recorder, and it certainly records nothing."""
+        return self.up_to_date and not self.recorder_gone and self.recording is None
+
+    def catch_up(self) -> None:
+        """Waits for a status that is up to date, as long as the recorder is there."""
+        self._wait(lambda: self.up_to_date or self.recorder_gone, SILENCE_LIMIT_S)
+
+    def ended(self, bag: Path) -> str:
+        """Why a bag is no longer being recorded; empty while it is."""
+        if self.recorder_gone:
+            return f"{self.recorder} IS SILENT"
+        if self.recording == bag:
+            return ""
+        if self.status.state == RecorderStatus.FAILED:
+            return f"EPISODE FAILED: {self.status.reason}"
+        if self.status.bag == str(bag):
+            return "somebody else ended the recording"
+        return f"{self.recorder} DOES NOT KNOW OF THIS EPISODE ANY MORE"
+
+    def start(self, bag: Path, **about: str) -> str:
+        """`about`: the other fields of StartEpisode. Returns when the recorder's status has the new bag."""
+        failed = self._ask(self._start, bag=str(bag), **about)
+        if failed or self._wait(lambda: self.recording == bag, STATUS_LIMIT_S):
+            return failed
+        return f"{self.recorder} says that it records {bag}, but its status does not"
+
+    def mark(self, substep: str) -> str:
+        failed = self._ask(self._mark, substep=substep)
+        if not failed:
+            self._wait(lambda: substep in self.status.substeps, STATUS_LIMIT_S)
+        return failed
+
+    def undo(self, substep: str) -> str:
+        """Takes the newest mark back, which is that of `substep`."""
+        failed = self._ask(self._mark, undo=True)
+        if not failed:
+            self._wait(lambda: substep not in self.status.substeps, STATUS_LIMIT_S)
+        return failed
+
+    def stop(self, outcome: str, notes: str = "") -> str:
+        """Returns when the bag is closed, or the recorder does not answer."""
+        failed = self._ask(self._stop, CLOSE_LIMIT_S, outcome=outcome, notes=notes)
+        self._wait(lambda: not self.recording, STATUS_LIMIT_S)
+        return failed
+
+    def set_instruction(self, instruction: str) -> str:
+        return self._ask(self._instruction, instruction=instruction)
+
+    def reset_scene(self, seed: int) -> str:
+        return self._ask(self._reset, RESET_LIMIT_S, seed=seed)
+
+    def give_command(self) -> str:
+        """Asks for POLICY, as the console's key does; the executor decides."""
+        return self._ask(self._set_mode, mode=int(Mode.POLICY))
+
+    def _ask(self, client, limit_s: float = ANSWER_LIMIT_S, **request) -> str:
+        name = client.srv_name
+        if not client.wait_for_service(ANSWER_LIMIT_S):
+            return f"no {name}: does its node run?"
+        self._asked_ns = self._now_ns()
+        future = client.call_async(client.srv_type.Request(**request))
+        if not self._wait(future.done, limit_s):
+            client.remove_pending_request(future)
+            return f"no answer of {name} within {limit_s:g} s"
+        answer = future.result()
+        return "" if answer.success else f"{name}: {answer.message}"
+
+    def _now_ns(self) -> int:
+        return self._node.get_clock().now().nanoseconds
+
+    @staticmethod
+    def _wait(condition: Callable[[], bool], limit_s: float) -> bool:
+        deadline_s = time.monotonic() + limit_s
+        while not condition():
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(POLL_S)
+        return True
+
+    def _on_status(self, status: RecorderStatus) -> None:
+        self.status, self._heard_s = status, time.monotonic()
+
+    def _on_mode(self, change: ModeChange) -> None:
+        self.mode = Mode(change.mode).name
+
+    def _spin(self) -> None:
+        executor = SingleThreadedExecutor()
+        executor.add_node(self._node)
+        while not self._stopping.is_set():
+            executor.spin_once(timeout_sec=0.05)
+        executor.shutdown()

@@ -1,0 +1,12 @@
+"""A recording fed to the policy, and its chunks compared with what was commanded.
+
+The node graph of r1lite_bringup.replay for `ros2 launch`.
+"""
+
+from launch import LaunchDescription
+
+from r1lite_bringup import launching, replay
+
+
+def generate_launch_description() -> LaunchDescription:
+    return launching.describe(replay.ARGUMENTS, replay.replay_graph)

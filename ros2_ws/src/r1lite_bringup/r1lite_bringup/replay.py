@@ -1,0 +1,102 @@
+"""A recording instead of a robot: the graph that feeds a bag to the policy on simulated time and compares its chunks
+with what was commanded. `python -m r1lite_bringup.replay bag:=FOLDER`, or `ros2 launch` with replay.launch.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from r1lite_bringup import graph, up
+from r1lite_bringup.graph import BOOLEAN, Argument, ArgumentError, Node
+
+ARGUMENTS = (
+    Argument("bag", "", "the recording: a rosbag2 folder"),
+    Argument("model", "r1lite-small", "checkpoint: a folder, or the name of one in models/"),
+    Argument("instruction", "", "the task in words; when empty, the recording's"),
+    Argument("device", "cpu", "where the network runs", ("cpu", "cuda")),
+    Argument("out", "out/replay", "folder for open_loop.json and open_loop.png; earlier ones are replaced"),
+    Argument("rate", "1.0", "seconds of the recording in one second"),
+    Argument("wait_for_chunks", "true", "the clock stands still until the policy has answered a frame", BOOLEAN),
+    Argument("noise_seed", "0", "0 or more: the same recording gives the same chunks; -1: it never does"),
+    Argument("robot_file", "", "robot description (YAML); the R1 Lite's when empty"),
+    Argument("params_dir", "", "folder with <node>.param.yaml files that replace the installed ones of the same name"),
+)
+MAX_RATE_HZ = 15.0  # every frame is asked about
+
+
+def replay_graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
+    """Nodes to run for `arguments`.
+
+    Raises:
+        ArgumentError: an argument is unknown, its value is not allowed, or the recording cannot be read.
+    """
+    values = graph.checked(arguments or {}, ARGUMENTS)
+    if not values["bag"]:
+        raise ArgumentError("bag:='' is not allowed; allowed: the folder of a recording")
+    bag = graph.existing("bag", values["bag"])
+    robot_file = graph.existing("robot_file", values["robot_file"] or graph.share() / "config" / "r1lite.yaml")
+    common = {"autostart": True, "robot_file": str(robot_file)}
+    nodes = [
+        Node(
+            "depthvla_policy",
+            "replay_node",
+            "replay_node",
+            essential=True,
+            finishes=True,
+            parameters={
+                **common,
+                "bag": str(bag),
+                "out": str(Path(values["out"]).expanduser().absolute()),
+                "rate": _number(values, "rate", float),
+                "wait_for_chunks": values["wait_for_chunks"] == "true",
+            },
+        ),
+        Node(
+            "depthvla_policy",
+            "policy_node",
+            "policy_node",
+            essential=True,
+            parameters={
+                **common,
+                "use_sim_time": True,
+                "model": str(graph.model_folder(values["model"])),
+                "device": values["device"],
+                "instruction": values["instruction"] or _instruction(bag),
+                "noise_seed": _number(values, "noise_seed", int),
+                "max_rate_hz": MAX_RATE_HZ,
+                # A scene in which nothing moves was recorded, and is not the fault of a camera.
+                "camera_frozen_after_s": 0.0,
+            },
+        ),
+    ]
+    return [graph.with_parameter_file(node, values["params_dir"]) for node in nodes]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return up.run("python -m r1lite_bringup.replay", __doc__, ARGUMENTS, replay_graph, argv)
+
+
+def _instruction(bag: Path) -> str:
+    from depthvla_policy.evaluation.bag import Bag
+
+    try:
+        with Bag(bag) as recording:
+            instruction = recording.custom_data.get("instruction", "")
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"bag:={str(bag)!r} is not allowed: {error}") from error
+    if not instruction:
+        raise ArgumentError(f"instruction:='' is not allowed: bag {bag} has none; allowed: the task in words")
+    return instruction
+
+
+def _number(values: Mapping[str, str], name: str, kind: type) -> int | float:
+    try:
+        return kind(values[name])
+    except ValueError:
+        raise ArgumentError(f"{name}:={values[name]!r} is not allowed; allowed: a number") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

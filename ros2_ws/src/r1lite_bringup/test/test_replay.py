@@ -1,0 +1,113 @@
+"""A recording gives back what the live policy saw, to the bit; replayed, it gives the same chunks."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from depthvla_policy import robot as robot_description
+from depthvla_policy.control.refusal import Refusal
+from depthvla_policy.evaluation.bag import Bag
+from depthvla_policy.evaluation.replay import observations
+from depthvla_policy.policy.observation import noise_seed
+from r1lite_bringup import graph, replay
+
+pytest.importorskip("rclpy", reason="rclpy is not installed")
+
+ROBOT = robot_description.load()
+SEED = 5
+CHUNKS = 12
+
+
+@pytest.fixture(scope="module")
+def recording(ros, checkpoint, tmp_path_factory) -> Path:
+    """A few seconds of the simulated graph, whose policy draws noise that can be drawn again."""
+    from depthvla_msgs.msg import ActionChunk
+
+    from depthvla_policy.nodes import qos
+    from r1lite_bringup.up import Launcher
+
+    bag = tmp_path_factory.mktemp("replay") / "bag"
+    arguments = {"model": str(checkpoint), "record": "true", "bag": str(bag), "instruction": "wave"}
+    nodes = [
+        dataclasses.replace(node, parameters={**node.parameters, "noise_seed": SEED})
+        if node.name == "policy_node"
+        else node
+        for node in graph.graph(arguments)
+    ]
+    output = io.StringIO()
+    with ros.Probe() as probe, Launcher(nodes, output=output):
+        chunks = probe.listen(ActionChunk, "/policy_node/action_chunk", qos.chunks())
+        probe.wait_for(lambda: len(chunks) >= CHUNKS, 60.0, f"{CHUNKS} chunks\n{output.getvalue()}")
+    return bag
+
+
+@pytest.fixture
+def one_thread():
+    """As in the policy's node: sums are then added up in the same order."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_observations_of_a_recording_are_those_of_the_live_run_to_the_bit(recording, checkpoint, one_thread):
+    from depthvla_policy.policy.policy import Policy
+
+    policy = Policy.load(checkpoint, robot=ROBOT)
+    compared = 0
+    with Bag(recording) as bag:
+        for recorded, seen in observations(bag, ROBOT, policy.cameras):
+            if isinstance(seen, Refusal):  # the recorder joined streams that were flowing already
+                assert compared == 0, seen
+                continue
+            again = policy.infer(seen, seed=noise_seed(SEED, seen.stamp_ns))
+            np.testing.assert_array_equal(again.actions, recorded.chunk.positions)
+            compared += 1
+    assert compared >= CHUNKS // 2
+
+
+def test_a_replay_makes_the_same_chunks_of_the_same_observations(recording, checkpoint, tmp_path):
+    words = [f"bag:={recording}", f"model:={checkpoint}", f"noise_seed:={SEED}", f"out:={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "r1lite_bringup.replay", *words], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "open_loop.png").stat().st_size > 10_000
+    summary = json.loads((tmp_path / "open_loop.json").read_text())
+    assert summary["frames"] > summary["frames_unanswered"]
+    assert summary["compared"] > 0
+    beside = summary["beside_recorded"]
+    assert beside["chunks"] >= CHUNKS // 2
+    assert beside["identical"] >= beside["chunks"] - 1, beside
+    assert np.shape(summary["by_step_and_joint"]) == (summary["steps"], ROBOT.size)
+
+
+def test_nothing_that_moves_a_robot_is_played(recording):
+    from depthvla_policy.nodes.replay_node import SHOWN
+
+    assert not [topic for topic in SHOWN if "motion_target" in topic]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "bag:='' is not allowed"),
+        ({"bag": "nowhere"}, "nowhere' does not exist"),
+        ({"bag": "here", "rate": "fast"}, "rate:='fast' is not allowed"),
+        ({"bag": "here", "tempo": "1"}, "unknown argument 'tempo'"),
+    ],
+)
+def test_a_wrong_argument_is_named(tmp_path, arguments, message):
+    arguments = {name: str(tmp_path) if value == "here" else value for name, value in arguments.items()}
+    with pytest.raises(graph.ArgumentError, match=message):
+        replay.replay_graph(arguments)
