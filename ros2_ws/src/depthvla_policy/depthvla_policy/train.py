@@ -1,97 +1,91 @@
-"""Train a policy on demonstrations: `python -m depthvla_policy.train --config FILE --data FOLDER --out FOLDER`.
+"""Train a network in one of the paper's stages: `python -m depthvla_policy.train --config NAME`.
 
-On several processes: `torchrun --nproc-per-node 2 -m depthvla_policy.train ...`.
+NAME is a YAML file, or one of models/training; every setting in it can be overridden on the command line. On several
+processes: `torchrun --nproc-per-node N -m depthvla_policy.train ...`, or `accelerate launch`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import argparse
+import dataclasses
+import json
+import sys
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.distributed as dist
 import tyro
 
-from depthvla_policy import robot as robot_description
-from depthvla_policy.data.episodes import load_episodes
 from depthvla_policy.model import config as model_config
-from depthvla_policy.model.depthvla import DEPTH_PARTS, DepthVLA
-from depthvla_policy.policy import checkpoint
-from depthvla_policy.policy.checkpoint import CheckpointConfig, PolicyConfig
-from depthvla_policy.policy.images import ImageFit
-from depthvla_policy.policy.normalise import Normaliser
-from depthvla_policy.policy.prompt import Prompt, train_tokenizer
+from depthvla_policy.training import config as train_config
+from depthvla_policy.training.config import TrainConfig
+from depthvla_policy.training.log import JSONL
 from depthvla_policy.training.plot import plot_losses
-from depthvla_policy.training.samples import Samples, chunk_actions
-from depthvla_policy.training.trainer import LoopConfig, Trainer
+from depthvla_policy.training.stages import open_stage
+from depthvla_policy.training.trainer import Trainer, accelerator_for
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One training run."""
-
-    config: Path
-    """dimensions of the network, a file of models/configs"""
-    data: Path
-    """folder of episodes"""
-    out: Path
-    """checkpoint folder to write; its name becomes the policy's"""
-    init: Path | None = None
-    """checkpoint to start from; its tokenizer is kept, and its statistics where it has any"""
-    held_out: float = 0.05
-    """share of the episodes kept for validation"""
-    limit_episodes: int | None = None
-    """use only so many"""
-    threads: int = 1
-    """of torch, in each process; more than one collapses when the cores are shared"""
-    loop: LoopConfig = field(default_factory=LoopConfig)
+SETTINGS, CURVE = "train_config.json", "train.png"
+MAY_CHANGE = ("resume", "workers", "threads")  # from one run to the one that resumes it
 
 
 def train(config: TrainConfig) -> None:
-    """Run one training and write a checkpoint folder, the loss log and its picture."""
-    if dist.is_torchelastic_launched():
-        dist.init_process_group("gloo")
-    first = not dist.is_initialized() or dist.get_rank() == 0
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.loop.seed)
-    c, robot = model_config.read(config.config), robot_description.load()
-    settings = CheckpointConfig(config.out.name, c, PolicyConfig.of(robot))
-    fit = ImageFit(c.image_size, c.image_fit)
-    depth_size = c.image_size if c.takes_depth else c.depth_size
-    episodes = load_episodes(config.data, settings.policy.cameras, fit, depth_size, limit=config.limit_episodes)
-    count = max(1, round(len(episodes) * config.held_out))
-    train_episodes, held_out = episodes[:-count], episodes[-count:]
-    if config.init:
-        fresh = DEPTH_PARTS if c.depth and c.depth.start == "random" else ()
-        model = checkpoint.load_model(config.init, c, "cpu", torch.float32, fresh=fresh)
-        prompt = Prompt.load(config.init / checkpoint.TOKENIZER, c.max_text_tokens)
-    else:
-        model = DepthVLA(c)
-        prompt = Prompt(train_tokenizer({e.instruction for e in episodes}, c.vocab_size), c.max_text_tokens)
-    if config.init and (config.init / checkpoint.STATS).exists():
-        stats = Normaliser.load(config.init / checkpoint.STATS)
-    else:
-        states = np.concatenate([episode.state for episode in train_episodes]).astype(np.float64)
-        stats = Normaliser.fit(states, chunk_actions(train_episodes, c.horizon), robot.gripper_mask)
-    used = torch.arange(c.action_dim) < robot.size
-    samples = [Samples(part, stats, prompt, c) for part in (train_episodes, held_out)]
-    if first:
-        print(f"{len(train_episodes)} episodes, {len(samples[0])} frames; {len(held_out)} episodes held out")
-    del episodes, train_episodes, held_out  # the samples hold a copy of every image
+    """Run one training: checkpoint, training states, loss log and its picture go to `config.out`.
 
-    trainer = Trainer(model, *samples, used, config.loop)
-    log = config.out / "train.jsonl"
-    trainer.run(lambda averaged: checkpoint.save(config.out, settings, averaged, stats, prompt.tokenizer), log)
-    if first:
-        plot_losses(log, config.out / "train.png")
-        print(f"wrote {config.out}")
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    Raises:
+        FileNotFoundError, FileExistsError, ValueError: the settings, or what they name, do not fit.
+        FloatingPointError: the loss is not finite.
+    """
+    torch.set_num_threads(config.machine.threads)
+    torch.manual_seed(config.seed)
+    c = model_config.read(train_config.find(config.model, "configs", ".json"))
+    accelerator, out = accelerator_for(config), Path(config.out)
+    if config.resume:
+        _check_unchanged(config, out)
+    stage = open_stage(config, c)
+    trainer = Trainer(stage.objective, stage.data, stage.c, config, accelerator, stage.flops, stage.save)
+    if accelerator.is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / SETTINGS).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+        sizes = [sum(len(part) for part in parts) for parts in (stage.data.train, stage.data.held_out)]
+        trained = sum(parameter.numel() for parameter in trainer.parameters)
+        print(f"{sizes[0]} frames, {sizes[1]} held out; {trained / 1e6:.2f} M parameters are trained")
+    trainer.run()
+    if accelerator.is_main_process:
+        plot_losses(out / JSONL, out / CURVE)
+        print(f"wrote {out}")
+    accelerator.end_training()
+
+
+def _check_unchanged(config: TrainConfig, out: Path) -> None:
+    """Raises ValueError that names the settings which differ from those of the run that is resumed."""
+    path = out / SETTINGS
+    if not path.exists():
+        raise FileNotFoundError(f"there is no run in {out} to resume")
+    before, now = _flat(json.loads(path.read_text())), _flat(json.loads(json.dumps(dataclasses.asdict(config))))
+    changed = [
+        f"{name} {before.get(name)} -> {value}"
+        for name, value in now.items()
+        if before.get(name) != value and name.split(".")[-1] not in MAY_CHANGE
+    ]
+    if changed:
+        raise ValueError(f"{out} was trained with other settings: {'; '.join(changed)}")
+
+
+def _flat(values: dict, prefix: str = "") -> dict[str, object]:
+    pairs: dict[str, object] = {}
+    for key, value in values.items():
+        pairs |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return pairs
 
 
 def main() -> None:
-    train(tyro.cli(TrainConfig, description=__doc__))
+    parser = argparse.ArgumentParser(description=__doc__, add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", default="")  # an empty name is answered with those there are
+    chosen, overrides = parser.parse_known_args()
+    try:
+        named = train_config.read(chosen.config)
+        train(tyro.cli(TrainConfig, default=named, args=overrides, description=__doc__))
+    except (FileNotFoundError, FileExistsError, ValueError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,14 @@ def picture(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (36, 64, 3), dtype=np.uint8)
 
 
+LIBERO = {  # as examples/libero/main.py of openpi puts it together
+    "observation/image": picture(0),
+    "observation/wrist_image": picture(1),
+    "observation/state": np.array([0.1, 0.2, 0.3, 3.1, 0.0, 0.1, 0.04, -0.04]),
+    "prompt": PROMPT,
+}
+
+
 def observation(robot: Robot, **changes) -> dict:
     """As clients of the adapter r1lite send it."""
     images = {camera.name: picture(seed) for seed, camera in enumerate(robot.cameras)}

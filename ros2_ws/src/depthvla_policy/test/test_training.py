@@ -1,258 +1,242 @@
-"""From episode files to a checkpoint that loads: reading, samples, a short training, several processes."""
+"""From demonstrations to a checkpoint that acts: the whole run, its files, and going on after an interruption."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
+from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import tiny_model
 import torch
+import training_data
+from training_data import CAMERAS, INSTRUCTION, ROBOT
 
-from depthvla_policy import robot as robot_description
-from depthvla_policy.data.episodes import load_episodes
+from depthvla_policy import train as command
 from depthvla_policy.model import config as model_config
-from depthvla_policy.model.depthvla import DEPTH_PARTS, DepthVLA
 from depthvla_policy.policy import checkpoint
-from depthvla_policy.policy.images import ImageFit
-from depthvla_policy.policy.normalise import Normaliser
 from depthvla_policy.policy.observation import Observation
 from depthvla_policy.policy.policy import Policy
-from depthvla_policy.policy.prompt import Prompt, train_tokenizer
-from depthvla_policy.training.samples import Samples, chunk_actions
-from depthvla_policy.training.trainer import LoopConfig, Trainer
+from depthvla_policy.training import state
+from depthvla_policy.training.stages import open_stage
+from depthvla_policy.training.trainer import Trainer
 
-ROBOT = robot_description.load()
-CAMERAS = tuple(camera.name for camera in ROBOT.cameras)
-FRAMES = 12
-
-
-def write_episode(folder, seed, frames=FRAMES):
-    """An episode in which the brightness of every image says where the right arm has to go."""
-    rng = np.random.default_rng(seed)
-    goal = rng.uniform(-0.5, 0.5)
-    state = np.tile((ROBOT.position_min + ROBOT.position_max) / 2, (frames, 1)).astype(np.float32)
-    action = state.copy()
-    action[:, ROBOT.limb("right").arm] += goal * np.linspace(0.1, 1.0, frames)[:, None]
-    grey = np.full((36, 64, 3), int(128 + 200 * goal), np.uint8)
-    depth = np.full((36, 64), int(1000 + 500 * goal), np.uint16)
-    depth[:, 0] = 0
-    arrays = {"state": state, "action": action, "target_xyz": np.full((frames, 3), goal, np.float32)}
-    arrays |= {"instruction": np.array("lift the red block with the right arm"), "seed": np.array(seed)}
-    for name in CAMERAS:
-        for kind, suffix, image in (("image", ".jpg", grey), ("depth", ".png", depth)):
-            blob = cv2.imencode(suffix, image)[1].ravel()
-            arrays[f"{kind}_{name}"] = np.tile(blob, frames)
-            arrays[f"{kind}_{name}_offsets"] = np.arange(frames + 1) * len(blob)
-    np.savez(folder / f"episode_{seed:06d}.npz", **arrays)
+MIDDLE = (ROBOT.position_min + ROBOT.position_max) / 2
+EPISODES, HELD_OUT = 24, 5
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("episodes")
-    for seed in range(8):
-        write_episode(folder, seed)
-    return folder
+def data(tmp_path_factory):
+    return training_data.write_demonstrations(tmp_path_factory.mktemp("data") / "lift", EPISODES)
 
 
-def read(folder):
-    return load_episodes(folder, CAMERAS, ImageFit(32, "crop"), tiny_model.CONFIG.depth_size)
+def action_errors(policy):
+    """Mean absolute error [rad] of the right arm in the held-out episodes: of the policy, and of their mean."""
+    goals = [np.random.default_rng(seed).uniform(-0.5, 0.5) for seed in range(EPISODES)]
+    arm, found, mean = ROBOT.limb("right").arm, [], []
+    for goal in goals[-HELD_OUT:]:
+        images = dict.fromkeys(CAMERAS, np.full((36, 64, 3), int(128 + 200 * goal), np.uint8))
+        actions = policy.infer(Observation(0, images, MIDDLE, INSTRUCTION), seed=0).actions
+        found.append(np.abs(actions[:, arm] - MIDDLE[arm] - goal).mean())
+        mean.append(abs(np.mean(goals[:-HELD_OUT]) - goal))
+    return np.mean(found), np.mean(mean)
 
 
-def test_episodes_are_read_with_depth_in_metres(folder):
-    episode = read(folder)[0]
-    goal = np.random.default_rng(0).uniform(-0.5, 0.5)
-    assert episode.images.shape == (FRAMES, 3, 32, 32, 3) and episode.depth_m.shape == (FRAMES, 3, 8, 8)
-    assert episode.depth_m[0, 0, 4, 4] == pytest.approx(1.0 + 0.5 * goal, abs=2e-3)
-    assert episode.images[0, 0].mean() == pytest.approx(128 + 200 * goal, abs=3)
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A run long enough to learn something: its settings and the held-out losses before it."""
+    config = training_data.config(
+        tmp_path_factory.mktemp("trained"),
+        data,
+        steps=200,
+        data={"held_out": HELD_OUT / EPISODES},
+        loss={"draws": 8},
+        optimiser={"learning_rate": 8e-3, "warmup_steps": 10},
+        machine={"log_every": 50, "validate_every": 100, "save_every": 100},
+    )
+    before = training_data.trainer(config).validate()
+    training_data.run(config)
+    return config, before
 
 
-def test_a_folder_without_episodes_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
-        read(tmp_path)
+def test_a_training_from_nothing_makes_a_policy_that_beats_the_mean_action(trained):
+    config, before = trained
+    rows = [json.loads(line) for line in open(f"{config.out}/train.jsonl")]
+    assert rows[-1]["held_out_flow"] < 0.3 * before["held_out_flow"]
+    assert rows[-1]["held_out_abs_rel"] < 0.25 * before["held_out_abs_rel"]
+    found, mean = action_errors(Policy.load(config.out))
+    assert found < 0.7 * mean
 
 
-def test_an_episode_without_a_camera_is_named(folder):
-    with pytest.raises(ValueError, match=r"episode_000000.*\['chest'\]"):
-        load_episodes(folder, (*CAMERAS, "chest"), ImageFit(32, "crop"), 0)
+def test_a_run_leaves_checkpoint_log_curve_and_settings(trained):
+    config, _ = trained
+    out = Path(config.out)
+    assert [json.loads(line)["step"] for line in open(out / "train.jsonl")] == [50, 100, 150, 200]
+    assert (out / "train.png").stat().st_size > 0 and list((out / "tensorboard").iterdir())
+    assert [folder.name for folder in (out / "state").iterdir()] == ["step_00000200"]
+    assert json.loads((out / "train_config.json").read_text())["steps"] == 200
+    assert not [path for path in out.iterdir() if path.name.endswith(".part")]
 
 
-def test_chunks_repeat_the_last_action_at_the_end(folder):
-    episodes = read(folder)[:2]
-    chunks = chunk_actions(episodes, 4)
-    assert chunks.shape == (2 * FRAMES, 4, 14)
-    np.testing.assert_array_equal(chunks[0], episodes[0].action[:4])
-    np.testing.assert_array_equal(chunks[FRAMES - 1], np.tile(episodes[0].action[-1], (4, 1)))
-    np.testing.assert_array_equal(chunks[FRAMES], episodes[1].action[:4])
+def test_a_checkpoint_can_be_trained_on_and_is_left_alone(trained, data, tmp_path):
+    before = checkpoint.digest(Path(trained[0].out))
+    rows = training_data.losses(training_data.config(tmp_path, data, stage="fine-tune", init=trained[0].out, steps=5))
+    first = [json.loads(line) for line in open(f"{trained[0].out}/train.jsonl")][0]
+    assert rows[0]["flow"] < 0.9 * first["flow"]
+    assert checkpoint.digest(Path(trained[0].out)) == before  # mapped into memory, not written to
+    kept = [(folder / checkpoint.STATS).read_text() for folder in (tmp_path / "out", Path(trained[0].out))]
+    assert kept[0] == kept[1]
 
 
-def trainer(folder, steps, config=tiny_model.CONFIG, **loop):
-    torch.manual_seed(0)
-    depth_size = config.image_size if config.takes_depth else config.depth_size
-    episodes = load_episodes(folder, CAMERAS, ImageFit(config.image_size, "crop"), depth_size)
-    states = np.concatenate([episode.state for episode in episodes]).astype(np.float64)
-    stats = Normaliser.fit(states, chunk_actions(episodes, config.horizon), ROBOT.gripper_mask)
-    prompt = Prompt(train_tokenizer([episodes[0].instruction], config.vocab_size), config.max_text_tokens)
-    parts = [Samples(part, stats, prompt, config) for part in (episodes[:-1], episodes[-1:])]
-    loop = {"batch_size": 8, "warmup_steps": 5, "log_every": 10, "learning_rate": 3e-3, "ema_decay": 0.9, **loop}
-    loop = LoopConfig(steps=steps, **loop)
-    return Trainer(DepthVLA(config), *parts, torch.ones(config.action_dim, dtype=torch.bool), loop)
+def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(data, tmp_path, monkeypatch):
+    machine = {"log_every": 2, "validate_every": 4, "save_every": 4}
+    whole = training_data.losses(training_data.config(tmp_path / "whole", data, steps=10, machine=machine))
+    config = training_data.config(tmp_path / "cut", data, steps=10, machine=machine)
+    step = Trainer.step
+
+    def killed(self, number, batches):
+        if number == 7:
+            raise KeyboardInterrupt
+        return step(self, number, batches)
+
+    monkeypatch.setattr(Trainer, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        training_data.run(config)
+    monkeypatch.undo()
+    fresh_states = state.newest(Path(config.out)).name
+    assert fresh_states == "step_00000004"
+    assert training_data.losses(dataclasses.replace(config, resume=True)) == whole
+    weights = [(tmp_path / name / "out/model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
 
 
-def test_a_short_training_lowers_flow_and_depth_loss_on_held_out_frames(folder, tmp_path):
-    run = trainer(folder, 80)
-    before = run.validate()
-    saved = []
-    run.run(saved.append, tmp_path / "train.jsonl")
-    after = run.validate()
-    assert after["held_out_flow"] < 0.8 * before["held_out_flow"]
-    assert after["held_out_abs_rel"] < 0.5 * before["held_out_abs_rel"]
-    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == list(range(10, 81, 10)) and saved
+def test_a_run_killed_while_it_saves_leaves_the_state_before(data, tmp_path, monkeypatch):
+    config = training_data.config(tmp_path, data, steps=4, machine={"log_every": 2, "save_every": 2})
+    saved = state.dcp.save
+
+    def killed(*arguments, checkpoint_id, **options):
+        if checkpoint_id.name.endswith("4"):
+            (checkpoint_id / "half").touch()
+            raise KeyboardInterrupt
+        saved(*arguments, checkpoint_id=checkpoint_id, **options)
+
+    monkeypatch.setattr(state.dcp, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        training_data.run(config)
+    monkeypatch.undo()
+    assert state.newest(tmp_path / "out").name == "step_00000002"
+    assert training_data.losses(dataclasses.replace(config, resume=True))[-1]["step"] == 4
+    assert [folder.name for folder in (tmp_path / "out/state").iterdir()] == ["step_00000004"]
 
 
-def test_the_same_seed_gives_the_same_losses(folder):
-    index = torch.arange(8)
-    first, second = (trainer(folder, 10) for _ in range(2))
-    assert [first.step(index) for _ in range(3)] == [second.step(index) for _ in range(3)]
+def test_a_state_is_neither_overwritten_nor_resumed_with_other_settings(trained):
+    config, _ = trained
+    with pytest.raises(FileExistsError, match="--resume"):
+        training_data.run(config)
+    with pytest.raises(ValueError, match="batch_size 8 -> 16"):
+        training_data.run(dataclasses.replace(config, batch_size=16, resume=True))
+    with pytest.raises(FileNotFoundError, match="resume"):
+        training_data.run(dataclasses.replace(config, out=config.out + "_not_there", resume=True))
 
 
-def test_a_loss_that_is_not_finite_stops_the_training(folder):
-    run = trainer(folder, 10)
-    run.samples.chunks[:] = float("nan")
+def test_accumulated_batches_give_the_losses_of_the_whole_one(data, tmp_path):
+    whole, cut = (
+        training_data.config(tmp_path / str(n), data, steps=4, machine={"log_every": 1, "accumulate": n})
+        for n in (1, 4)
+    )
+    for one, other in zip(training_data.losses(whole), training_data.losses(cut), strict=True):
+        assert one == pytest.approx(other, rel=2e-3)
+
+
+def test_bfloat16_computes_nearly_the_same_with_float32_weights(data, tmp_path):
+    exact = training_data.losses(training_data.config(tmp_path / "exact", data, steps=2, machine={"log_every": 1}))
+    config = training_data.config(
+        tmp_path / "half", data, steps=2, machine={"log_every": 1, "precision": "bfloat16", "recompute": True}
+    )
+    run = training_data.trainer(config)
+    assert {parameter.dtype for parameter in run.model.parameters()} == {torch.float32}
+    rough = training_data.losses(config)
+    assert rough != exact
+    for one, other in zip(exact, rough, strict=True):
+        assert other["flow"] == pytest.approx(one["flow"], rel=0.02)
+
+
+def test_workers_hand_over_the_same_batches(data, tmp_path):
+    alone, helped = (
+        training_data.losses(
+            training_data.config(tmp_path / str(n), data, steps=2, data={"in_memory": False}, machine={"workers": n})
+        )
+        for n in (0, 2)
+    )
+    assert alone == helped
+
+
+def test_a_mixture_draws_datasets_by_weight(data, tmp_path):
+    other = training_data.write_demonstrations(tmp_path / "other", 3, depth=False, instruction="push the blue block")
+    config = training_data.config(tmp_path / "run", data)
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, folders=(str(data), str(other)), weights=(1.0, 3.0))
+    )
+    stage = open_stage(config, model_config.read(config.model))
+    batches = list(stage.data.loader(dataclasses.replace(config, steps=50), 0, 0, 1))
+    without_depth = np.mean([torch.isnan(batch.depth_m).all(dim=(1, 2, 3)).float().mean() for batch in batches])
+    assert without_depth == pytest.approx(0.75, abs=0.08)
+    assert len({tuple(text.tolist()) for batch in batches for text in batch.text}) == 2
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(data, tmp_path):
+    run = training_data.trainer(training_data.config(tmp_path, data))
+    batches = iter(run.data.loader(run.config, 0, 0, 1))
+    broken = dataclasses.replace(next(batches))
+    broken.chunks[:] = float("nan")
+    before = [parameter.detach().clone() for parameter in run.parameters]
     with pytest.raises(FloatingPointError, match="flow"):
-        run.step(torch.arange(8))
+        run.step(0, iter([broken]))
+    assert all(torch.equal(old, new) for old, new in zip(before, run.parameters, strict=True))
 
 
-# The paper's ablations: each file of models/configs changes exactly what it says.
-ABLATIONS = {
-    "i-random-depth": {"depth.start": "random"},
-    "ii-no-depth-loss": {"depth.loss_weight": 0.0},
-    "iii-frozen-depth": {"depth.frozen": True},
-    "iv-joint-prefix": {"prefix_attention": "joint"},
-    "v-true-depth": {"depth.input": "ground_truth"},
-}
+def test_data_without_depth_is_refused_unless_no_depth_is_needed(data, tmp_path):
+    bare = training_data.write_demonstrations(tmp_path / "bare", 3, depth=False)
+    config = training_data.config(tmp_path / "run", bare, steps=2)
+    with pytest.raises(ValueError, match="freeze depth_encoder and depth_decoder"):
+        training_data.run(config)
+    rows = training_data.losses(dataclasses.replace(config, freeze=("depth_encoder", "depth_decoder")))
+    assert "depth" not in rows[-1] and np.isfinite(rows[-1]["flow"])
 
 
-def flat(values, prefix=""):
-    pairs = {}
-    for key, value in values.items():
-        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return pairs
+def test_lora_trains_adapters_alone_and_saves_a_network_without_them(trained, data, tmp_path):
+    config = training_data.config(
+        tmp_path,
+        data,
+        stage="fine-tune",
+        init=trained[0].out,
+        steps=3,
+        lora={"rank": 2},
+        loss={"grounding_weight": 0.0},
+    )
+    run = training_data.trainer(config)
+    names = {name for name, parameter in run.model.named_parameters() if parameter.requires_grad}
+    assert names and all(".lora_" in name for name in names)
+    training_data.run(config)
+    start, end = (
+        checkpoint.load_model(Path(path), tiny_model.CONFIG, "cpu", torch.float32)
+        for path in (trained[0].out, config.out)
+    )
+    moved = {name for name, p in start.named_parameters() if not torch.equal(p, end.get_parameter(name))}
+    assert moved and all(name.startswith("mixture.experts.") and "layernorm" not in name for name in moved)
 
 
-def with_depth(**fields):
-    return dataclasses.replace(tiny_model.CONFIG, depth=dataclasses.replace(tiny_model.CONFIG.depth, **fields))
-
-
-def parameters(model):
-    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-
-
-def changed(before, model):
-    return {name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
-
-
-@pytest.mark.parametrize("size", ["small", "3b"])
-@pytest.mark.parametrize("name", ABLATIONS)
-def test_an_ablation_config_changes_exactly_what_it_says(name, size):
-    configs = robot_description.default_path().parents[4] / "models" / "configs"
-    base = flat(dataclasses.asdict(model_config.read(configs / f"depthvla-{size}.json")))
-    values = flat(dataclasses.asdict(model_config.read(configs / f"depthvla-{size}-ablation-{name}.json")))
-    assert {key: value for key, value in values.items() if base[key] != value} == ABLATIONS[name]
-
-
-def test_a_random_depth_start_takes_all_but_the_depth_expert_from_the_checkpoint(tmp_path):
-    path = tiny_model.save_checkpoint(tmp_path / "start")
-    start = parameters(checkpoint.load_model(path, tiny_model.CONFIG, "cpu", torch.float32))
-    fresh = checkpoint.load_model(path, with_depth(start="random"), "cpu", torch.float32, fresh=DEPTH_PARTS)
-    other = changed(start, fresh)
-    assert other and all(name.startswith(DEPTH_PARTS) for name in other)
-    assert any(name.startswith("mixture.experts.depth.") for name in other)
-
-
-def test_without_the_depth_loss_the_depth_expert_still_learns_from_the_flow_loss(folder):
-    run = trainer(folder, 10, with_depth(loss_weight=0.0), weight_decay=0.0)
-    before = parameters(run.model)
-    losses = run.step(torch.arange(8))
-    other = changed(before, run.model)
-    assert losses["depth"] == 0.0 and not {name for name in other if name.startswith("depth_head")}
-    assert {name for name in other if name.startswith("mixture.experts.depth.")}
-
-
-def test_a_frozen_depth_expert_stays_as_it_was_and_needs_no_labels(folder):
-    run = trainer(folder, 10, with_depth(frozen=True))
-    run.samples.depth_m = None
-    before = parameters(run.model)
-    losses = run.step(torch.arange(8))
-    other = changed(before, run.model)
-    assert losses["depth"] == 0.0 and other and not {name for name in other if name.startswith(DEPTH_PARTS)}
-
-
-def test_true_depth_enters_in_place_of_the_image(folder, tmp_path):
-    run = trainer(folder, 10, with_depth(input="ground_truth"))
-    batch = run.samples.batch(torch.arange(4))
-    nearer = dataclasses.replace(batch.inputs, depth_m=batch.inputs.depth_m * 0.5)
-    with torch.no_grad():
-        before, after = run.model.prefix(batch.inputs), run.model.prefix(nearer)
-    vlm = tiny_model.CONFIG.image_tokens + tiny_model.CONFIG.max_text_tokens
-    k, other = before.cache[0][0], after.cache[0][0]
-    assert torch.equal(k[:, :, :vlm], other[:, :, :vlm]) and not torch.allclose(k[:, :, vlm:], other[:, :, vlm:])
-    assert not hasattr(run.model, "depth_head") and run.step(torch.arange(8))["depth"] == 0.0
-    policy = Policy.load(tiny_model.save_checkpoint(tmp_path / "true", run.model.config))
-    images = {name: np.zeros((36, 64, 3), np.uint8) for name in CAMERAS}
-    seen = Observation(0, images, (ROBOT.position_min + ROBOT.position_max) / 2, "lift the red block")
-    with pytest.raises(ValueError, match="takes true depth"):
-        policy.infer(seen)
-    depth_m = dict.fromkeys(CAMERAS, np.full((36, 64), 0.7, np.float32))
-    assert np.isfinite(policy.infer(dataclasses.replace(seen, depth_m=depth_m), depth=True).actions).all()
-
-
-def test_training_for_continuation_leaves_the_clean_steps_out_of_the_loss(folder, monkeypatch):
-    run = trainer(folder, 10, max_delay=15)
-    monkeypatch.setattr(run.model, "velocity", lambda prefix, x, tau: torch.zeros_like(x))
-    index, config = torch.arange(8), tiny_model.CONFIG
-    noise = torch.zeros(8 * run.config.draws, config.horizon, config.action_dim)
-    tau, delay = torch.zeros(len(noise)), torch.full((len(noise), 1), 10)
-
-    def loss():
-        return run._losses(run.samples.batch(index), noise, tau, delay)["flow"].item()
-
-    before = loss()
-    run.samples.chunks[:, :10] += 100.0
-    assert loss() == before
-    run.samples.chunks[:, 10] += 100.0
-    assert loss() > before + 100.0
-
-
-def run_command(folder, out, processes=1, *more):
-    """Train with the command line and return the flow losses of its log."""
-    config = out.parent / "tiny.json"
-    config.write_text(json.dumps(dataclasses.asdict(tiny_model.CONFIG)))
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "depthvla_policy.train"]
-    arguments = ["--config", config, "--data", folder, "--out", out, "--loop.steps", 20]
-    arguments += ["--loop.batch-size", 8, "--loop.log-every", 10, "--loop.ema-decay", 0.5, *more]
-    subprocess.run([str(item) for item in [*command, *arguments]], check=True, timeout=240, capture_output=True)
-    return [json.loads(line)["flow"] for line in (out / "train.jsonl").read_text().splitlines()]
-
-
-def test_the_command_writes_a_checkpoint_that_loads_and_can_be_trained_on(folder, tmp_path):
-    losses = run_command(folder, tmp_path / "one")
-    policy = Policy.load(tmp_path / "one")
-    images = {name: np.zeros((36, 64, 3), np.uint8) for name in CAMERAS}
-    state = (ROBOT.position_min + ROBOT.position_max) / 2
-    prediction = policy.infer(Observation(0, images, state, "lift the red block with the right arm"), seed=0)
-    assert np.all(np.isfinite(prediction.actions)) and (tmp_path / "one" / "train.png").stat().st_size > 0
-    before = checkpoint.digest(tmp_path / "one")
-    assert run_command(folder, tmp_path / "more", 1, "--init", tmp_path / "one")[0] < 0.9 * losses[0]
-    assert checkpoint.digest(tmp_path / "one") == before  # mapped into memory, not written to
-
-
-def test_two_processes_follow_the_path_of_one(folder, tmp_path):
-    one, two = (run_command(folder, tmp_path / f"by_{processes}", processes) for processes in (1, 2))
-    np.testing.assert_allclose(two, one, rtol=2e-3)
+def test_the_command_line_overrides_the_file_and_names_what_is_wrong(data, tmp_path, monkeypatch, capsys):
+    path = training_data.write_config(tmp_path, data, steps=2)
+    seen = []
+    monkeypatch.setattr(command, "train", seen.append)
+    arguments = ["train", "--config", str(path), "--optimiser.learning-rate", "1e-4", "--data.folders", "a", "b"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--freeze", "vlm", "--resume"])
+    command.main()
+    assert seen[0].optimiser.learning_rate == 1e-4 and seen[0].data.folders == ("a", "b")
+    assert seen[0].freeze == ("vlm",) and seen[0].resume and seen[0].steps == 2
+    monkeypatch.setattr("sys.argv", [*arguments, "--machine.precision", "float16"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert len(seen) == 1

@@ -1,29 +1,11 @@
-"""Collect demonstrations of the scripted expert: `python -m r1lite_sim.collect --out DIR`.
+"""Collect demonstrations of a task's scripted expert: `python -m r1lite_sim.collect --task lift --out DIR`.
 
-One uncompressed `episode_<seed>.npz` per successful episode, readable with `numpy.load(path, allow_pickle=False)`.
-T is the number of control periods, about 45. Row t is what was seen and done at the start of period t.
+A LeRobot dataset (docs/data.md), an episode for each seed at which the expert succeeds. Frame t is what was seen and
+done at the start of control period t; its action is the expert's absolute target for the end of that period, without
+the noise that was added to what was executed. Images are the JPEG bytes that the simulator node publishes.
 
-======================= ========== ===========================================================================
-array                   type       meaning
-======================= ========== ===========================================================================
-state                   (T,14) f4  measured joints [rad] and gripper openings [mm], in `Robot` order
-action                  (T,14) f4  the expert's absolute target for the end of the period, in robot units, without
-                                   the noise that was added to what was executed
-target_xyz              (T,3) f4   middle of the named block in the frame of torso_link3 [m]
-instruction             () str     for example "lift the red block with the right arm"
-seed                    () i8      seed of the scene
-success                 () bool    always True: episodes that fail are not kept
-noise                   () bool    True when noise was added to the executed arm targets
-cameras                 (C,) str   camera names, the reference camera first
-image_size              (2,) i8    width and height of images and depth [px]
-camera_matrix_<camera>  (3,3) f8   pinhole matrix of images and depth [px]
-image_<camera>          (N,) u1    the T JPEG images one after another: the bytes that the simulator node publishes
-image_<camera>_offsets  (T+1,) i8  image t is image_<camera>[offsets[t]:offsets[t+1]]
-depth_<camera>          (N,) u1    the T depth images, 16-bit PNG, millimetres along the optical axis, 0 invalid
-depth_<camera>_offsets  (T+1,) i8  as for the images
-======================= ========== ===========================================================================
-
-Seeds: demonstrations start at 100000. Evaluation uses 0 to 999, so the collector refuses seeds below 1000.
+Seeds: demonstrations start at 100000. Evaluation uses 0 to 999, so the collector refuses seeds below 1000. Seeds whose
+episodes are in the folder already are left out, so an interrupted run is continued by the same command.
 
 Noise is added to the arm targets that are executed in most episodes, never to the labels, so that the expert shows the
 way back from states it would not reach by itself (DART: Laskey et al., 2017, arXiv 1703.09327).
@@ -32,6 +14,7 @@ way back from states it would not reach by itself (DART: Laskey et al., 2017, ar
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +23,9 @@ import tyro
 from tqdm import tqdm
 
 from depthvla_policy import robot as robots
-from r1lite_sim.expert import LiftExpert
+from depthvla_policy.data.lerobot_writer import IMAGES, DatasetWriter, Frame
+from r1lite_sim import tasks
+from r1lite_sim.experts import EXPERTS, make_expert
 from r1lite_sim.images import encode_depth, encode_jpeg
 from r1lite_sim.simulation import Simulation
 
@@ -51,28 +36,30 @@ NOISE_CORRELATION = 0.8  # from one control period to the next
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """Demonstrations of the lift task."""
+    """Demonstrations of one task."""
 
     out: Path
-    """folder for the episodes; created when missing, episodes that are there already are kept"""
+    """folder of the dataset; created when missing, continued when it is there"""
+    task: str = "lift"
+    """name of a task with an expert"""
+    task_options: tuple[str, ...] = ()
+    """options of the task, for example colour=blue side=left"""
     episodes: int = 320
     """how many seeds to try"""
     first_seed: int = 100_000
     """the seeds are first_seed, first_seed + 1, ..."""
     workers: int = 2
     """processes"""
-    colour: str = "red"
-    """block to lift"""
-    side: str = "right"
-    """arm to use"""
+    images: str = "jpeg"
+    """how RGB is kept: jpeg, the bytes as published, or video, H.264"""
     noisy_share: float = 0.7
     """share of the episodes with noise on the executed arm targets"""
     noise_rad: float = 0.012
     """standard deviation of that noise"""
     hold_steps: int = 14
-    """control periods recorded after the lift, so that every chunk of 16 steps has an end"""
-    max_steps: int = 120
-    """control periods after which an episode has failed"""
+    """control periods recorded after the expert is done, so that every chunk of 16 steps has an end"""
+    max_steps: int | None = None
+    """control periods after which an episode has failed; the task's time limit by default"""
     image_width: int = 320
     """width of the images [px]"""
     image_height: int = 180
@@ -85,6 +72,31 @@ class CollectConfig:
             )
         if self.episodes < 1 or self.workers < 1:
             raise ValueError(f"episodes is {self.episodes} and workers is {self.workers}; both must be 1 or more")
+        if self.images not in IMAGES:
+            raise ValueError(f"images is {self.images!r}; allowed: {', '.join(IMAGES)}")
+        if self.task not in EXPERTS:
+            raise ValueError(f"task is {self.task!r}; tasks with an expert: {', '.join(EXPERTS)}")
+        tasks.make(self.task, **self.options)
+
+    @property
+    def options(self) -> dict[str, str]:
+        wrong = [text for text in self.task_options if "=" not in text]
+        if wrong:
+            raise ValueError(f"task_options are {wrong}; each must be NAME=VALUE")
+        return dict(text.split("=", 1) for text in self.task_options)
+
+    @property
+    def scene(self) -> str:
+        """Task and options in one string; with the seed, it tells demonstrations apart."""
+        return " ".join([self.task, *sorted(self.task_options)])
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    seed: int
+    instruction: str
+    noisy: bool
+    frames: Sequence[Frame]
 
 
 class EpisodeCollector:
@@ -93,110 +105,107 @@ class EpisodeCollector:
     def __init__(self, config: CollectConfig) -> None:
         self._config = config
         self._robot = robots.load()
-        self._simulation = Simulation(
-            self._robot,
-            "lift",
-            task_options={"colour": config.colour, "side": config.side},
-            image_width=config.image_width,
-            image_height=config.image_height,
-        )
-        self._expert = LiftExpert(self._simulation)
+        self._simulation = _simulation(config)
+        self._expert = make_expert(config.task, self._simulation)
+        self._max_steps = config.max_steps or round(self._simulation.task.time_limit_s / self._robot.period_s)
+        self._noisy_joints = np.concatenate([np.arange(limb.arm.start, limb.arm.stop) for limb in self._limbs()])
 
-    def collect(self, seed: int) -> dict[str, np.ndarray] | None:
-        """The arrays of one episode as the module describes them, or None when it failed."""
+    def collect(self, seed: int) -> Demonstration | None:
+        """One episode, or None when the expert failed."""
         simulation, expert, config = self._simulation, self._expert, self._config
         rng = np.random.default_rng([seed, 1])  # apart from the scene's generator: noise must not change the scene
         noisy = bool(rng.random() < config.noisy_share)
-        arm = self._robot.limb(config.side).arm
-        noise = np.zeros(arm.stop - arm.start)
+        noise = np.zeros(len(self._noisy_joints))
         simulation.reset(seed)
         expert.reset()
-        states, actions, targets = [], [], []
-        images = {camera.name: [] for camera in self._robot.cameras}
-        depths = {camera.name: [] for camera in self._robot.cameras}
+        frames = []
         held = 0
-        for _ in range(config.max_steps):
+        for _ in range(self._max_steps):
             action = expert.act()
-            states.append(simulation.state())
-            actions.append(action)
-            targets.append(simulation.in_frame(simulation.task.target(simulation.data)[0], REFERENCE_BODY))
-            for camera in images:
-                images[camera].append(encode_jpeg(simulation.render(camera)))
-                depths[camera].append(encode_depth(simulation.render_depth(camera)))
+            frames.append(self._frame(action))
             executed = action.copy()
             if noisy:
                 fresh = rng.normal(0, config.noise_rad, len(noise)) * np.sqrt(1 - NOISE_CORRELATION**2)
                 noise = NOISE_CORRELATION * noise + fresh
-                executed[arm] += noise
+                executed[self._noisy_joints] += noise
                 executed = np.clip(executed, self._robot.position_min, self._robot.position_max)
             simulation.command(executed)
             simulation.step(self._robot.period_s)
-            held = held + 1 if expert.phase == "hold" and simulation.success() else 0
+            held = held + 1 if expert.done and simulation.success() else 0
             if held >= config.hold_steps:
-                break
-        if held < config.hold_steps:
-            return None
-        record = {
-            "state": np.asarray(states, dtype=np.float32),
-            "action": np.asarray(actions, dtype=np.float32),
-            "target_xyz": np.asarray(targets, dtype=np.float32),
-            "instruction": np.array(simulation.instruction),
-            "seed": np.array(seed, dtype=np.int64),
-            "success": np.array(True),
-            "noise": np.array(noisy),
-            "cameras": np.array(list(images)),
-            "image_size": np.array([config.image_width, config.image_height], dtype=np.int64),
-        }
-        for camera in images:
-            record[f"camera_matrix_{camera}"] = simulation.camera_matrix(camera)
-            record[f"image_{camera}"], record[f"image_{camera}_offsets"] = _flat(images[camera])
-            record[f"depth_{camera}"], record[f"depth_{camera}_offsets"] = _flat(depths[camera])
-        return record
+                return Demonstration(seed, simulation.instruction, noisy, frames)
+        return None
 
     def close(self) -> None:
         self._simulation.close()
 
+    def _frame(self, action: np.ndarray) -> Frame:
+        simulation = self._simulation
+        focus = simulation.task.focus(simulation.data)
+        cameras = [camera.name for camera in self._robot.cameras]
+        return Frame(
+            images={camera: encode_jpeg(simulation.render(camera)) for camera in cameras},
+            depth={camera: encode_depth(simulation.render_depth(camera)) for camera in cameras},
+            state=simulation.state().astype(np.float32),
+            action=action.astype(np.float32),
+            target_m=np.full(3, np.nan) if focus is None else simulation.in_frame(focus, REFERENCE_BODY),
+        )
+
+    def _limbs(self) -> Sequence[robots.Limb]:
+        """Arms that get the noise: the one that the task names, else all."""
+        side = getattr(self._simulation.task, "side", None)
+        return self._robot.limbs if side is None else [self._robot.limb(side)]
+
 
 def main(config: CollectConfig) -> None:
     """Collect, and print how many episodes and frames were kept."""
-    config.out.mkdir(parents=True, exist_ok=True)
-    seeds = range(config.first_seed, config.first_seed + config.episodes)
-    todo = [seed for seed in seeds if not _path(config, seed).exists()]
-    # Spawned, not forked: a GL context does not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(config.workers, initializer=_start_worker, initargs=(config,)) as pool:
-        frames = list(tqdm(pool.imap_unordered(_work, todo), total=len(todo), unit="episode", desc="collecting"))
-    kept = [count for count in frames if count]
-    print(f"{len(kept)} of {len(todo)} episodes kept, {sum(kept)} frames, in {config.out}")
+    robot = robots.load()
+    simulation = _simulation(config)
+    matrices = {camera.name: simulation.camera_matrix(camera.name) for camera in robot.cameras}
+    simulation.close()
+    with DatasetWriter(config.out, robot, images=config.images, camera_matrices=matrices) as writer:
+        there = {row["seed"] for row in writer.episodes if row["scene"] == config.scene}
+        seeds = range(config.first_seed, config.first_seed + config.episodes)
+        todo = [seed for seed in seeds if seed not in there]
+        before, frames = len(writer.episodes), writer.frames
+        # Spawned, not forked: a GL context does not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(config.workers, initializer=_start_worker, initargs=(config,)) as pool:
+            # In the order of the seeds, so that the dataset does not depend on the number of workers.
+            for episode in tqdm(pool.imap(_work, todo), total=len(todo), unit="episode", desc="collecting"):
+                if episode is not None:
+                    _save(writer, episode, config.scene)
+        kept = len(writer.episodes) - before
+        print(f"{kept} of {len(todo)} episodes kept, {writer.frames - frames} frames, in {config.out}")
+
+
+def _save(writer: DatasetWriter, episode: Demonstration, scene: str) -> None:
+    writer.begin_episode(episode.instruction)
+    for frame in episode.frames:
+        writer.add_frame(frame)
+    writer.save_episode({"seed": episode.seed, "scene": scene, "noise": episode.noisy})
+
+
+def _simulation(config: CollectConfig) -> Simulation:
+    return Simulation(
+        robots.load(),
+        config.task,
+        task_options=config.options,
+        image_width=config.image_width,
+        image_height=config.image_height,
+    )
 
 
 _collector: EpisodeCollector | None = None
-_config: CollectConfig | None = None
 
 
 def _start_worker(config: CollectConfig) -> None:
-    global _collector, _config
-    _config, _collector = config, EpisodeCollector(config)
+    global _collector
+    _collector = EpisodeCollector(config)
 
 
-def _work(seed: int) -> int:
-    record = _collector.collect(seed)
-    if record is None:
-        return 0
-    path = _path(_config, seed)
-    part = path.with_suffix(".part.npz")  # renamed when complete: an interrupted run leaves no half episode
-    np.savez(part, **record)
-    part.rename(path)
-    return len(record["state"])
-
-
-def _path(config: CollectConfig, seed: int) -> Path:
-    return config.out / f"episode_{seed}.npz"
-
-
-def _flat(items: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    offsets = np.cumsum([0, *[len(item) for item in items]], dtype=np.int64)
-    return np.frombuffer(b"".join(items), dtype=np.uint8), offsets
+def _work(seed: int) -> Demonstration | None:
+    return _collector.collect(seed)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from depthvla_policy.data.episodes import load_episodes
+from depthvla_policy.data.demonstrations import Demonstrations
+from depthvla_policy.data.layout import episode_rows
 from depthvla_policy.policy.images import ImageFit, decode_jpeg
 from r1lite_sim.collect import CollectConfig, EpisodeCollector, main
 from r1lite_sim.images import encode_depth, encode_jpeg
@@ -31,61 +32,87 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def record(config):
+def demonstration(config):
     return collect(config, SEED)
 
 
-def test_an_episode_is_what_the_loader_of_the_training_reads(config, record):
-    main(config)
-    (episode,) = load_episodes(config.out, CAMERAS, ImageFit(32, "crop"), 16)
-    assert episode.seed == SEED
-    assert episode.instruction == "lift the red block with the right arm"
-    assert episode.images.shape == (len(record["state"]), 3, 32, 32, 3)
-    assert episode.depth_m.shape == (len(record["state"]), 3, 16, 16)
-    np.testing.assert_array_equal(episode.action, record["action"])
-    assert np.nanmin(episode.depth_m) > 0.02
-    assert np.nanmax(episode.depth_m) < 5
+def stacked(demonstration, name):
+    return np.stack([getattr(frame, name) for frame in demonstration.frames])
 
 
-def test_an_episode_that_is_there_is_kept(config):
+def test_the_command_collects_what_the_training_reads_and_keeps_what_is_there(config, demonstration, robot):
     main(config)
-    path = config.out / f"episode_{SEED}.npz"
+    found = Demonstrations([config.out], robot, CAMERAS, fit=ImageFit(32, "crop"), depth_size=16, horizon=16)
+    assert found.instructions == ["lift the red block with the right arm"]
+    np.testing.assert_array_equal(found.chunks()[:, 0], stacked(demonstration, "action"))
+    np.testing.assert_array_equal(found.states(), stacked(demonstration, "state"))
+    depth_m = found[20]["depth_m"]
+    assert depth_m.shape == (3, 16, 16) and 0.02 < np.nanmin(depth_m) and np.nanmax(depth_m) < 5
+    image = ImageFit(32, "crop").apply(decode_jpeg(demonstration.frames[20].images["wrist_left"]))
+    np.testing.assert_array_equal(found[20]["images"][1], image)
+    (row,) = episode_rows(config.out)
+    assert (row["seed"], row["scene"], row["noise"]) == (SEED, "lift", True)
+
+    path = config.out / "data/chunk-000/file-000.parquet"
     before = path.stat().st_mtime_ns
     main(config)
-    assert path.stat().st_mtime_ns == before
-    assert [item.name for item in config.out.iterdir()] == [path.name]
+    assert path.stat().st_mtime_ns == before and len(episode_rows(config.out)) == 1
 
 
-def test_labels_are_the_clean_targets_within_a_period_of_the_state(record, robot):
-    ways = np.abs(record["action"] - record["state"])[:, robot.limb("right").arm]
+def test_labels_are_the_clean_targets_within_a_period_of_the_state(demonstration, robot):
+    ways = np.abs(stacked(demonstration, "action") - stacked(demonstration, "state"))[:, robot.limb("right").arm]
     assert np.all(ways <= robot.command_velocity[robot.limb("right").arm] * robot.period_s + 1e-5)
-    assert record["noise"]
+    assert demonstration.noisy
 
 
-def test_noise_changes_what_is_executed_but_not_the_scene(config, record):
+def test_noise_changes_what_is_executed_but_not_the_scene(config, demonstration):
     clean = collect(dataclasses.replace(config, noisy_share=0.0), SEED)
-    np.testing.assert_array_equal(clean["state"][0], record["state"][0])
-    np.testing.assert_array_equal(clean["action"][0], record["action"][0])
-    steps = min(len(clean["state"]), len(record["state"]))
-    assert np.abs(clean["state"][:steps] - record["state"][:steps]).max() > 0.005
+    for name in ("state", "action"):
+        np.testing.assert_array_equal(getattr(clean.frames[0], name), getattr(demonstration.frames[0], name))
+    steps = min(len(clean.frames), len(demonstration.frames))
+    difference = stacked(clean, "state")[:steps] - stacked(demonstration, "state")[:steps]
+    assert np.abs(difference).max() > 0.005
 
 
-def test_the_target_starts_on_the_table_and_ends_lifted_and_held(record, config):
-    height = record["target_xyz"][:, 2] - record["target_xyz"][0, 2]
+def test_noise_leaves_the_idle_arm_alone(demonstration, robot):
+    idle = stacked(demonstration, "state")[:, robot.limb("left").arm]
+    assert np.abs(idle - idle[0]).max() < 2e-3
+
+
+def test_the_target_starts_on_the_table_and_ends_lifted_and_held(demonstration, config):
+    target = stacked(demonstration, "target_m")
+    height = target[:, 2] - target[0, 2]
     assert np.all(height[-config.hold_steps :] > 0.05)
     assert np.abs(height[:5]).max() < 1e-3
     # The chest is level, 0.654 m high and 0.143 m ahead of the base.
-    assert record["target_xyz"][0, 2] == pytest.approx(0.79 - 0.654, abs=0.02)
-    assert 0.35 < record["target_xyz"][0, 0] < 0.58
+    assert target[0, 2] == pytest.approx(0.79 - 0.654, abs=0.02)
+    assert 0.35 < target[0, 0] < 0.58
 
 
 def test_an_episode_that_does_not_succeed_in_time_is_dropped(config):
     assert collect(dataclasses.replace(config, max_steps=5), SEED) is None
 
 
-@pytest.mark.parametrize("values", [{"first_seed": 999}, {"episodes": 0}, {"workers": 0}])
-def test_a_config_that_makes_no_sense_is_refused(config, values):
-    with pytest.raises(ValueError, match=next(iter(values))):
+def test_options_reach_the_task(config):
+    collector = EpisodeCollector(dataclasses.replace(config, task_options=("colour=blue", "side=left"), max_steps=1))
+    assert collector._simulation.instruction == "lift the blue block with the left arm"
+    collector.close()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"first_seed": 999}, "first_seed"),
+        ({"episodes": 0}, "episodes"),
+        ({"workers": 0}, "workers"),
+        ({"images": "gif"}, "'gif'"),
+        ({"task": "juggle"}, "'juggle'"),
+        ({"task_options": ("colour",)}, "NAME=VALUE"),
+        ({"task_options": ("colour=pink",)}, "pink"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused(config, values, message):
+    with pytest.raises(ValueError, match=message):
         dataclasses.replace(config, **values)
 
 

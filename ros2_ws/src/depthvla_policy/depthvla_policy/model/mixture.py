@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from depthvla_policy.model.config import ExpertConfig
 from depthvla_policy.model.flow import upcast
@@ -89,7 +91,12 @@ class Expert(nn.Module):
 
 
 class Mixture(nn.Module):
-    """Experts of equal depth and head shape under one attention."""
+    """Experts of equal depth and head shape under one attention.
+
+    recompute: in training, layers are run again for the gradient in place of keeping what they computed.
+    """
+
+    recompute = False
 
     def __init__(
         self, experts: Mapping[str, ExpertConfig], *, layers: int, heads: int, kv_heads: int, head_dim: int
@@ -119,36 +126,56 @@ class Mixture(nn.Module):
         """
         xs = {name: stream.x for name, stream in streams.items()}
         rotations = {name: rotation(stream.positions, self.head_dim) for name, stream in streams.items()}
+        rerun = self.recompute and self.training and torch.is_grad_enabled()
         grown: Cache = []
         for i in range(self.layers):
             last = i == self.layers - 1
-            blocks = {name: self.experts[name].layers[i] for name in xs}
             readers = [name for name in xs if not (last and name in keys_only)]
-            queries, keys, values = [], [], []
-            for name, block in blocks.items():
-                attention, normed = block.self_attn, block.input_layernorm(xs[name])
-                keys.append(rotate(attention.split(attention.k_proj(normed)), rotations[name]))
-                values.append(attention.split(attention.v_proj(normed)))
-                if name in readers:
-                    queries.append(rotate(attention.split(attention.q_proj(normed)), rotations[name]))
-            if cache:
-                keys, values = [cache[i][0], *keys], [cache[i][1], *values]
-            k_BKSH, v_BKSH = torch.cat(keys, dim=2), torch.cat(values, dim=2)
-            grown.append((k_BKSH, v_BKSH))
-            if not readers:
-                break
-            rows = mask if mask is None or mask.shape[2] == 1 else _rows(mask, streams, readers)
-            attended_BNTH = F.scaled_dot_product_attention(
-                torch.cat(queries, dim=2), k_BKSH, v_BKSH, attn_mask=rows, enable_gqa=True
-            )
-            attended_BTX = attended_BNTH.transpose(1, 2).flatten(2)
-            for name, part in zip(
-                readers, attended_BTX.split([xs[name].shape[1] for name in readers], dim=1), strict=True
-            ):
-                x = xs[name] + blocks[name].self_attn.o_proj(part)
-                xs[name] = x + blocks[name].mlp(blocks[name].post_attention_layernorm(x))
+            layer = partial(self._layer, i, readers=readers)
+            if rerun:
+                layer = partial(checkpoint, layer, use_reentrant=False)
+            xs, keys_values = layer(xs, rotations, mask, cache[i] if cache else None)
+            grown.append(keys_values)
         outputs = {name: self.experts[name].norm(x) for name, x in xs.items() if name not in keys_only}
         return outputs, grown
+
+    def _layer(
+        self,
+        i: int,
+        xs: dict[str, Tensor],
+        rotations: Mapping[str, tuple[Tensor, Tensor]],
+        mask: Tensor | None,
+        cached: tuple[Tensor, Tensor] | None,
+        *,
+        readers: list[str],
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
+        """Layer `i`: the streams (B, T, D) behind it, and the keys and values that its queries saw.
+
+        Streams that are not among `readers` make keys and values only, and come out as they came in.
+        """
+        blocks = {name: self.experts[name].layers[i] for name in xs}
+        queries, keys, values = [], [], []
+        for name, block in blocks.items():
+            attention, normed = block.self_attn, block.input_layernorm(xs[name])
+            keys.append(rotate(attention.split(attention.k_proj(normed)), rotations[name]))
+            values.append(attention.split(attention.v_proj(normed)))
+            if name in readers:
+                queries.append(rotate(attention.split(attention.q_proj(normed)), rotations[name]))
+        if cached:
+            keys, values = [cached[0], *keys], [cached[1], *values]
+        k_BKSH, v_BKSH = torch.cat(keys, dim=2), torch.cat(values, dim=2)
+        if not readers:
+            return xs, (k_BKSH, v_BKSH)
+        rows = mask if mask is None or mask.shape[2] == 1 else _rows(mask, xs, readers)
+        attended_BNTH = F.scaled_dot_product_attention(
+            torch.cat(queries, dim=2), k_BKSH, v_BKSH, attn_mask=rows, enable_gqa=True
+        )
+        attended_BTX = attended_BNTH.transpose(1, 2).flatten(2)
+        after = dict(xs)
+        for name, part in zip(readers, attended_BTX.split([xs[name].shape[1] for name in readers], dim=1), strict=True):
+            x = xs[name] + blocks[name].self_attn.o_proj(part)
+            after[name] = x + blocks[name].mlp(blocks[name].post_attention_layernorm(x))
+        return after, (k_BKSH, v_BKSH)
 
 
 def rotation(positions_BT: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
@@ -167,7 +194,7 @@ def rotate(x_BNTH: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
     return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x_BNTH.dtype)
 
 
-def _rows(mask: Tensor, streams: Mapping[str, Stream], readers: list[str]) -> Tensor:
+def _rows(mask: Tensor, xs: Mapping[str, Tensor], readers: list[str]) -> Tensor:
     """The rows of `mask` that belong to `readers`."""
-    parts = mask.split([stream.x.shape[1] for stream in streams.values()], dim=2)
-    return torch.cat([part for name, part in zip(streams, parts, strict=True) if name in readers], dim=2)
+    parts = mask.split([x.shape[1] for x in xs.values()], dim=2)
+    return torch.cat([part for name, part in zip(xs, parts, strict=True) if name in readers], dim=2)

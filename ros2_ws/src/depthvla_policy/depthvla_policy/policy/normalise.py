@@ -1,4 +1,4 @@
-"""States and action chunks in robot units to and from the z-scores the network works in.
+"""States and action chunks in robot units to and from the scale the network works in.
 
 Arm joints of an action are relative to the state the chunk was predicted from; grippers stay absolute. Action
 statistics are per step of the chunk, since step 16 moves further than step 1.
@@ -13,14 +13,18 @@ from pathlib import Path
 import numpy as np
 
 STD_FLOOR = 0.01  # rad and mm: a joint that never moved in the data must not blow noise up
+KINDS = ("z_score", "quantile")
+QUANTILES = (0.01, 0.99)
 
 
 @dataclass(frozen=True)
 class Normaliser:
-    """z-score statistics of one dataset.
+    """Statistics of one dataset, subtracted and divided by.
 
     state_mean, state_std: (size,). action_mean, action_std: (horizon, size), of relative actions.
     absolute: (size,) bool, True for the entries of an action that are not relative to the state (grippers).
+    kind: "z_score" has mean and standard deviation; "quantile" has in their place the middle between the 1 % and 99 %
+    quantiles and half the way between them, so that most values lie between -1 and 1 (openpi, transforms.py).
     """
 
     state_mean: np.ndarray
@@ -28,60 +32,59 @@ class Normaliser:
     action_mean: np.ndarray
     action_std: np.ndarray
     absolute: np.ndarray
+    kind: str = "z_score"
 
     @classmethod
-    def fit(cls, states: np.ndarray, actions: np.ndarray, absolute: np.ndarray) -> Normaliser:
-        """Statistics of states (N, size) and of the absolute action chunks (N, horizon, size) that follow them."""
+    def fit(cls, states: np.ndarray, actions: np.ndarray, absolute: np.ndarray, *, kind: str = "z_score") -> Normaliser:
+        """Statistics of states (N, size) and of the absolute action chunks (N, horizon, size) that follow them.
+
+        Raises:
+            ValueError: `kind` is not one of `KINDS`.
+        """
         relative = actions - np.where(absolute, 0.0, states)[:, None]
-        return cls(
-            state_mean=states.mean(0),
-            state_std=np.maximum(states.std(0), STD_FLOOR),
-            action_mean=relative.mean(0),
-            action_std=np.maximum(relative.std(0), STD_FLOOR),
-            absolute=np.asarray(absolute, dtype=bool),
-        )
+        return cls(*_scale(states, kind), *_scale(relative, kind), np.asarray(absolute, dtype=bool), kind)
 
     def state(self, state: np.ndarray) -> np.ndarray:
-        """(..., size) robot units -> z-scores."""
+        """(..., size) robot units -> the network's scale."""
         return (state - self.state_mean) / self.state_std
 
     def actions(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
-        """Absolute chunk (..., horizon, size) and its state (..., size) -> z-scores."""
+        """Absolute chunk (..., horizon, size) and its state (..., size) -> the network's scale."""
         relative = actions - np.where(self.absolute, 0.0, state)[..., None, :]
         return (relative - self.action_mean) / self.action_std
 
     def absolute_actions(self, normalised: np.ndarray, state: np.ndarray) -> np.ndarray:
-        """Inverse of `actions`: z-scores (..., horizon, size) -> absolute targets in robot units."""
+        """Inverse of `actions`: (..., horizon, size) in the network's scale -> absolute targets in robot units."""
         relative = normalised * self.action_std + self.action_mean
         return relative + np.where(self.absolute, 0.0, state)[..., None, :]
 
     def save(self, path: Path) -> None:
         stats = {
-            "state": {"mean": self.state_mean.tolist(), "std": self.state_std.tolist()},
-            "actions": {"mean": self.action_mean.tolist(), "std": self.action_std.tolist()},
+            "kind": self.kind,
+            "state": _stored(self.state_mean, self.state_std, self.kind),
+            "actions": _stored(self.action_mean, self.action_std, self.kind),
             "absolute": self.absolute.tolist(),
         }
         path.write_text(json.dumps({"norm_stats": stats}) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Normaliser:
-        """Read `norm_stats.json`.
+        """Read `norm_stats.json`. A file that does not say its kind has z-scores.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: a key is missing, a value is not finite or a standard deviation is not above 0.
+            ValueError: the kind is unknown, a key is missing, a value is not finite or a standard deviation (half the
+                way between the quantiles) is not above 0.
         """
         if not path.exists():
             raise FileNotFoundError(f"normalisation statistics {path} do not exist")
         try:
             stats = json.loads(path.read_text())["norm_stats"]
-            normaliser = cls(
-                state_mean=np.array(stats["state"]["mean"], dtype=np.float64),
-                state_std=np.array(stats["state"]["std"], dtype=np.float64),
-                action_mean=np.array(stats["actions"]["mean"], dtype=np.float64),
-                action_std=np.array(stats["actions"]["std"], dtype=np.float64),
-                absolute=np.array(stats["absolute"], dtype=bool),
-            )
+            kind = stats.get("kind", "z_score")
+            if kind not in KINDS:
+                raise ValueError(f"{path}: kind is {kind!r}; allowed: {', '.join(KINDS)}")
+            state, actions = _loaded(stats["state"], kind), _loaded(stats["actions"], kind)
+            normaliser = cls(*state, *actions, np.array(stats["absolute"], dtype=bool), kind)
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path}: not normalisation statistics ({error!r})") from error
         for name in ("state", "action"):
@@ -89,3 +92,26 @@ class Normaliser:
             if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(std)) and np.all(std > 0)):
                 raise ValueError(f"{path}: {name} statistics must be finite with standard deviations above 0")
         return normaliser
+
+
+def _scale(values: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """What is subtracted from (N, ...) values, and what they are divided by."""
+    if kind == "z_score":
+        return values.mean(0), np.maximum(values.std(0), STD_FLOOR)
+    if kind == "quantile":
+        low, high = np.quantile(values, QUANTILES, axis=0)
+        return (low + high) / 2, np.maximum((high - low) / 2, STD_FLOOR)
+    raise ValueError(f"kind is {kind!r}; allowed: {', '.join(KINDS)}")
+
+
+def _stored(middle: np.ndarray, scale: np.ndarray, kind: str) -> dict[str, list]:
+    if kind == "quantile":
+        return {"q01": (middle - scale).tolist(), "q99": (middle + scale).tolist()}
+    return {"mean": middle.tolist(), "std": scale.tolist()}
+
+
+def _loaded(stored: dict[str, list], kind: str) -> tuple[np.ndarray, np.ndarray]:
+    if kind == "quantile":
+        low, high = (np.array(stored[name], dtype=np.float64) for name in ("q01", "q99"))
+        return (low + high) / 2, (high - low) / 2
+    return np.array(stored["mean"], dtype=np.float64), np.array(stored["std"], dtype=np.float64)

@@ -10,11 +10,13 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
+NO_LOSSES = {"step", "samples_per_s", "mfu", "learning_rate", "gradient_norm"}
+
 
 def plot_losses(log: Path, picture: Path) -> None:
-    """Draw every series of a `train.jsonl` over the step, losses on a logarithmic axis."""
+    """Draw every loss of a `train.jsonl` over the step, on a logarithmic axis."""
     rows = [json.loads(line) for line in log.read_text().splitlines()]
-    names = sorted({name for row in rows for name in row} - {"step", "samples_per_s"})
+    names = sorted({name for row in rows for name in row} - NO_LOSSES)
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for name in names:
         points = [(row["step"], row[name]) for row in rows if row.get(name, 0) > 0]

@@ -1,0 +1,182 @@
+"""The files of the one episode that is being written: rows in parquet, frames in videos, statistics of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from depthvla_policy.data import feature_stats, features, video
+from depthvla_policy.data.images import decode_depth_mm
+from depthvla_policy.policy.images import decode_jpeg
+from depthvla_policy.robot import Robot
+
+# Few enough that one frame of a shuffled epoch does not read an episode, enough that a file's index stays small.
+ROWS_PER_GROUP = 16
+SAMPLE_EVERY = 15  # frames between two whose pictures are looked at for statistics
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # an `Image` of Hugging Face datasets
+DATA = "data"
+# What every dataset has, in LeRobot's words; numbers of one value are stored without a list.
+INDICES = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64"}
+INDICES |= {"task_index": "int64"}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What was seen and done at one moment.
+
+    images: camera -> JPEG or PNG bytes, as they came. depth: camera -> 16-bit PNG, millimetres along the optical axis,
+    0 where unknown. state, action: (size,) robot units. target_m: (3,).
+    """
+
+    images: Mapping[str, bytes]
+    state: np.ndarray
+    action: np.ndarray
+    depth: Mapping[str, bytes] = field(default_factory=dict)
+    target_m: np.ndarray | None = None
+    intervention: bool | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Numbers of an episode, of its first frame and of its instruction in the dataset."""
+
+    episode: int
+    index: int
+    task: int
+
+
+class EpisodeFile:
+    """`features` describes the rows as in info.json, from the first frame on; `length` counts them."""
+
+    def __init__(self, folder: Path, robot: Robot, fps: int, place: Place, *, as_video: bool) -> None:
+        self._folder, self._robot, self._fps, self._place, self._as_video = folder, robot, fps, place, as_video
+        self.features: dict[str, dict[str, Any]] = {}
+        self.length = 0
+        self._rows: dict[str, list] = {}  # of the row group that is being filled
+        self._numbers: dict[str, list[np.ndarray]] = {}  # of the whole episode
+        self._pictures: dict[str, list[np.ndarray]] = {}  # sampled
+        self._videos: dict[str, video.VideoWriter] = {}
+        self._writer: pq.ParquetWriter | None = None
+
+    def path(self, name: str) -> Path:
+        """Of `DATA`, or of a feature that is a video."""
+        return self._folder / (f"{name}.parquet" if name == DATA else f"{name}.mp4")
+
+    def add(self, frame: Frame) -> None:
+        """Raises ValueError for a frame unlike the first one, or one that is not finite."""
+        numbers, encoded = self._number_values(frame), self._encoded_pictures(frame)
+        sampled = self.length % SAMPLE_EVERY == 0
+        decoded = {key: _decode(key, data) for key, data in encoded.items() if sampled or key in self._videos}
+        if not self.features:
+            self._describe(numbers, decoded)
+        found = {*numbers, *encoded}
+        if found != set(self.features):
+            raise ValueError(f"the frame has {sorted(found)}; the first one had {sorted(self.features)}")
+        for key, picture in decoded.items():
+            if list(picture.shape) != self.features[key]["shape"]:
+                raise ValueError(f"{key} has shape {picture.shape}; the first one had {self.features[key]['shape']}")
+            if sampled:
+                self._pictures.setdefault(key, []).append(picture)
+            if key in self._videos:
+                self._videos[key].add(picture)
+        for key, value in numbers.items():
+            self._numbers.setdefault(key, []).append(value)
+            self._rows.setdefault(key, []).append(value.tolist() if value.size > 1 else value.item())
+        for key, data in encoded.items():
+            if key not in self._videos:
+                self._rows.setdefault(key, []).append({"bytes": data, "path": None})
+        self.length += 1
+        if self.length % ROWS_PER_GROUP == 0:
+            self._flush()
+
+    def close(self) -> dict[str, feature_stats.Stats]:
+        """Finish the files; statistics of every feature."""
+        self._flush()
+        self._writer.close()
+        for writer in self._videos.values():
+            writer.close()
+        stats = {key: feature_stats.of_numbers(np.stack(values)) for key, values in self._numbers.items()}
+        stats |= {key: feature_stats.of_pictures(some, self.length) for key, some in self._pictures.items()}
+        return stats
+
+    def abort(self) -> None:
+        """Let go of the files, whole or not."""
+        for file in filter(None, (self._writer, *self._videos.values())):
+            with suppress(Exception):  # it is thrown away
+                file.close()
+
+    def _describe(self, numbers: Mapping[str, np.ndarray], pictures: Mapping[str, np.ndarray]) -> None:
+        parts = (*features.state_parts(self._robot), *features.action_parts(self._robot))
+        names = {part.feature: list(part.names) for part in parts} | {features.TARGET: ["x", "y", "z"]}
+        described: dict[str, dict[str, Any]] = {}
+        for key, value in numbers.items():
+            described[key] = {"dtype": str(value.dtype), "shape": [value.size], "names": names.get(key)}
+        for key, picture in pictures.items():
+            height, width, channels = picture.shape
+            kind, info = "image", {"is_depth_map": False}
+            if channels == 1:
+                info = {"is_depth_map": True, "depth_unit": "mm"}
+            elif self._as_video:
+                kind, info = "video", video.describe(self._fps, width, height)
+                self._videos[key] = video.VideoWriter(self.path(key), self._fps, width, height)
+            axes = ["height", "width", "channels"]
+            described[key] = {"dtype": kind, "shape": [height, width, channels], "names": axes, "info": info}
+        self.features = described
+        columns = [(key, _arrow_type(item)) for key, item in described.items() if item["dtype"] != "video"]
+        self._writer = pq.ParquetWriter(
+            self.path(DATA), pa.schema(columns), compression="NONE", use_dictionary=False, write_statistics=False
+        )
+
+    def _flush(self) -> None:
+        if self._rows:
+            columns = {item.name: pa.array(self._rows[item.name], item.type) for item in self._writer.schema}
+            self._writer.write_table(pa.table(columns), row_group_size=ROWS_PER_GROUP)
+            self._rows = {}
+
+    def _number_values(self, frame: Frame) -> dict[str, np.ndarray]:
+        values: dict[str, np.ndarray] = {}
+        for vector, parts in (
+            (frame.state, features.state_parts(self._robot)),
+            (frame.action, features.action_parts(self._robot)),
+        ):
+            vector = np.asarray(vector, dtype=np.float32)
+            if vector.shape != (self._robot.size,) or not np.all(np.isfinite(vector)):
+                raise ValueError(f"state or action is {vector.tolist()}; it must be {self._robot.size} finite numbers")
+            values |= {part.feature: vector[part.where] for part in parts}
+        if frame.target_m is not None:
+            values[features.TARGET] = np.asarray(frame.target_m, dtype=np.float32)
+        if frame.intervention is not None:
+            values[features.INTERVENTION] = np.array([frame.intervention])
+        indices = (
+            self.length / self._fps,
+            self.length,
+            self._place.episode,
+            self._place.index + self.length,
+            self._place.task,
+        )
+        values |= {name: np.array([i], kind) for (name, kind), i in zip(INDICES.items(), indices, strict=True)}
+        return values
+
+    def _encoded_pictures(self, frame: Frame) -> dict[str, bytes]:
+        images = {features.image_feature(self._robot, camera): data for camera, data in frame.images.items()}
+        return images | {features.depth_feature(self._robot, camera): data for camera, data in frame.depth.items()}
+
+
+def _decode(key: str, data: bytes) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, or (H, W, 1) uint16 of depth."""
+    return decode_depth_mm(data)[..., None] if key.startswith(features.DEPTH) else decode_jpeg(data)
+
+
+def _arrow_type(feature: Mapping[str, Any]) -> pa.DataType:
+    if feature["dtype"] == "image":
+        return IMAGE
+    kind = pa.bool_() if feature["dtype"] == "bool" else pa.from_numpy_dtype(np.dtype(feature["dtype"]))
+    size = feature["shape"][0]
+    return kind if size == 1 else pa.list_(kind, size)

@@ -1,0 +1,128 @@
+"""The numbers of a dataset: states, actions, targets and instructions of every frame, without its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from depthvla_policy.data.features import TARGET, Part, action_parts, english, state_parts
+from depthvla_policy.data.layout import Layout
+from depthvla_policy.robot import Robot
+
+
+@dataclass(frozen=True)
+class Frames:
+    """All frames of a dataset, episode after episode; arrays of M frames in E episodes.
+
+    state, action: (M, size) float32 in `Robot` order, rad and mm. target_m: (M, 3) float32, NaN without.
+    task: (M,) int64, index into `instructions`. row: (M,) int64, the frame's row in its episode's data file.
+    length: (E,) int64.
+    """
+
+    state: np.ndarray
+    action: np.ndarray
+    target_m: np.ndarray
+    task: np.ndarray
+    row: np.ndarray
+    length: np.ndarray
+    instructions: tuple[str, ...]
+
+
+def read_frames(layout: Layout, robot: Robot) -> Frames:
+    """Read every parquet file of a dataset once, leaving out its images.
+
+    Raises:
+        ValueError: a feature is missing, has another shape or is not finite, or the rows disagree with the metadata.
+    """
+    parts = (*state_parts(robot), *action_parts(robot))
+    missing = [part.feature for part in parts if part.feature not in layout.features]
+    if missing:
+        raise ValueError(f"{layout.folder} has no features {missing}; it has {sorted(layout.features)}")
+    for part in parts:
+        _check_shape(layout, part)
+    has_target = TARGET in layout.features
+    columns = ["episode_index", "task_index", *(part.feature for part in parts), *([TARGET] if has_target else [])]
+    tables: dict[Path, pa.Table] = {}
+    state, action, target, task, row = [], [], [], [], []
+    for episode in layout.episodes:
+        if episode.data not in tables:
+            tables = {episode.data: _read(episode.data, columns)}  # episodes of one file stand next to one another
+        table = tables[episode.data]
+        rows = np.flatnonzero(table["episode_index"].to_numpy() == episode.index)
+        if len(rows) != episode.length or not len(rows) or rows[-1] - rows[0] + 1 != len(rows):
+            raise ValueError(
+                f"{episode.data} has {len(rows)} rows of episode {episode.index}; there must be {episode.length},"
+                " one after another"
+            )
+        piece = table.slice(rows[0], len(rows))
+        where = f"{layout.folder}, episode {episode.index}"
+        state.append(_vector(piece, state_parts(robot), robot.size, where))
+        action.append(_vector(piece, action_parts(robot), robot.size, where))
+        target.append(_matrix(piece, TARGET) if has_target else np.full((len(rows), 3), np.nan, dtype=np.float32))
+        task.append(piece["task_index"].to_numpy())
+        row.append(rows)
+    if not layout.episodes:
+        raise ValueError(f"{layout.folder} holds no episode")
+    instructions, task = _instructions(layout, np.concatenate(task))
+    return Frames(
+        np.concatenate(state),
+        np.concatenate(action),
+        np.concatenate(target),
+        task,
+        np.concatenate(row),
+        np.array([episode.length for episode in layout.episodes], dtype=np.int64),
+        instructions,
+    )
+
+
+def _check_shape(layout: Layout, part: Part) -> None:
+    shape = tuple(layout.features[part.feature]["shape"])
+    # An arm may carry its gripper's opening as one more value, as the robot's feedback may.
+    allowed = [(part.size,)] + [(part.size + 1,)] * (part.size > 1)
+    if shape not in allowed:
+        raise ValueError(f"{layout.folder}: {part.feature} has shape {shape}; allowed: {allowed}")
+
+
+def _read(path: Path, columns: Sequence[str]) -> pa.Table:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}, a file of the dataset, does not exist")
+    try:
+        return pq.read_table(path, columns=list(columns), use_threads=False).combine_chunks()
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _vector(table: pa.Table, parts: Sequence[Part], size: int, where: str) -> np.ndarray:
+    vector = np.empty((len(table), size), dtype=np.float32)
+    for part in parts:
+        values = _matrix(table, part.feature)
+        if values.shape[1] < part.size:
+            raise ValueError(f"{where}: {part.feature} holds {values.shape[1]} values, not {part.size}")
+        vector[:, part.where] = values[:, : part.size]
+        if not np.all(np.isfinite(vector[:, part.where])):
+            raise ValueError(f"{where}: {part.feature} is not finite")
+    return vector
+
+
+def _matrix(table: pa.Table, column: str) -> np.ndarray:
+    """A column of numbers, or of lists of equal length, as (N, values)."""
+    values = table[column]
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type) or pa.types.is_fixed_size_list(values.type):
+        values = values.combine_chunks().flatten()
+    return np.asarray(values.to_numpy(), dtype=np.float32).reshape(len(table), -1)
+
+
+def _instructions(layout: Layout, task: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """The distinct English instructions in use, and the index of each frame's."""
+    used = np.unique(task)
+    unknown = [int(index) for index in used if int(index) not in layout.tasks]
+    if unknown:
+        raise ValueError(f"{layout.folder} has frames of tasks {unknown}; it knows {sorted(layout.tasks)}")
+    words = {int(index): english(layout.tasks[int(index)]) for index in used}
+    distinct = tuple(dict.fromkeys(words.values()))
+    return distinct, np.array([distinct.index(words[int(index)]) for index in task], dtype=np.int64)

@@ -1,0 +1,90 @@
+"""From demonstrations to batches: what `Demonstrations` and RGB-D sources hand out, as the network takes it.
+
+Runs in the data loader's workers: text is tokenised and numbers are normalised as in the deployed policy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from depthvla_policy.model.config import ModelConfig
+from depthvla_policy.policy.normalise import Normaliser
+from depthvla_policy.policy.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B observations. images: (B, C, 3, S, S) uint8. depth_m: (B, C, h, w) metres, NaN where unknown, or None where
+    nobody asked for it. text: (B, L) ids; text_mask: (B, L) bool. state: (B, state_dim) and chunks: (B, horizon,
+    action_dim), normalised. target_m: (B, 3), NaN where unknown. RGB-D images have no more than depth.
+    """
+
+    images: Tensor
+    depth_m: Tensor | None
+    text: Tensor | None = None
+    text_mask: Tensor | None = None
+    state: Tensor | None = None
+    chunks: Tensor | None = None
+    target_m: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """What the data loader calls, so that copies to a GPU need not be waited for."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Batch(**{name: tensor if tensor is None else function(tensor) for name, tensor in tensors.items()})
+
+
+class Collate:
+    """A list of demonstrations' samples as a batch. The instructions are tokenised once, for all workers."""
+
+    def __init__(
+        self, stats: Normaliser, prompt: Prompt, instructions: Iterable[str], config: ModelConfig, depth_size: int
+    ) -> None:
+        self.stats, self.config = stats, config
+        self.depth_shape = (config.cameras, depth_size, depth_size)
+        self.encoded = {instruction: prompt.encode(instruction) for instruction in instructions}
+
+    def __call__(self, samples: list[dict]) -> Batch:
+        c = self.config
+        state = np.stack([sample["state"] for sample in samples])
+        chunks = self.stats.actions(np.stack([sample["actions"] for sample in samples]), state)
+        maps = [sample["depth_m"] for sample in samples]
+        pad_state, pad_action = c.state_dim - state.shape[1], c.action_dim - state.shape[1]
+        text, text_mask = zip(*(self.encoded[sample["instruction"]] for sample in samples), strict=True)
+        return Batch(
+            images=_images([sample["images"] for sample in samples]),
+            depth_m=_depth(maps, self.depth_shape) if self.depth_shape[1] else None,
+            text=torch.from_numpy(np.stack(text)),
+            text_mask=torch.from_numpy(np.stack(text_mask)),
+            state=torch.from_numpy(np.pad(self.stats.state(state), ((0, 0), (0, pad_state)))).float(),
+            chunks=torch.from_numpy(np.pad(chunks, ((0, 0), (0, 0), (0, pad_action)))).float(),
+            target_m=torch.from_numpy(np.stack([sample["target_m"] for sample in samples])).float(),
+        )
+
+
+def collate_rgbd(samples: list[tuple[np.ndarray, np.ndarray]]) -> Batch:
+    """Fitted images (S, S, 3) and depth maps (d, d) as a batch of one camera."""
+    images, depth_m = zip(*samples, strict=True)
+    return Batch(_images([image[None] for image in images]), torch.from_numpy(np.stack(depth_m))[:, None])
+
+
+def _images(images: list[np.ndarray]) -> Tensor:
+    """(C, S, S, 3) each -> (B, C, 3, S, S)."""
+    return torch.from_numpy(np.stack(images)).permute(0, 1, 4, 2, 3).contiguous()
+
+
+def _depth(maps: list[np.ndarray | None], shape: tuple[int, ...]) -> Tensor:
+    """(C, d, d) each -> (B, C, d, d), NaN for those that have none."""
+    unknown = np.full(shape, np.nan, np.float32)
+    return torch.from_numpy(np.stack([unknown if depth_m is None else depth_m for depth_m in maps])).float()

@@ -1,0 +1,221 @@
+"""Both layouts give the training the same kind of frames; what is not as it should be is named."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import lerobot_samples as samples
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from lerobot_samples import CAMERAS, ROBOT
+
+from depthvla_policy.data.demonstrations import Demonstrations, split
+from depthvla_policy.data.images import VideoFrames
+from depthvla_policy.data.lerobot_writer import DatasetWriter
+from depthvla_policy.policy.images import ImageFit
+
+FIT = ImageFit(36, "crop")
+
+
+def read(*folders, cameras=CAMERAS, depth_size=18, horizon=4, **options):
+    return Demonstrations(folders, ROBOT, cameras, fit=FIT, depth_size=depth_size, horizon=horizon, **options)
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ours")
+    with DatasetWriter(folder, ROBOT) as writer:
+        samples.write(writer, [20, 3, 5])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def galaxea(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("galaxea")
+    samples.write_v21(folder, [12, 4, 6])
+    return folder
+
+
+@pytest.fixture
+def edited(galaxea, tmp_path):
+    """A copy of a dataset whose info.json went through a function."""
+
+    def edit(change):
+        folder = tmp_path / "edited"
+        folder.mkdir()
+        for name in ("data", "videos"):
+            (folder / name).symlink_to(galaxea / name)
+        (folder / "meta").mkdir()
+        for path in (galaxea / "meta").iterdir():
+            (folder / "meta" / path.name).write_text(path.read_text())
+        info = json.loads((folder / "meta/info.json").read_text())
+        change(info)
+        (folder / "meta/info.json").write_text(json.dumps(info))
+        return folder
+
+    return edit
+
+
+def test_a_frame_of_ours_is_whole(ours):
+    found = read(ours)
+    assert len(found) == 28 and list(found.lengths) == [20, 3, 5] and found.instructions == ["lift 0", "lift 1"]
+    item = found[21]
+    assert (item["episode"], item["frame"], item["instruction"]) == (1, 1, "lift 1")
+    assert item["images"].shape == (3, 36, 36, 3) and item["images"].dtype == np.uint8
+    for camera, image in enumerate(item["images"]):
+        assert np.all(image == samples.picture(1, 1, camera)[:, :36])
+    assert item["depth_m"].shape == (3, 18, 18) and item["depth_m"].dtype == np.float32
+    np.testing.assert_allclose(item["state"], samples.state(1, 1))
+    np.testing.assert_allclose(item["target_m"], [0.1, 0.2, 0.01], rtol=1e-6)
+
+
+def test_a_frame_of_galaxeas_is_whole_but_for_what_they_do_not_publish(galaxea):
+    found = read(galaxea)
+    assert list(found.lengths) == [12, 4, 6] and found.instructions == ["Pick it up", "Put it down"]
+    item = found[13]
+    assert (item["episode"], item["frame"], item["instruction"]) == (1, 1, "Put it down")
+    assert item["depth_m"] is None and np.isnan(item["target_m"]).all()
+    assert np.abs(item["images"].astype(int) - samples.picture(1, 1)[0, 0, 0]).max() <= 1
+    np.testing.assert_allclose(item["state"], samples.state(1, 1))
+    np.testing.assert_allclose(item["actions"][0], samples.action(1, 1))
+
+
+def test_seven_values_of_an_arm_are_six_joints_and_a_gripper(tmp_path):
+    samples.write_v21(tmp_path, [3], arm_values=7)
+    np.testing.assert_allclose(read(tmp_path).states()[2], samples.state(0, 2))
+
+
+def test_a_chunk_repeats_the_last_action_of_its_own_episode(ours):
+    chunks = read(ours).chunks()
+    assert chunks.shape == (28, 4, 14) and chunks.dtype == np.float64
+    np.testing.assert_allclose(chunks[18, :, 0], [18.5, 19.5, 19.5, 19.5])
+    np.testing.assert_allclose(chunks[22, :, 0], [102.5] * 4)
+    np.testing.assert_allclose(read(ours)[18]["actions"], chunks[18])
+
+
+def test_several_datasets_are_one(ours, galaxea):
+    found = read(galaxea, ours)
+    assert list(found.lengths) == [12, 4, 6, 20, 3, 5]
+    assert found.instructions == ["Pick it up", "Put it down", "lift 0", "lift 1"]
+    item = found[22 + 21]
+    assert (item["episode"], item["frame"], item["instruction"]) == (4, 1, "lift 1")
+    np.testing.assert_allclose(item["state"], samples.state(1, 1))
+    assert np.isnan(found[0]["depth_m"]).all() and np.isfinite(item["depth_m"]).any()
+
+
+def test_chosen_episodes_keep_their_numbers(ours):
+    found = read(ours, episodes=[2, 0])
+    assert list(found.lengths) == [5, 20] and len(found.states()) == 25
+    assert [found[i]["episode"] for i in (0, 4, 5, 24)] == [2, 2, 0, 0]
+    np.testing.assert_allclose(found[4]["actions"][3], samples.action(2, 4))
+
+
+def test_a_split_is_by_episode(ours):
+    train, held_out = split(read(ours), 0.3)
+    assert list(train.lengths) == [20, 3] and list(held_out.lengths) == [5]
+    assert held_out[0]["episode"] == 2 and held_out.instructions == ["lift 0"]
+    with pytest.raises(ValueError, match=r"0\.9 of 3 episodes"):
+        split(read(ours), 0.9)
+
+
+def test_pictures_in_memory_are_those_of_the_files(ours, galaxea):
+    lazy, kept = read(galaxea, ours), read(galaxea, ours, in_memory=True)
+    train, held_out = split(kept, 0.2)
+    for i in range(len(lazy)):
+        ours_item = train[i] if i < len(train) else held_out[i - len(train)]
+        for key in ("images", "depth_m"):
+            np.testing.assert_allclose(ours_item[key], lazy[i][key], atol=1e-3)
+
+
+def test_frames_come_in_any_order_and_from_a_copy(galaxea):
+    found = read(galaxea)
+    first = {i: found[i]["images"] for i in (0, 11, 3, 21, 7)}
+    again = pickle.loads(pickle.dumps(found))
+    for i in (7, 3, 21, 0, 11):
+        np.testing.assert_array_equal(again[i]["images"], first[i])
+
+
+def test_processes_that_are_forked_do_not_share_open_files(galaxea, monkeypatch):
+    found = read(galaxea)
+    found[0]  # opens the files
+    readers = found._readers
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    found[0]
+    assert found._readers is not readers
+
+
+def test_pictures_that_are_not_asked_for_are_not_there(ours):
+    found = read(ours, cameras=("wrist_right",), depth_size=0)
+    assert found[0]["images"].shape == (1, 36, 36, 3) and found[0]["depth_m"] is None
+    assert np.all(found[0]["images"] == samples.picture(0, 0, 2)[0, 0, 0])
+    assert read(ours, cameras=(), depth_size=0)[0]["images"].shape == (0, 36, 36, 3)
+
+
+def test_av1_is_read(tmp_path):
+    pictures = [samples.picture(0, 7 * number) for number in range(10)]
+    samples.write_video(tmp_path / "a.mp4", pictures, codec="libsvtav1")
+    videos = VideoFrames()
+    for number in (9, 2, 3, 0):
+        image = videos.read(tmp_path / "a.mp4", number / 15)
+        assert np.abs(image.astype(int) - pictures[number]).max() <= 4
+
+
+def test_a_video_that_is_too_short_is_named(tmp_path):
+    samples.write_video(tmp_path / "a.mp4", [samples.picture(0, 0)] * 3)
+    with pytest.raises(ValueError, match=r"a\.mp4 has no frame at 0\.400 s"):
+        VideoFrames().read(tmp_path / "a.mp4", 0.4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda info: info.update(fps=30), "30 frames a second.*15 Hz"),
+        (lambda info: info.update(codebase_version="v1.6"), "'v1.6'; allowed: v2.1, v3.0"),
+        (lambda info: info["features"].pop("observation.images.left_wrist_rgb"), "observation.images.left_wrist_rgb"),
+        (lambda info: info["features"].pop("action.right_gripper"), "action.right_gripper"),
+        (lambda info: info["features"]["action.left_arm"].update(shape=[5]), r"action.left_arm has shape \(5,\)"),
+        (lambda info: info.pop("features"), "features"),
+    ],
+)
+def test_a_dataset_that_is_not_as_it_should_be_is_named(edited, change, message):
+    with pytest.raises(ValueError, match=message):
+        read(edited(change))
+
+
+def test_a_folder_without_a_dataset_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"meta/info\.json"):
+        read(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    samples.write_v21(tmp_path, [3, 3])
+    (tmp_path / "data/chunk-000/episode_000001.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"episode_000001\.parquet"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("episode_index", [0, 0, 1], "2 rows of episode 0; there must be 3"),
+        ("task_index", [0, 0, 7], r"tasks \[7\]"),
+        ("action.left_gripper", [0.0, float("nan"), 0.0], "action.left_gripper is not finite"),
+    ],
+)
+def test_rows_that_are_not_as_they_should_be_are_named(tmp_path, column, values, message):
+    samples.write_v21(tmp_path, [3])
+    path = tmp_path / "data/chunk-000/episode_000000.parquet"
+    table = pq.read_table(path)
+    table = table.set_column(table.column_names.index(column), column, pa.array(values))
+    pq.write_table(table, path)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("episodes", [[], [3], [0, 0], [-1]])
+def test_episodes_that_are_not_there_are_named(ours, episodes):
+    with pytest.raises(ValueError, match="0 to 2"):
+        read(ours, episodes=episodes)

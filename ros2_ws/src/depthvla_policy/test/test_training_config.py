@@ -1,0 +1,65 @@
+"""Settings of a training: those that are named, and what is said about wrong ones."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from depthvla_policy.model import config as model_config
+from depthvla_policy.training.config import find, read
+
+
+@pytest.mark.parametrize("path", sorted(find("r1lite-small", "training", ".yaml").parent.glob("*.yaml")))
+def test_every_named_configuration_is_read_with_a_network_that_there_is(path):
+    if path.stem.startswith("accelerate"):
+        assert yaml.safe_load(path.read_text())["fsdp_config"]["fsdp_version"] == 2
+        return
+    config = read(path.stem)
+    c = model_config.read(find(config.model, "configs", ".json"))
+    assert config.loss.max_delay < c.horizon and config.out.endswith(path.stem)
+
+
+def test_the_papers_settings_are_those_it_states():
+    depth, policy, tune = (read(name) for name in ("depth-pretrain", "policy-pretrain", "fine-tune"))
+    assert (depth.steps, depth.batch_size, depth.optimiser.learning_rate) == (50_000, 1024, 5e-5)
+    assert (policy.steps, policy.batch_size, policy.optimiser.learning_rate) == (80_000, 1024, 2.5e-5)
+    assert (tune.steps, tune.batch_size, tune.optimiser.learning_rate) == (4_000, 64, 2.5e-5)
+    assert {config.optimiser.weight_decay for config in (depth, policy, tune)} == {1e-4}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stage: rl", "stage is 'rl'; allowed: depth-pretrain, policy-pretrain, fine-tune"),
+        ("stepz: 3", "unknown keys \\['stepz'\\].*allowed: .*steps"),
+        ("loss: {drawz: 2}", "config.loss: unknown keys \\['drawz'\\]"),
+        ("steps: many", "config.steps is 'many'; it must be int"),
+        ("steps: 0", "steps is 0; it must be 1 or more"),
+        ("freeze: [eyes]", "freeze is 'eyes'; allowed: vlm, action, depth_encoder, depth_decoder"),
+        ("machine: {precision: float16}", "machine.precision is 'float16'; allowed: float32, bfloat16"),
+        ("machine: {accumulate: 3}", "batch_size 4 does not divide into machine.accumulate 3"),
+        ("machine: {save_every: 70}", "machine.save_every 70 is not a multiple of machine.log_every 50"),
+        ("optimiser: {ema_decay: 1.0}", "optimiser.ema_decay is 1.0; allowed: 0 up to, not including, 1"),
+        ("optimiser: {learning_rate: 0.0}", "optimiser.learning_rate is 0.0; it must be above 0"),
+        ("data: {folders: [a, b], weights: [1.0]}", "data.weights has 1 entries for 2 folders"),
+        ("data: {folders: [a], layouts: [scannet]}", "data.layouts are for depth-pretrain"),
+        ("{stage: depth-pretrain, loss: {draws: 2}}", "loss.draws is 2; depth-pretrain has no loss but SI-log"),
+        ("{stage: depth-pretrain, freeze: [vlm]}", "allowed: depth_encoder, depth_decoder"),
+        ("{stage: depth-pretrain, data: {folders: [a]}}", "depth-pretrain needs data.layouts"),
+        ("{stage: depth-pretrain, lora: {rank: 4}}", "lora.rank is 4; depth-pretrain trains the weights themselves"),
+        ("lora: {targets: [embed]}", "lora.targets is 'embed'; allowed: q_proj"),
+        ("steps: [", "while parsing"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path, text, message):
+    path = tmp_path / "train.yaml"
+    values = {"stage": "policy-pretrain", "model": "tiny", "out": "out", "steps": 10, "batch_size": 4}
+    path.write_text(text if text.endswith("[") else yaml.safe_dump({**values, **yaml.safe_load(text)}))
+    with pytest.raises(ValueError, match=message) as error:
+        read(str(path))
+    assert str(path) in str(error.value)
+
+
+def test_an_unknown_name_lists_those_there_are():
+    with pytest.raises(FileNotFoundError, match="'r1lite-huge'.*allowed: .*fine-tune.*r1lite-small"):
+        read("r1lite-huge")
