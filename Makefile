@@ -38,13 +38,14 @@ lint: setup ## ruff: rules and formatting
 format: setup ## puts formatting right
 	@$(RUN) ruff check --fix . && ruff format .
 
-bench: setup ## latency of the policy on this machine
-	@$(RUN) python -m depthvla_policy.bench $(ARGS)
+bench: setup ## latency of network, engine, pi0, a training step and the running graph, beside the machine's roofline
+	@$(RUN) python -m depthvla_policy.bench --training fine-tune-small $(ARGS)
+	@$(RUN) python -m r1lite_bringup.trials.latency
 
 bench-gpu: setup ## depthvla-3b on a GPU: latency, memory, agreement with float32; skipped without one
 	@$(RUN) if python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then \
 	  $(MAKE) $(FULL_SIZE)/model.safetensors && \
-	  python -m depthvla_policy.bench --policy $(FULL_SIZE) --device cuda --dtype bfloat16 --agreement \
+	  python -m depthvla_policy.bench --policy $(FULL_SIZE) --device cuda --dtype bfloat16 --agreement --compile \
 	    --out out/bench-gpu.json $(ARGS); else echo "skipped: there is no CUDA device here"; fi
 
 full-size: $(FULL_SIZE)/model.safetensors ## depthvla-3b with random weights (7.7 GB in out/full-size): built, loaded, one chunk

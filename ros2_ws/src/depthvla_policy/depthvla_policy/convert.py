@@ -187,7 +187,7 @@ def export(folder: Path, out: Path) -> None:
     # transformers gives the action expert token embeddings that nothing reads; without them it reports them missing.
     weights["model.dit.embed_tokens.weight"] = embedding.new_zeros(c.vocab_size, c.action.width)
     out.mkdir(parents=True, exist_ok=True)
-    settings = _pi0_config(c) | {"dtype": str(embedding.dtype).removeprefix("torch.")}
+    settings = pi0_config(c) | {"dtype": str(embedding.dtype).removeprefix("torch.")}
     (out / checkpoint.CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
     save_file(weights, out / checkpoint.WEIGHTS, metadata={"format": "pt"})
 
@@ -416,7 +416,7 @@ def _tokenizer(config: ConvertConfig, c: ModelConfig) -> Tokenizer | None:
     return Prompt.load(path, c.max_text_tokens).tokenizer if path else None
 
 
-def _pi0_config(c: ModelConfig) -> dict:
+def pi0_config(c: ModelConfig) -> dict:
     """`config.json` of transformers' PI0Config."""
     gemma = {
         "model_type": "gemma",

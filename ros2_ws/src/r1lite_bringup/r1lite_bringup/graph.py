@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from depthvla_policy import tasks
+
 PACKAGE = "r1lite_bringup"
-SIMULATED_INSTRUCTION = "lift the red block with the right arm"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ BOOLEAN = ("true", "false")
 ARGUMENTS = (
     Argument("robot", "sim", "sim starts a simulated R1 Lite; real expects the robot's topics", ("sim", "real")),
     Argument("model", "r1lite-small", "checkpoint: a folder, or the name of one in models/"),
-    Argument("instruction", "", f"the task in words; when empty, '{SIMULATED_INSTRUCTION}' for robot:=sim"),
+    Argument("task", "lift", "what is staged in the simulation", tuple(tasks.names())),
+    Argument("instruction", "", "the task in words; when empty, that of the simulation's task"),
     Argument("device", "cpu", "where the network runs", ("cpu", "cuda")),
     Argument("depth", "true", "publish predicted depth while somebody listens", BOOLEAN),
     Argument("leader", "false", "a scripted person moves leader arms, to try teleoperation with (robot:=sim)", BOOLEAN),
@@ -125,6 +127,7 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
                 # One writer of /tf is enough.
                 parameters={
                     **common,
+                    "task": values["task"],
                     "seed": int(values["seed"]),
                     "publish_transforms": not _publishes_state(values),
                 },
@@ -168,7 +171,7 @@ def resolve(arguments: Mapping[str, str]) -> dict[str, str]:
     if values["leader"] == "true" and values["robot"] != "sim":
         raise ArgumentError("leader:='true' is not allowed with robot:='real', which has leader arms of its own")
     if values["robot"] == "sim" and not values["instruction"]:
-        values["instruction"] = SIMULATED_INSTRUCTION
+        values["instruction"] = tasks.load(values["task"]).instruction
     values["model"] = str(model_folder(values["model"]))
     values["bag"] = str(Path(values["bag"]).expanduser().absolute())
     values["robot_file"] = str(existing("robot_file", values["robot_file"] or share() / "config" / "r1lite.yaml"))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from depthvla_policy import tasks
 from r1lite_bringup import graph
 
 EVERYTHING = {"record": "true", "rviz": "true", "viewer": "true"}
@@ -94,7 +95,10 @@ def test_arguments_reach_the_nodes(model):
 
 
 def test_a_simulation_has_an_instruction_of_its_own_and_a_robot_has_none(model):
-    assert nodes(model)["policy_node"].parameters["instruction"] == graph.SIMULATED_INSTRUCTION
+    assert nodes(model)["policy_node"].parameters["instruction"] == tasks.load("lift").instruction
+    staged = nodes(model, task="blocks_stacking")
+    assert staged["simulator_node"].parameters["task"] == "blocks_stacking"
+    assert staged["policy_node"].parameters["instruction"] == tasks.load("blocks_stacking").instruction
     assert nodes(model, robot="real")["policy_node"].parameters["instruction"] == ""
 
 

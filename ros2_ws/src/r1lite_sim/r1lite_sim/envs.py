@@ -7,6 +7,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import CustomSpaceError
+from gymnasium.vector.utils import create_shared_memory
 
 from depthvla_policy import robot as robots
 from depthvla_policy.policy.images import decode_jpeg
@@ -19,13 +21,27 @@ INSTRUCTION_LENGTH = 200
 PRINTABLE = "".join(chr(code) for code in range(32, 127))
 
 
+class Instruction(spaces.Text):
+    """An instruction in words."""
+
+    def __init__(self) -> None:
+        super().__init__(INSTRUCTION_LENGTH, charset=PRINTABLE)
+
+
+@create_shared_memory.register(Instruction)
+def _refuse_shared_memory(space: Instruction, n: int = 1, ctx=None):
+    # Gymnasium 1.4 reads texts from shared memory once, before there are any: every instruction would be blank.
+    raise CustomSpaceError("instructions do not go through shared memory: vector_kwargs={'shared_memory': False}")
+
+
 class TaskEnv(gymnasium.Env):
     """A task of the simulated robot.
 
     Action: (14,) absolute joint targets [rad] and gripper openings [mm], in `Robot` order; targets outside the limits
     are clipped, as the robot's controllers do with what a policy asks for. Observation: `images` by camera, after the
     JPEG compression that a policy also meets on the robot's topics, `state` (14,) and `instruction`.
-    Reward: increase of the task's progress. Terminated when success was held for `success_hold_s`.
+    Reward: increase of the task's progress. Terminated when success was held for `success_hold_s`,
+    truncated after `max_episode_s`, by default the task's own limit.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}
@@ -38,7 +54,7 @@ class TaskEnv(gymnasium.Env):
         robot: Robot | None = None,
         image_width: int = 320,
         image_height: int = 180,
-        max_episode_s: float = 12.0,
+        max_episode_s: float | None = None,
         success_hold_s: float = 0.5,
         render_mode: str | None = None,
     ) -> None:
@@ -51,7 +67,8 @@ class TaskEnv(gymnasium.Env):
         self.simulation = Simulation(
             self.robot, task, task_options=task_options, image_width=image_width, image_height=image_height
         )
-        self._max_episode_s, self._success_hold_s = max_episode_s, success_hold_s
+        self.max_episode_s = self.simulation.task.time_limit_s if max_episode_s is None else max_episode_s
+        self._success_hold_s = success_hold_s
         image = spaces.Box(0, 255, (image_height, image_width, 3), np.uint8)
         # The servos may overshoot a limit by a little, and an open gripper reads more than its nominal range.
         state_max = np.where(self.robot.gripper_mask, self.robot.gripper_feedback_max_mm, self.robot.position_max + 0.1)
@@ -60,7 +77,7 @@ class TaskEnv(gymnasium.Env):
             {
                 "images": spaces.Dict({camera.name: image for camera in self.robot.cameras}),
                 "state": spaces.Box(state_min, state_max, dtype=np.float64),
-                "instruction": spaces.Text(INSTRUCTION_LENGTH, charset=PRINTABLE),
+                "instruction": Instruction(),
             }
         )
         self.action_space = spaces.Box(self.robot.position_min, self.robot.position_max, dtype=np.float64)
@@ -93,7 +110,7 @@ class TaskEnv(gymnasium.Env):
         self._held_s = self._held_s + self.robot.period_s if self.simulation.success() else 0.0
         reward = self.simulation.progress() - before
         terminated = self._held_s >= self._success_hold_s
-        truncated = not terminated and self.simulation.time_s >= self._max_episode_s
+        truncated = not terminated and self.simulation.time_s >= self.max_episode_s
         return self._observation(), reward, terminated, truncated, self._info()
 
     def render(self) -> np.ndarray | None:

@@ -45,6 +45,11 @@ class LiftExpert:
         self._goal: np.ndarray | None = None  # of the last period: the next solution starts there
         self._lift_goal: np.ndarray | None = None
 
+    @property
+    def done(self) -> bool:
+        """The block is held up."""
+        return self.phase == "hold" and self._simulation.success()
+
     def act(self) -> np.ndarray:
         """(14,) absolute target for the next control period."""
         state = self._simulation.state()

@@ -68,6 +68,7 @@ class Simulation:
         self.task.build(spec)
         self.model = spec.compile()
         self.data = mujoco.MjData(self.model)
+        self._mounts = self.model.cam_pos.copy(), self.model.cam_quat.copy()
         self.task.bind(self.model, robot)
         self._arm_qpos = {limb.name: self._addresses(limb.joints, "qposadr") for limb in robot.limbs}
         self._finger_qpos = {limb.name: self._addresses(finger_joints(limb.name), "qposadr") for limb in robot.limbs}
@@ -115,6 +116,9 @@ class Simulation:
         mujoco.mj_resetData(self.model, self.data)
         table.vary(self.model, rng)
         start = self.task.reset(self.model, self.data, rng)
+        self.model.cam_pos[:], self.model.cam_quat[:] = self._mounts
+        if self.task.camera_error:
+            table.shake_camera(self.model, self.robot.cameras[0].name, rng)
         for limb in self.robot.limbs:
             self.data.qpos[self._arm_qpos[limb.name]] = start[limb.arm]
             opening = start[limb.gripper_index]
@@ -174,6 +178,7 @@ class Simulation:
                 self.data.ctrl[self._arm_ctrl[limb]] = tracker.step(now_s, timestep)
             for limb, tracker in self._grippers.items():
                 self.data.ctrl[self._gripper_ctrl[limb]] = tracker.step(now_s, timestep)[0] / 1000
+            self.task.push(self.data)
             mujoco.mj_step(self.model, self.data)
         self.task.update(self.data)
 

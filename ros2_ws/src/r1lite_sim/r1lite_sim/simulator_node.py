@@ -42,12 +42,13 @@ TRANSFORM_RATE_HZ = 30.0
 RESET_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
 EVALUATION_SEEDS = 1000
+OPTIONS = ("colour", "side")  # of tasks, as parameters of this node
 
 PARAMETERS = (
     Parameter("robot_file", "", "Robot description (YAML); the R1 Lite's when empty."),
     Parameter("task", "lift", "Task to stage.", choices=tuple(tasks.TASKS)),
-    Parameter("colour", "red", "Block that the task names.", choices=tuple(tasks.lift.COLOURS)),
-    Parameter("side", "right", "Arm that the task names.", choices=tasks.lift.SIDES),
+    Parameter("colour", "red", "Block that the task names, where it names one.", choices=tuple(tasks.lift.COLOURS)),
+    Parameter("side", "right", "Arm that the task names, where it names one.", choices=tasks.lift.SIDES),
     Parameter("seed", 0, "Seed of the first scene; -1 draws one of the evaluation seeds.", -1, 2**31 - 1),
     Parameter("image_width", 320, "Width of the camera images [px].", 16, 1280),
     Parameter("image_height", 180, "Height of the camera images [px].", 16, 720),
@@ -75,7 +76,7 @@ class SimulatorNode(ManagedNode):
         self._simulation = Simulation(
             self._robot,
             self.value("task"),
-            task_options={"colour": self.value("colour"), "side": self.value("side")},
+            task_options={name: self.value(name) for name in OPTIONS if name in tasks.option_names(self.value("task"))},
             image_width=self.value("image_width"),
             image_height=self.value("image_height"),
             command_timeout_s=self.value("command_timeout_s"),

@@ -12,6 +12,7 @@ TABLE_X, TABLE_Y = (0.38, 1.05), (-0.60, 0.60)  # m, in the frame of base_link
 SCENE_CAMERA = "scene"
 TIMESTEP_S = 0.002
 CEILING_LIGHT, WINDOW_LIGHT = 0.55, 0.35
+CAMERA_TURN_DEG, CAMERA_SHIFT = 1.0, 0.005  # most that a camera's mount is off: degrees, m
 
 FLOOR_COLOUR, WALL_COLOUR = (0.45, 0.44, 0.42), (0.75, 0.76, 0.78)
 # Table tops, none near a block's colour: white, grey, birch, oak, dark.
@@ -75,6 +76,17 @@ def vary(model: mujoco.MjModel, rng: np.random.Generator) -> None:
     model.light("ceiling").diffuse[:] = CEILING_LIGHT * rng.uniform(0.7, 1.3)
     model.light("ceiling").pos[:] = rng.uniform([0.2, -0.6, 2.2], [1.0, 0.6, 2.6])
     model.light("window").diffuse[:] = WINDOW_LIGHT * rng.uniform(0.5, 1.5)
+
+
+def shake_camera(model: mujoco.MjModel, camera: str, rng: np.random.Generator) -> None:
+    """Draw how far a camera's mount is off. From its place in the description, so restore that first."""
+    index = model.camera(camera).id
+    axis = rng.normal(size=3)
+    turn = np.radians(rng.uniform(0, CAMERA_TURN_DEG))
+    error, shift = np.empty(4), rng.normal(size=3)
+    mujoco.mju_axisAngle2Quat(error, axis / np.linalg.norm(axis), turn)
+    mujoco.mju_mulQuat(model.cam_quat[index], model.cam_quat[index].copy(), error)
+    model.cam_pos[index] += shift / np.linalg.norm(shift) * rng.uniform(0, CAMERA_SHIFT)
 
 
 def _jitter(colour: tuple[float, ...], rng: np.random.Generator, share: float) -> np.ndarray:

@@ -93,3 +93,49 @@ def test_a_bad_action_is_refused(env, action):
 def test_an_unknown_render_mode_is_refused():
     with pytest.raises(ValueError, match="render_mode is 'human'"):
         r1lite_sim.envs.TaskEnv(render_mode="human")
+
+
+@pytest.mark.parametrize("name", r1lite_sim.ENVIRONMENTS)
+def test_every_environment_can_be_made_and_names_its_instruction(name):
+    env = gymnasium.make(f"r1lite_sim/{name}", image_width=32, image_height=18)
+    try:
+        observation, info = env.reset(seed=3)
+        assert env.observation_space.contains(observation)
+        assert observation["instruction"] == env.unwrapped.simulation.instruction
+        assert info["progress"] == 0.0
+    finally:
+        env.close()
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_environments_run_side_by_side(mode):
+    # A GL context does not survive a fork.
+    options = {"vector_kwargs": {"context": "spawn", "shared_memory": False}} if mode == "async" else {}
+    envs = gymnasium.make_vec(
+        "r1lite_sim/BlocksStacking-v0", num_envs=2, vectorization_mode=mode, image_width=32, image_height=18, **options
+    )
+    try:
+        observations, _ = envs.reset(seed=[3, 4])
+        assert observations["images"]["head"].shape == (2, 18, 32, 3)
+        assert len(set(observations["instruction"])) == 2
+        observations, rewards, *_ = envs.step(observations["state"])
+        assert observations["state"].shape == (2, 14)
+        np.testing.assert_array_equal(rewards, [0, 0])
+        assert all(text.startswith("stack the ") for text in observations["instruction"])
+    finally:
+        envs.close()
+
+
+def test_shared_memory_is_refused_instead_of_blanking_the_instructions():
+    with pytest.raises(ValueError, match="shared_memory=False"):
+        gymnasium.make_vec(
+            "r1lite_sim/Lift-v0", num_envs=1, vectorization_mode="async", image_width=32, image_height=18
+        )
+
+
+def test_an_episode_lasts_as_long_as_the_task_allows():
+    env = gymnasium.make("r1lite_sim/BlocksStacking-v0", image_width=32, image_height=18)
+    try:
+        assert env.unwrapped.max_episode_s == 90.0
+    finally:
+        env.close()

@@ -107,10 +107,7 @@ class ReplayNode(ManagedNode):
         self._wait_for_policy()
         with Bag(self.value("bag")) as bag:
             player = BagPlayer(
-                (
-                    (connection.topic, at_ns, bytes(data))
-                    for connection, at_ns, data in bag.serialised(self._played)
-                ),
+                ((connection.topic, at_ns, bytes(data)) for connection, at_ns, data in bag.serialised(self._played)),
                 reference_topic=self._robot.cameras[0].topic,
                 publish=lambda topic, data: self._played[topic].publish(data),
                 set_clock=lambda now_ns: self._time.publish(ClockMessage(clock=time_message(now_ns))),

@@ -63,16 +63,22 @@ def policy_flops(
     vlm_tokens = image_tokens + c.max_text_tokens
     prefix = vlm_tokens + depth_tokens
     joint = c.prefix_attention == "joint"
-    vision = _encoder(c.vision, c, extra=0) * c.cameras + Work(_linear(image_tokens, c.vision.width, c.vlm.width))
-    text = _expert(c, c.vlm, vlm_tokens, prefix if joint else vlm_tokens, vlm)
+    vision = encoder_work(c.vision, c, extra=0) * c.cameras + Work(
+        linear_flops(image_tokens, c.vision.width, c.vlm.width)
+    )
+    text = expert_work(c, c.vlm, vlm_tokens, prefix if joint else vlm_tokens, vlm)
     own = "vlm" in trained and not lora
     works = [(vision, own, False), (text, own, "vlm" in trained and lora)]
     if c.depth:
         works += _depth(c, trained, c.cameras, prefix if joint else depth_tokens, depth, lora)
     D, H = c.action.width, c.horizon
-    action = _expert(c, c.action, H, prefix + 1 + H, True)
-    ends = Work(_linear(H, 2 * D, D) + _linear(H, D, D) + _linear(H, D, c.action_dim), 0, _linear(H, c.action_dim, D))
-    state = _expert(c, c.action, 1, prefix + 1, False) + Work(first=_linear(1, c.state_dim, D))
+    action = expert_work(c, c.action, H, prefix + 1 + H, True)
+    ends = Work(
+        linear_flops(H, 2 * D, D) + linear_flops(H, D, D) + linear_flops(H, D, c.action_dim),
+        0,
+        linear_flops(H, c.action_dim, D),
+    )
+    state = expert_work(c, c.action, 1, prefix + 1, False) + Work(first=linear_flops(1, c.state_dim, D))
     works += [((action + ends) * draws + state, "action" in trained and not lora, True)]
     return _total(works)
 
@@ -104,29 +110,31 @@ def _depth(
     c: ModelConfig, trained: Collection[str], images: int, keys: int, head: bool, lora: bool
 ) -> list[tuple[Work, bool, bool]]:
     tokens, encoder = images * c.grid**2, "depth_encoder" in trained and not lora
-    decoder = _expert(c, c.depth.expert, tokens, keys, head)
+    decoder = expert_work(c, c.depth.expert, tokens, keys, head)
     if head:
-        decoder += Work(_linear(tokens, c.depth.expert.width, c.depth.head_pixels**2))
+        decoder += Work(linear_flops(tokens, c.depth.expert.width, c.depth.head_pixels**2))
     return [
-        (_encoder(c.depth.encoder, c, extra=1) * images, encoder, False),
+        (encoder_work(c.depth.encoder, c, extra=1) * images, encoder, False),
         (decoder, "depth_decoder" in trained and not lora, encoder or (lora and "depth_decoder" in trained)),
     ]
 
 
-def _encoder(e: EncoderConfig, c: ModelConfig, *, extra: int) -> Work:
+def encoder_work(e: EncoderConfig, c: ModelConfig, *, extra: int) -> Work:
     """A vision transformer on one image, with `extra` tokens beside the patches."""
     tokens = c.grid**2 + extra
-    layer = Work(4 * _linear(tokens, e.width, e.width) + 2 * _linear(tokens, e.width, e.mlp), 4 * tokens**2 * e.width)
-    return layer * e.layers + Work(first=_linear(c.grid**2, 3 * c.patch_size**2, e.width))
+    layer = Work(
+        4 * linear_flops(tokens, e.width, e.width) + 2 * linear_flops(tokens, e.width, e.mlp), 4 * tokens**2 * e.width
+    )
+    return layer * e.layers + Work(first=linear_flops(c.grid**2, 3 * c.patch_size**2, e.width))
 
 
-def _expert(c: ModelConfig, e: ExpertConfig, tokens: int, keys: int, read: bool) -> Work:
+def expert_work(c: ModelConfig, e: ExpertConfig, tokens: int, keys: int, read: bool) -> Work:
     """An expert of the mixture; where its output is not `read`, its last layer makes keys and values only."""
     q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
-    keys_values = Work(2 * _linear(tokens, e.width, kv))
-    rest = Work(2 * _linear(tokens, e.width, q) + 3 * _linear(tokens, e.width, e.mlp), 4 * tokens * keys * q)
+    keys_values = Work(2 * linear_flops(tokens, e.width, kv))
+    rest = Work(2 * linear_flops(tokens, e.width, q) + 3 * linear_flops(tokens, e.width, e.mlp), 4 * tokens * keys * q)
     return keys_values * c.layers + rest * (c.layers if read else c.layers - 1)
 
 
-def _linear(tokens: int, inputs: int, outputs: int) -> float:
+def linear_flops(tokens: int, inputs: int, outputs: int) -> float:
     return 2.0 * tokens * inputs * outputs

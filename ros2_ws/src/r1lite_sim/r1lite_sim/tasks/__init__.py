@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from r1lite_sim.tasks.lift import LiftTask
+import inspect
 
-TASKS = {"lift": LiftTask}
+from r1lite_sim.tasks.blocks_stacking import BlocksStackingTask
+from r1lite_sim.tasks.lift import LiftTask
+from r1lite_sim.tasks.microwave_operation import MicrowaveOperationTask
+from r1lite_sim.tasks.table_bussing import TableBussingTask
+from r1lite_sim.tasks.touch import TouchTask
+
+TASKS = {
+    task.name: task for task in (LiftTask, TouchTask, BlocksStackingTask, TableBussingTask, MicrowaveOperationTask)
+}
 
 
 def make(name: str, **options):
@@ -13,9 +21,23 @@ def make(name: str, **options):
     Raises:
         ValueError: there is no such task, or an option is not allowed.
     """
-    if name not in TASKS:
-        raise ValueError(f"no task {name!r}; known tasks: {', '.join(TASKS)}")
+    _check_name(name)
     try:
         return TASKS[name](**options)
     except TypeError as error:
         raise ValueError(f"task {name!r}: {error}") from error
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """Names of the options that a task takes.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    _check_name(name)
+    return tuple(inspect.signature(TASKS[name]).parameters)
+
+
+def _check_name(name: str) -> None:
+    if name not in TASKS:
+        raise ValueError(f"no task {name!r}; known tasks: {', '.join(TASKS)}")

@@ -9,8 +9,10 @@ import mujoco
 import numpy as np
 
 from depthvla_policy.robot import Robot
+from r1lite_sim.objects import BLOCK_MASS, BLOCK_SIZE
 from r1lite_sim.robot_model import ROBOT_CONTACT, SCENE_CONTACT, finger_geoms
 from r1lite_sim.table import TABLE_HEIGHT
+from r1lite_sim.workspace import PATIENCE, REACH, SHOULDER, SIDES, start_pose
 
 COLOURS = {
     "red": (0.80, 0.08, 0.07),
@@ -18,26 +20,13 @@ COLOURS = {
     "blue": (0.08, 0.20, 0.75),
     "yellow": (0.90, 0.75, 0.08),
 }
-SIDES = ("left", "right")
-BLOCK_SIZE = 0.04  # m, edge
-BLOCK_MASS = 0.05  # kg
 GAP = 0.10  # m, centre to centre: an open finger fits between two blocks
-PATIENCE = 500  # draws of a place before the gap shrinks by a tenth: a full table must not stop the simulation
 LIFT_HEIGHT = 0.05  # m above the start: the block is lifted
 REACH_DISTANCE = 0.06  # m from the grasp frame to the block: the block is reached
 
 # Where blocks start, for the right arm; mirrored for the left. Inside the head camera's centre square.
 REGION_X = (0.51, 0.70)
 REGION_Y = (-0.27, 0.08)
-# Farthest point that the gripper reaches at every yaw, measured from the arm's first axis.
-REACH = 0.60
-SHOULDER = (0.145, -0.335)
-
-# Grippers 18 cm above the table's near edge, turned inwards and pointing 40 degrees down; noise is added at every
-# reset. For the right arm; the left one turns its first joint the other way.
-START_ARM_RAD = (0.22, 1.25, -0.50, -0.05, 0.0, 0.0)
-START_NOISE_RAD = 0.08
-START_OPENING_MM = (85.0, 100.0)
 
 
 class LiftTask:
@@ -49,6 +38,8 @@ class LiftTask:
 
     name = "lift"
     substeps = ("reached", "grasped", "lifted")
+    time_limit_s = 12.0
+    camera_error = False  # the embedded policy was trained without
 
     def __init__(self, colour: str = "red", side: str = "right") -> None:
         self.colour, self.side = _allowed(colour, "colour", COLOURS), _allowed(side, "side", SIDES)
@@ -106,13 +97,10 @@ class LiftTask:
             data.qpos[address + 3 : address + 7] = np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
             model.geom(f"{colour}_block").rgba[:3] = np.clip(COLOURS[colour] * rng.uniform(0.85, 1.15, 3), 0, 1)
         self._start_height = TABLE_HEIGHT + BLOCK_SIZE / 2
-        start = np.empty(self._robot.size)
-        for limb in self._robot.limbs:
-            inwards = 1 if limb.name == "right" else -1
-            start[limb.arm] = [inwards * START_ARM_RAD[0], *START_ARM_RAD[1:]]
-            start[limb.arm] += rng.uniform(-START_NOISE_RAD, START_NOISE_RAD, len(limb.joints))
-            start[limb.gripper_index] = rng.uniform(*START_OPENING_MM)
-        return start
+        return start_pose(self._robot, rng)
+
+    def push(self, data: mujoco.MjData) -> None:
+        """Nothing but gravity acts on the blocks."""
 
     def update(self, data: mujoco.MjData) -> None:
         """Note the substeps done so far. A later substep counts the earlier ones."""
@@ -138,6 +126,10 @@ class LiftTask:
     def target(self, data: mujoco.MjData) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) [m] and rotation (3, 3) of the named block in the world."""
         return data.xpos[self._block].copy(), data.xmat[self._block].reshape(3, 3).copy()
+
+    def focus(self, data: mujoco.MjData) -> np.ndarray | None:
+        """(3,) position [m] of the named block."""
+        return data.xpos[self._block].copy()
 
 
 def _allowed(value: str, what: str, allowed: Iterable[str]) -> str:

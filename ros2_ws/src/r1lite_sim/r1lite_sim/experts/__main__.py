@@ -1,0 +1,107 @@
+"""How well the scripted experts do: `python -m r1lite_sim.experts --task all --seeds 100`."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from depthvla_policy import robot as robots
+from depthvla_policy.evaluation.metrics import wilson_interval
+from r1lite_sim.experts import EXPERTS, make_expert
+from r1lite_sim.experts.pictures import IMAGE_SIZE, Film
+from r1lite_sim.experts.run import Episode, run_episode
+from r1lite_sim.simulation import Simulation
+
+
+@dataclass(frozen=True)
+class ExpertsConfig:
+    """Success of the scripted experts over seeded scenes."""
+
+    task: str = "all"
+    """name of a task, or all"""
+    seeds: int = 100
+    """number of scenes"""
+    first_seed: int = 0
+    """seed of the first scene"""
+    json: Path | None = None
+    """file for the results of every episode; an earlier one is replaced"""
+    pictures: Path | None = None
+    """folder for a picture of each episode from start to end: an onlooker above the head camera"""
+
+    def __post_init__(self) -> None:
+        if self.task not in ("all", *EXPERTS):
+            raise ValueError(f"task is {self.task!r}; allowed: all, {', '.join(EXPERTS)}")
+        if self.seeds < 1 or self.first_seed < 0:
+            raise ValueError(f"seeds is {self.seeds}, first_seed {self.first_seed}; allowed: 1 or more, 0 or more")
+
+
+def main() -> None:
+    config = tyro.cli(ExpertsConfig)
+    names = list(EXPERTS) if config.task == "all" else [config.task]
+    summaries = [summarise(*run(name, config)) for name in names]
+    print(table(summaries))
+    if config.json:
+        config.json.parent.mkdir(parents=True, exist_ok=True)
+        config.json.write_text(json.dumps(summaries, indent=1) + "\n")
+        print(f"\n{config.json}")
+
+
+def run(name: str, config: ExpertsConfig) -> tuple[list[Episode], float]:
+    """All episodes of a task, and how long they took [s]."""
+    simulation = Simulation(robots.load(), name, image_width=IMAGE_SIZE[0], image_height=IMAGE_SIZE[1])
+    expert = make_expert(name, simulation)
+    begin, episodes = time.perf_counter(), []
+    with tqdm(range(config.first_seed, config.first_seed + config.seeds), unit="episode", desc=name) as bar:
+        for seed in bar:
+            if config.pictures:
+                film = Film()
+                episodes.append(run_episode(simulation, expert, seed, film.watch))
+                film.save(config.pictures / f"{name}_{seed}.png", simulation)
+            else:
+                episodes.append(run_episode(simulation, expert, seed))
+            bar.set_postfix_str(f"success {sum(item.success for item in episodes)}/{len(episodes)}")
+    simulation.close()
+    return episodes, time.perf_counter() - begin
+
+
+def summarise(episodes: list[Episode], wall_s: float) -> dict:
+    """Figures of one task's episodes. Steps are those of the successful episodes."""
+    successes = [item for item in episodes if item.success]
+    return {
+        "task": episodes[0].task,
+        "seeds": len(episodes),
+        "first_seed": episodes[0].seed,
+        "successes": len(successes),
+        "success_interval": [round(bound, 4) for bound in wilson_interval(len(successes), len(episodes))],
+        "progress": round(float(np.mean([item.progress for item in episodes])), 4),
+        "mean_steps": round(float(np.mean([item.steps for item in successes])), 1) if successes else None,
+        "fastest": round(max(item.fastest for item in episodes), 4),
+        "failed_seeds": [item.seed for item in episodes if not item.success],
+        "wall_s": round(wall_s, 1),
+        "episodes": [asdict(item) for item in episodes],
+    }
+
+
+def table(summaries: list[dict]) -> str:
+    """The results for a terminal."""
+    columns = f"{'task':<20} {'success':>9}  {'95 % interval':<17} {'progress':>8} {'steps':>6} {'wall':>7}"
+    lines = [f"{columns}  failed seeds"]
+    for item in summaries:
+        low, high = item["success_interval"]
+        steps = "-" if item["mean_steps"] is None else f"{item['mean_steps']:.0f}"
+        lines.append(
+            f"{item['task']:<20} {item['successes']:>4}/{item['seeds']:<4}  {low:>6.1%} to {high:>6.1%}  "
+            f"{item['progress']:>8.1%} {steps:>6} {item['wall_s']:>5.0f} s  "
+            f"{', '.join(map(str, item['failed_seeds'])) or '-'}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The expert for a tower of three blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from r1lite_sim.experts.base import PlanExpert
+from r1lite_sim.objects import BLOCK_SIZE
+from r1lite_sim.skills import Hand, Pose, Skill, facing, turned
+from r1lite_sim.tasks.blocks_stacking import FIRST, SECOND, THIRD, TOWER_REACH
+from r1lite_sim.workspace import SIDES, distance, in_reach
+
+GRASP_HEIGHT = 0.004  # m that the grasp is above the block's middle: the finger tips stay off the table
+CARRY = 0.07  # m above the place where a block is put down
+DROP = 0.002  # m that a block falls
+RELEASE_MM = 85.0
+RISE = 0.06  # m that the hand rises beside the tower before it goes elsewhere
+
+
+class BlocksStackingExpert(PlanExpert):
+    def plan(self) -> Skill:
+        task, data = self._simulation.task, self._simulation.data
+        if not task.on(data, SECOND, FIRST):
+            yield from self._stack(SECOND, FIRST)
+        if not task.on(data, THIRD, SECOND):
+            yield from self._stack(THIRD, SECOND)
+
+    def _stack(self, upper: str, lower: str) -> Skill:
+        hand = self._hand_for(upper, lower)
+        # A level block stays level when the hand keeps its pitch on the way: one that suits both places.
+        pitch = min(hand.pitch(self.pose(name).position) for name in (upper, lower))
+        yield from hand.pick(
+            lambda: self._grasp(hand, upper, pitch),
+            BLOCK_SIZE * 1000,
+            lambda: self._simulation.task.gripped(upper, hand.side),
+        )
+        base, held = self.pose(lower), self.pose(upper)
+        heading = turned(_yaw(base), hand.azimuth(base.position), np.pi / 2)
+        there = facing(heading, pitch)
+        offset = there @ hand.pose.rotation.T @ (held.position - hand.pose.position)
+        place = Pose(base.position + [0, 0, BLOCK_SIZE + DROP] - offset, there)
+        over = max(CARRY, hand.pose.position[2] - place.position[2])
+        yield from hand.via(place.moved(z=over), place.moved(z=0.02), tolerance=0.012)
+        hand.speed /= 2
+        yield from hand.move(place, 0.003)
+        hand.speed *= 2
+        yield from hand.release(RELEASE_MM, rise=RISE)
+        hand.retire()
+
+    def _hand_for(self, upper: str, lower: str) -> Hand:
+        block, base = self.pose(upper).position, self.pose(lower).position
+        able = [side for side in SIDES if in_reach(base, side, TOWER_REACH + 0.02) and in_reach(block, side)]
+        return self._hands[min(able or SIDES, key=lambda side: distance(block, side))]
+
+    def _grasp(self, hand: Hand, name: str, pitch: float) -> Pose:
+        """Close on the pair of faces that needs the least turn."""
+        block = self.pose(name)
+        heading = turned(_yaw(block), hand.azimuth(block.position), np.pi / 2)
+        return Pose(block.position + [0, 0, GRASP_HEIGHT], facing(heading, pitch))
+
+
+def _yaw(block: Pose) -> float:
+    side = block.rotation[:, np.argmin(np.abs(block.rotation[2]))]  # the edge that lies most level
+    return float(np.arctan2(side[1], side[0]))
