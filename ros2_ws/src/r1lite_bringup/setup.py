@@ -24,4 +24,5 @@ setup(
     description="Starts DepthVLA on a Galaxea R1 Lite or its simulation",
     license="Apache-2.0",
     tests_require=["pytest"],
+    entry_points={"console_scripts": ["preflight = r1lite_bringup.preflight.__main__:main"]},
 )

@@ -1,0 +1,125 @@
+"""Judges streams: how often messages come, how old their stamps are, and what joint states hold."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from depthvla_policy.control.feedback import arm_positions, gripper_opening
+from depthvla_policy.control.refusal import Refusal
+from depthvla_policy.robot import Limb, Robot
+from r1lite_bringup.preflight.observed import Sample
+from r1lite_bringup.preflight.verdict import Finding, Verdict, skipped
+
+CAMERA_RATES_HZ = (15.0, 30.0, 60.0)
+NEAR = 0.9  # of a rate, that still is that rate
+LOST_SHARE = 0.02
+AHEAD_S = 0.01  # a stamp that much before its reception is a clock, not a rounding
+# The description's limits are the hard stops less one degree; further out the zero of a joint is wrong.
+STOP_MARGIN_RAD = 0.02
+SMALL_OPENING = 1.05  # a gripper that is closed, or open on a scale of 0 to 1 or in metres
+
+SILENT = (
+    "the topic is there and nothing arrives: too small receive buffers; a container that runs as root beside the"
+    " robot's own processes (use their user, or UDP only); or too many readers of this topic (end other tools)"
+)
+LOSSES = "raise the receive buffers (network: receive buffers), use the cable, end other readers of the cameras"
+SYNCHRONISE = "synchronise the clocks of robot and host (chrony), instead of raising the limits"
+
+
+def camera_rate(subject: str, sample: Sample, usual_hz: float, max_age_s: float) -> Finding:
+    rates = sorted({*CAMERA_RATES_HZ, usual_hz})
+    expected = f"{' or '.join(f'{rate:g}' for rate in rates)} Hz"
+    named = next((rate for rate in rates if NEAR * rate <= sample.rate_hz <= rate / NEAR), None)
+    name = f" (a {named:g} Hz camera)" if named else ""
+    return _rate(subject, sample, expected, usual_hz / 2, odd=not named, name=name, max_age_s=max_age_s)
+
+
+def joint_rate(subject: str, sample: Sample, usual_hz: float, max_age_s: float, max_skew_s: float) -> Finding:
+    """A stream that is slower than max_skew_s has no sample near enough to an image."""
+    odd = not sample.rate_hz >= NEAR * usual_hz
+    return _rate(subject, sample, f"{usual_hz:g} Hz", 1.0 / max_skew_s, odd=odd, max_age_s=max_age_s)
+
+
+def _rate(
+    subject: str, sample: Sample, expected: str, least_hz: float, *, odd: bool, max_age_s: float, name: str = ""
+) -> Finding:
+    check, rate, gap = f"{subject}: rate", sample.rate_hz, sample.largest_gap_s
+    if len(sample) < 2:
+        return Finding(check, Verdict.FAIL, f"{len(sample)} messages", expected, SILENT)
+    lost = f", {sample.lost} of {len(sample) + sample.lost} lost" if sample.lost else ""
+    gaps = f", once {gap:.2f} s nothing" if gap > max_age_s else ""
+    seen = f"{rate:.1f} Hz{name}{lost}{gaps}"
+    if rate < least_hz:
+        return Finding(check, Verdict.FAIL, seen, f"{expected}, at least {least_hz:g}", f"set its rate, or {LOSSES}")
+    if odd or gaps or sample.lost > LOST_SHARE * len(sample):
+        return Finding(check, Verdict.WARN, seen, expected, LOSSES)
+    return Finding(check, Verdict.PASS, seen, expected)
+
+
+def stamps(subject: str, sample: Sample, max_age_s: float, max_future_s: float) -> Finding:
+    """Whether stamps advance and lie within the policy's limits on the receiver's clock."""
+    check = f"{subject}: stamps"
+    expected = f"advance; at most {max_age_s:g} s old, at most {max_future_s:g} s ahead"
+    if not len(sample):
+        return skipped(check, "no messages")
+    if not all(sample.stamps_ns):
+        return Finding(check, Verdict.FAIL, "0", expected, "its driver must stamp messages with the time of capture")
+    steps = np.diff(sample.stamps_ns)
+    still = int(np.sum(steps <= 0))
+    if still and still >= len(steps) / 2:
+        seen = f"{still} of {len(steps)} do not advance"
+        return Finding(check, Verdict.FAIL, seen, expected, "restart its driver: it sends the same message again")
+    median, least = float(np.median(sample.delays_s)), float(np.min(sample.delays_s))
+    seen = f"{_age(median)} in the median, {_age(least)} at least"
+    if least < -max_future_s or median > max_age_s:
+        return Finding(check, Verdict.FAIL, seen, expected, SYNCHRONISE)
+    if still:
+        return Finding(check, Verdict.WARN, f"{seen}; {still} of {len(steps)} do not advance", expected, LOSSES)
+    if least < -AHEAD_S or median > max_age_s / 2:
+        return Finding(check, Verdict.WARN, seen, expected, SYNCHRONISE)
+    return Finding(check, Verdict.PASS, seen, expected)
+
+
+def _age(seconds: float) -> str:
+    size, word = abs(seconds), "ahead" if seconds < 0 else "old"
+    return f"{size:.2f} s {word}" if size >= 1.0 else f"{size * 1e3:.1f} ms {word}"
+
+
+def joints(subject: str, sample: Sample, robot: Robot, limb: Limb) -> Finding:
+    """Count, finiteness and range of an arm's feedback, as policy and executor will judge it."""
+    check, count = f"{subject}: joints", len(limb.joints)
+    expected = f"{count} values, or {count + 1} with the gripper appended, within the limits"
+    if not sample.values:
+        return skipped(check, "no messages")
+    for values in sample.values:
+        judged = arm_positions(robot, limb, values)
+        if isinstance(judged, Refusal):
+            todo = "order and unit must be J1 to J6 in rad; look at ros2 topic echo, and calibrate the arm's zero"
+            return Finding(check, Verdict.FAIL, str(judged), expected, todo)
+    newest = np.array(sample.values[-1][:count])
+    over = np.maximum(robot.position_min[limb.arm] - newest, newest - robot.position_max[limb.arm])
+    if np.max(over) > STOP_MARGIN_RAD:
+        worst = int(np.argmax(over))
+        seen = f"{limb.joints[worst]} at {newest[worst]:.3f} rad, {over[worst]:.3f} rad outside its limits"
+        return Finding(check, Verdict.WARN, seen, expected, "calibrate the arm's zero, or move it by hand")
+    appended = ", the gripper appended" if len(sample.values[-1]) > count else ""
+    values = ", ".join(f"{value:.2f}" for value in newest)
+    return Finding(check, Verdict.PASS, f"{len(sample.values[-1])} values{appended}: {values}", expected)
+
+
+def opening(subject: str, sample: Sample, robot: Robot, limb: Limb) -> Finding:
+    """Range and unit of a gripper's feedback."""
+    check, expected = f"{subject}: opening", f"1 value, 0 (closed) to {robot.gripper_feedback_max_mm:g} mm"
+    if not sample.values:
+        return skipped(check, "no messages")
+    for values in sample.values:
+        judged = gripper_opening(robot, limb, values)
+        if isinstance(judged, Refusal):
+            return Finding(
+                check, Verdict.FAIL, str(judged), expected, "its unit must be mm, its topic the gripper's own"
+            )
+    newest = sample.values[-1][0]
+    if newest <= SMALL_OPENING:
+        todo = "open the gripper with the vendor's tools and look again: it must read 96 mm or more, not 1 or 0.1"
+        return Finding(check, Verdict.WARN, f"{newest:.2f}: closed, or not in mm", expected, todo)
+    return Finding(check, Verdict.PASS, f"{newest:.1f} mm", expected)
