@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not with thi
     from depthvla_policy.policy.policy import Policy, Prediction
 
 # Without new frames the loop still looks this often, so that a camera that stopped is reported in time.
-IDLE_S = 0.1
+IDLE_S = 0.02
 DECODERS = 3
 
 

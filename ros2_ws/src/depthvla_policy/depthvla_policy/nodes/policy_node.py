@@ -6,6 +6,7 @@ Callbacks only store what came; taking, decoding and inferring happen on the thr
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
 import time
 from collections import Counter, deque
@@ -182,11 +183,15 @@ class PolicyNode(ManagedNode):
             method=self._method,
             noise_seed=self.value("noise_seed"),
         )
+        # What exists now stays. Without this a full collection would walk over all of it, during an inference.
+        gc.collect()
+        gc.freeze()
         if self._depth:
             self._depth.start()
         self._loop.start()
 
     def deactivate(self) -> None:
+        gc.unfreeze()
         loop, self._loop = self._loop, None
         try:
             loop.stop(STOP_TIMEOUT_S)

@@ -25,6 +25,7 @@ class Prompt:
         # An instruction is text: "<bos>" or "<image>" in it is spelled out and not taken for the token, which the
         # embedding may not even have.
         tokenizer.encode_special_tokens = True
+        self._encoded: tuple[str, tuple[np.ndarray, np.ndarray]] | None = None  # the newest; it seldom changes
 
     @classmethod
     def load(cls, path: Path, max_tokens: int) -> Prompt:
@@ -39,6 +40,8 @@ class Prompt:
         Raises:
             ValueError: the instruction is empty, or longer than `max_tokens` tokens.
         """
+        if self._encoded and self._encoded[0] == instruction:
+            return self._encoded[1]
         text = instruction.strip().replace("_", " ").replace("\n", " ")
         if not text:
             raise ValueError("the instruction is empty")
@@ -50,7 +53,9 @@ class Prompt:
         if len(ids) > self.max_tokens:
             raise ValueError(f"the instruction has {len(ids)} tokens; at most {self.max_tokens} fit: {instruction!r}")
         padding = self.max_tokens - len(ids)
-        return np.array(ids + [self.pad] * padding), np.array([True] * len(ids) + [False] * padding)
+        encoded = np.array(ids + [self.pad] * padding), np.array([True] * len(ids) + [False] * padding)
+        self._encoded = instruction, encoded
+        return encoded
 
 
 def train_tokenizer(instructions: Iterable[str], vocab_size: int) -> Tokenizer:
