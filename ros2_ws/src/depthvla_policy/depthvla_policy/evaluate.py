@@ -1,24 +1,28 @@
 """Evaluate a policy over seeds in closed loop: `python -m depthvla_policy.evaluate --policy DIR --json FILE`.
 
-The success rates of the README and the model cards come from here.
+The success rates of the README and the model cards come from here. `--through ros` hands the same seeds to
+`r1lite_bringup.evaluate`, a process of its own because nothing below the nodes may know ROS.
 """
 
 from __future__ import annotations
 
-import json
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import tyro
 from tqdm import tqdm
 
-from depthvla_policy.evaluation.metrics import bootstrap_interval, summarise, wilson_interval
-from depthvla_policy.evaluation.rollout import EpisodeResult, RolloutConfig, environment_id, run_episodes
+from depthvla_policy.evaluation import paired, results
+from depthvla_policy.evaluation.results import OWN
+from depthvla_policy.evaluation.rollout import BASELINES, RolloutConfig, environment_id, run_episodes
+
+ALL = "all"
+THROUGH_ROS = "r1lite_bringup.evaluate"
+OF_BOTH = ("policy", "task", "seeds", "first_seed", "json", "task_options", "through", "out")  # settings with ROS
 
 
 @dataclass(frozen=True)
@@ -27,27 +31,40 @@ class EvaluateConfig:
 
     policy: Path | None = None  # checkpoint folder; not needed for the baseline do_nothing
     task: str = "lift"  # a task of r1lite_sim, or a Gymnasium id
+    task_options: tuple[str, ...] = ()  # NAME=VALUE, as colour=blue side=left; the value random is drawn for each seed
     seeds: int = 40  # number of scenes
     first_seed: int = 0  # seed of the first scene
     json: Path | None = None  # file for the results; an earlier one is replaced
-    baseline: Literal["none", "do_nothing", "shuffled_cameras"] = "none"  # what takes the policy's place
+    # What takes the policy's place; all: the policy, and every baseline beside it.
+    baseline: Literal["none", "do_nothing", "shuffled_cameras", "wrong_instruction", "all"] = "none"
     execute: int = 4  # control steps between two observations that the policy is asked about
+    latency: Literal["steps", "measured"] = "steps"  # measured: each inference's own time, rounded up to control steps
     latency_steps: int = 0  # control steps from an observation to its chunk's arrival
     depth_every: int = 4  # predicted depth of every n-th chunk is compared with the truth; 0 for none
     strategy: Literal["replace", "blend", "ensemble"] = "blend"  # how the executor joins chunks
     workers: int = 2  # processes
+    videos: Path | None = None  # folder for videos of the first seeds, one each
+    video_seeds: int = 5  # how many of them
+    through: Literal["simulation", "ros"] = "simulation"  # ros: the real node graph, in real time
+    out: Path | None = None  # with --through ros: folder for the recordings and their report
+    compare: tuple[Path, Path] | None = None  # instead: two results, seed by seed
 
 
 def main() -> int:
     config = tyro.cli(EvaluateConfig)
     try:
-        results = evaluate(config)
+        if config.compare:
+            print(paired.text(paired.compare(*map(results.read, config.compare)), tuple(map(str, config.compare))))
+            return 0
+        if config.through == "ros":
+            return subprocess.call(ros_words(config))
+        found = evaluate(config)
     except (OSError, ValueError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
-    print(table(results))
+    print(results.text(found))
     if config.json:
-        config.json.write_text(json.dumps(results, indent=1) + "\n")
+        results.write(config.json, found)
         print(f"\n{config.json}")
     return 0
 
@@ -66,73 +83,65 @@ def evaluate(config: EvaluateConfig) -> dict:
             f"seeds is {config.seeds}, first_seed {config.first_seed}, workers {config.workers};"
             " allowed: 1 or more, 0 or more, 1 or more"
         )
+    if config.video_seeds < 0:
+        raise ValueError(f"video_seeds is {config.video_seeds}; allowed: 0 or more")
+    rollout = RolloutConfig(
+        config.execute,
+        None if config.latency == "measured" else config.latency_steps,
+        OWN if config.baseline == ALL else config.baseline,
+        config.depth_every,
+        config.strategy,
+        config.task_options,
+    )
     if config.json:
         config.json.parent.mkdir(parents=True, exist_ok=True)
-    rollout = RolloutConfig(config.execute, config.latency_steps, config.baseline, config.depth_every, config.strategy)
-    policy = None if config.baseline == "do_nothing" else config.policy
+    found = _run(config, rollout, config.videos)
+    if config.baseline == ALL:
+        others = [name for name in BASELINES if name != OWN]
+        found["baselines"] = {name: _run(config, replace(rollout, baseline=name), None) for name in others}
+    return found
+
+
+def ros_words(config: EvaluateConfig) -> list[str]:
+    """The command that runs the same seeds through the ROS graph.
+
+    Raises:
+        ValueError: a setting that only simulated time has is not at its default.
+    """
+    default = EvaluateConfig()
+    wrong = [name for name, value in vars(config).items() if value != getattr(default, name) and name not in OF_BOTH]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: not with --through ros; allowed: {', '.join(OF_BOTH)}")
+    if config.policy is None:
+        raise ValueError("--through ros needs a policy: --policy FOLDER")
+    words = [sys.executable, "-m", THROUGH_ROS, "--policy", str(config.policy), "--task", config.task]
+    words += ["--seeds", str(config.seeds), "--first-seed", str(config.first_seed)]
+    for flag, value in (("--json", config.json), ("--out", config.out)):
+        words += [flag, str(value)] if value else []
+    return words + (["--task-options", *config.task_options] if config.task_options else [])
+
+
+def _run(config: EvaluateConfig, rollout: RolloutConfig, videos: Path | None) -> dict:
+    policy = None if rollout.baseline == "do_nothing" else config.policy
     model_id = _model_id(policy) if policy else None
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     begin = time.perf_counter()
-    episodes: list[EpisodeResult] = []
-    with tqdm(total=len(seeds), unit="episode", desc=config.task) as bar:
-        for episode in run_episodes(policy, config.task, seeds, rollout, workers=config.workers):
+    episodes = []
+    with tqdm(total=len(seeds), desc=rollout.baseline, unit="episode", disable=None) as bar:
+        films = {"videos": videos, "video_seeds": config.video_seeds}
+        for episode in run_episodes(policy, config.task, seeds, rollout, workers=config.workers, **films):
             episodes.append(episode)
             bar.set_postfix_str(f"success {sum(item.success for item in episodes)}/{len(episodes)}")
             bar.update()
-    episodes.sort(key=lambda item: item.seed)
-    return {
+    about = {
         "policy": str(policy) if policy else None,
         "model_id": model_id,
         "environment": environment_id(config.task).split(":")[-1],
+        "through": config.through,
         "settings": asdict(rollout),
-        "first_seed": config.first_seed,
-        "seeds": config.seeds,
-        **summarise_episodes(episodes),
         "wall_s": round(time.perf_counter() - begin, 1),
-        "episodes": [_row(item) for item in episodes],
     }
-
-
-def summarise_episodes(episodes: Sequence[EpisodeResult]) -> dict:
-    """Rates over episodes with 95 % intervals (Wilson for success, bootstrap for progress)."""
-    successes = sum(item.success for item in episodes)
-    progress = np.array([item.progress for item in episodes])
-    depth: dict[str, list[float]] = {}
-    for item in episodes:
-        for camera, values in item.depth_abs_rel.items():
-            depth.setdefault(camera, []).extend(values)
-    latency_ms = np.array([value for item in episodes for value in item.inference_s]) * 1e3
-    return {
-        "success_rate": successes / len(episodes),
-        "success_interval": [round(bound, 4) for bound in wilson_interval(successes, len(episodes))],
-        "progress": round(float(progress.mean()), 4),
-        "progress_interval": [round(bound, 4) for bound in bootstrap_interval(progress)],
-        "depth_abs_rel": _mean([value for values in depth.values() for value in values]),
-        "depth_abs_rel_by_camera": {camera: _mean(values) for camera, values in depth.items()},
-        "inference_ms": {name: round(value, 2) for name, value in summarise(latency_ms).items()},
-    }
-
-
-def table(results: dict) -> str:
-    """The results for a terminal."""
-    low, high = results["success_interval"]
-    first, last = results["first_seed"], results["first_seed"] + results["seeds"] - 1
-    progress_low, progress_high = results["progress_interval"]
-    rows = [
-        ("task", f"{results['environment']}, seeds {first} to {last}"),
-        ("policy", results["model_id"] or "-"),
-        ("baseline", results["settings"]["baseline"]),
-        ("success", f"{results['success_rate']:.1%}  (95 % interval {low:.1%} to {high:.1%})"),
-        ("progress", f"{results['progress']:.1%}  (95 % interval {progress_low:.1%} to {progress_high:.1%})"),
-    ]
-    if results["depth_abs_rel"] is not None:
-        cameras = ", ".join(f"{name} {value:.1%}" for name, value in results["depth_abs_rel_by_camera"].items())
-        rows.append(("depth AbsRel", f"{results['depth_abs_rel']:.1%}  ({cameras})"))
-    if results["inference_ms"]:
-        latency = results["inference_ms"]
-        rows.append(("inference", f"p50 {latency['p50']:.1f}  p95 {latency['p95']:.1f}  max {latency['max']:.1f}  ms"))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+    return results.collect(about, episodes)
 
 
 def _model_id(folder: Path) -> str:
@@ -140,17 +149,6 @@ def _model_id(folder: Path) -> str:
     from depthvla_policy.policy.policy import Policy
 
     return Policy.load(folder).model_id
-
-
-def _row(episode: EpisodeResult) -> dict:
-    row = asdict(episode)
-    row["inference_s"] = _mean(episode.inference_s)
-    row["depth_abs_rel"] = {camera: _mean(values) for camera, values in episode.depth_abs_rel.items()}
-    return row
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return round(float(np.mean(values)), 5) if values else None
 
 
 if __name__ == "__main__":

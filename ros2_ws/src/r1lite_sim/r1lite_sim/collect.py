@@ -108,15 +108,15 @@ class EpisodeCollector:
         self._simulation = _simulation(config)
         self._expert = make_expert(config.task, self._simulation)
         self._max_steps = config.max_steps or round(self._simulation.task.time_limit_s / self._robot.period_s)
-        self._noisy_joints = np.concatenate([np.arange(limb.arm.start, limb.arm.stop) for limb in self._limbs()])
 
     def collect(self, seed: int) -> Demonstration | None:
         """One episode, or None when the expert failed."""
         simulation, expert, config = self._simulation, self._expert, self._config
         rng = np.random.default_rng([seed, 1])  # apart from the scene's generator: noise must not change the scene
         noisy = bool(rng.random() < config.noisy_share)
-        noise = np.zeros(len(self._noisy_joints))
         simulation.reset(seed)
+        joints = np.concatenate([np.arange(limb.arm.start, limb.arm.stop) for limb in self._limbs()])
+        noise = np.zeros(len(joints))
         expert.reset()
         frames = []
         held = 0
@@ -127,7 +127,7 @@ class EpisodeCollector:
             if noisy:
                 fresh = rng.normal(0, config.noise_rad, len(noise)) * np.sqrt(1 - NOISE_CORRELATION**2)
                 noise = NOISE_CORRELATION * noise + fresh
-                executed[self._noisy_joints] += noise
+                executed[joints] += noise
                 executed = np.clip(executed, self._robot.position_min, self._robot.position_max)
             simulation.command(executed)
             simulation.step(self._robot.period_s)

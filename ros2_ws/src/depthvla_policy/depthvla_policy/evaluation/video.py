@@ -40,7 +40,7 @@ class EpisodeVideo:
             raise NoVideoError("the bag holds no camera image")
         self.times_s: list[float] = []
         self.unreadable = 0  # moments left out because a picture in them could not be read
-        self._av = _encoder()
+        self._av = encoder()
         self._reference, self._episode = topics[0], episode
         self._composer = Composer(episode)
         self._first_ns = self._last_ns = -1
@@ -74,7 +74,7 @@ class EpisodeVideo:
         self.times_s.append(float(self._episode.seconds(received_ns)))
 
 
-def _encoder():
+def encoder():
     try:
         import av
     except ImportError as error:

@@ -98,7 +98,7 @@ class Composer:
             scale = self._scale(width, height)
             size = round(width * scale), round(height * scale)
             shown = cv2.resize(depth_m, size, interpolation=cv2.INTER_NEAREST)
-        self._paste(1, column, _colour(shown), "predicted depth", bar=True)
+        self._paste(1, column, depth_colours(shown), "predicted depth", bar=True)
 
     def _scale(self, width: int, height: int) -> float:
         return min(self._cell / width, self._cell_height / height)
@@ -256,11 +256,11 @@ def _depth_bar() -> np.ndarray:
     draw.text((6, 10), f"{low:g}", "white", _font(12), "lm")
     draw.text((182, 10), f"{high:g} m", "white", _font(12), "rm")
     pixels = np.array(image)
-    pixels[6:15, 40:140] = _colour(np.geomspace(low, high, 100)[None].repeat(9, 0))
+    pixels[6:15, 40:140] = depth_colours(np.geomspace(low, high, 100)[None].repeat(9, 0))
     return pixels
 
 
-def _colour(depth_m: np.ndarray) -> np.ndarray:
+def depth_colours(depth_m: np.ndarray) -> np.ndarray:
     """(H, W) metres -> (H, W, 3) uint8 on the logarithmic scale of DEPTH_RANGE_M."""
     low, high = np.log(DEPTH_RANGE_M)
     valid = np.isfinite(depth_m) & (depth_m > 0)

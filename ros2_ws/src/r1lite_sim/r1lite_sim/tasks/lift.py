@@ -23,6 +23,7 @@ COLOURS = {
 GAP = 0.10  # m, centre to centre: an open finger fits between two blocks
 LIFT_HEIGHT = 0.05  # m above the start: the block is lifted
 REACH_DISTANCE = 0.06  # m from the grasp frame to the block: the block is reached
+DRAWN = "random"  # for colour or side: another one in every scene
 
 # Where blocks start, for the right arm; mirrored for the left. Inside the head camera's centre square.
 REGION_X = (0.51, 0.70)
@@ -30,7 +31,8 @@ REGION_Y = (-0.27, 0.08)
 
 
 class LiftTask:
-    """`colour` names the block and `side` the arm of the instruction "lift the {colour} block with the {side} arm".
+    """`colour` names the block and `side` the arm of the instruction "lift the {colour} block with the {side} arm";
+    "random" draws them in every scene, which is then the one that the drawn names give with the same seed.
 
     Raises:
         ValueError: unknown colour or side.
@@ -42,7 +44,8 @@ class LiftTask:
     camera_error = False  # the embedded policy was trained without
 
     def __init__(self, colour: str = "red", side: str = "right") -> None:
-        self.colour, self.side = _allowed(colour, "colour", COLOURS), _allowed(side, "side", SIDES)
+        self._colour, self._side = _allowed(colour, "colour", COLOURS), _allowed(side, "side", SIDES)
+        self.colour, self.side = self._named("red", "right")
         self.done: tuple[str, ...] = ()
 
     @property
@@ -81,13 +84,19 @@ class LiftTask:
         Raises:
             ValueError: unknown colour or side.
         """
-        self.colour = _allowed(colour or self.colour, "colour", COLOURS)
-        self.side = _allowed(side or self.side, "side", SIDES)
+        colour = _allowed(colour or self._colour, "colour", COLOURS)
+        side = _allowed(side or self._side, "side", SIDES)
+        self._colour, self._side = colour, side
+        self.colour, self.side = self._named(self.colour, self.side)
         self.bind(self._model, self._robot)
 
     def reset(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> np.ndarray:
         """Place the blocks and return the robot's start vector (14,)."""
         self.done = ()
+        # A child's draws leave the scene's generator where it was.
+        drawing = rng.spawn(1)[0]
+        self.colour, self.side = self._named(str(drawing.choice(list(COLOURS))), str(drawing.choice(SIDES)))
+        self.bind(model, self._robot)
         placed: list[np.ndarray] = []
         for colour in (self.colour, *[c for c in COLOURS if c != self.colour]):
             placed.append(_free_place(placed, rng, self.side))
@@ -131,10 +140,14 @@ class LiftTask:
         """(3,) position [m] of the named block."""
         return data.xpos[self._block].copy()
 
+    def _named(self, colour: str, side: str) -> tuple[str, str]:
+        """Colour and side as they were asked for; these where they are to be drawn."""
+        return colour if self._colour == DRAWN else self._colour, side if self._side == DRAWN else self._side
+
 
 def _allowed(value: str, what: str, allowed: Iterable[str]) -> str:
-    if value not in allowed:
-        raise ValueError(f"{what} is {value!r}; allowed: {', '.join(allowed)}")
+    if value not in (*allowed, DRAWN):
+        raise ValueError(f"{what} is {value!r}; allowed: {', '.join(allowed)}, {DRAWN}")
     return value
 
 

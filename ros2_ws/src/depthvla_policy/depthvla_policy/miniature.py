@@ -1,0 +1,273 @@
+"""The paper's question in miniature: does a depth expert help? `python -m depthvla_policy.miniature --plan`.
+
+Small networks, one for each variant and training seed, are trained on both tasks together with equal data and steps,
+and evaluated on the same scenes. What is there already is not done again. Needs no robot and no GPU.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from depthvla_policy import robot, tasks
+from depthvla_policy.data.layout import read_layout
+from depthvla_policy.evaluation import miniature_table, results
+from depthvla_policy.model import config as model_config
+from depthvla_policy.policy import checkpoint
+from depthvla_policy.policy.prompt import train_tokenizer
+from depthvla_policy.training import config as train_config
+from depthvla_policy.training import log, state
+
+REFERENCE, PI0 = "depthvla-small", "pi0-small"
+VARIANTS = {  # network in models/configs -> title in the table
+    REFERENCE: "DepthVLA",
+    PI0: "pi0 (no depth expert)",
+    "depthvla-small-ablation-i-random-depth": "(i) depth expert not pre-trained",
+    "depthvla-small-ablation-ii-no-depth-loss": "(ii) no depth loss",
+    "depthvla-small-ablation-iii-frozen-depth": "(iii) depth expert frozen",
+    "depthvla-small-ablation-iv-joint-prefix": "(iv) no block-wise mask",
+}
+FEW = 20  # demonstrations of a task (paper, section IV-C)
+TRAINING, DEPTH_TRAINING = "r1lite-small", "depth-pretrain-small"  # in models/training
+# Until there is a run to measure: one thread of a shared core, docs/train.md. An episode is taken to last its limit.
+SAMPLES_PER_S, DEPTH_SAMPLES_PER_S, STEP_S = 15.0, 100.0, 0.05
+
+
+@dataclass(frozen=True)
+class MiniatureConfig:
+    """Variants of the network, trained alike and compared."""
+
+    out: Path = Path("out/miniature")  # everything goes there; with --few-shot, to few-shot/ in it
+    # TASK=FOLDER[,FOLDER...] of each task; a network is trained on all of them together
+    demonstrations: tuple[str, ...] = ("lift=data/lift_red_right", "blocks_stacking=data/blocks_stacking")
+    lift_options: tuple[str, ...] = ()  # of the lift task when it is evaluated, as colour=random side=random
+    variants: tuple[str, ...] = tuple(VARIANTS)  # of those in VARIANTS
+    training_seeds: int = 3  # networks of each variant
+    steps: int = 3000  # of training
+    depth_steps: int = 1000  # of pre-training the depth expert before
+    batch_size: int = 16
+    seeds: int = 50  # scenes of each evaluation
+    workers: int = 2  # processes of an evaluation
+    few_shot: bool = False  # 20 demonstrations of each task
+    plan: bool = False  # print what would run, and how long it would take
+    only_table: bool = False  # make the table of what is there
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.variants if name not in VARIANTS]
+        if unknown:
+            raise ValueError(f"variants {', '.join(unknown)} do not exist; allowed: {', '.join(VARIANTS)}")
+        for name in ("training_seeds", "steps", "depth_steps", "batch_size", "seeds", "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
+        crowded = [task for task, folders in self.folders.items() if len(folders) > 1]
+        if self.few_shot and crowded:
+            raise ValueError(
+                f"few_shot takes one folder of each task; {crowded[0]} has {len(self.folders[crowded[0]])}"
+            )
+
+    @property
+    def folders(self) -> dict[str, list[str]]:
+        """Task -> its demonstrations."""
+        found: dict[str, list[str]] = {}
+        for word in self.demonstrations:
+            task, separator, text = word.partition("=")
+            if not separator or task not in tasks.names() or not all(text.split(",")):
+                raise ValueError(f"demonstrations are {word!r}; allowed: TASK=FOLDER, tasks {', '.join(tasks.names())}")
+            found.setdefault(task, []).extend(text.split(","))
+        return found
+
+    @property
+    def root(self) -> Path:
+        return self.out / "few-shot" if self.few_shot else self.out
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command, and how long it takes about [s]."""
+
+    name: str
+    words: list[str] = field(repr=False)
+    takes_s: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        config = tyro.cli(MiniatureConfig, args=argv)
+        if config.plan:
+            print(plan_text(jobs(config)))
+            return 0
+        if not config.only_table:
+            run(config)
+        print(write_table(config))
+    except (OSError, ValueError) as error:
+        print(f"miniature: {error}", file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        print(f"miniature: exit code {error.returncode} of {' '.join(error.cmd)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(config: MiniatureConfig) -> None:
+    """Do what is missing. The table is made anew after every step.
+
+    Raises:
+        subprocess.CalledProcessError: a step failed; the same command goes on from there.
+        FileNotFoundError: there are no demonstrations.
+    """
+    config.root.mkdir(parents=True, exist_ok=True)
+    if not _tokenizer(config).exists():
+        _write_tokenizer(config)
+    while waiting := jobs(config):
+        job = waiting[0]
+        print(
+            f"{job.name}, {len(waiting)} steps to go, about {_hours(sum(item.takes_s for item in waiting))}", flush=True
+        )
+        subprocess.run(job.words, check=True)
+        if job in jobs(config):
+            raise ValueError(f"{job.name} has ended without its outcome")
+        write_table(config)
+
+
+def jobs(config: MiniatureConfig) -> list[Job]:
+    """What is missing, in the order of doing it: all of a training seed before the next one."""
+    found = []
+    for seed in range(config.training_seeds):
+        found += _starts(config, seed)
+        for variant in config.variants:
+            out = _folder(config, variant, seed)
+            if not _trained(out, config.steps):
+                seconds = _training_s(config, config.steps, _measured_rate(config.root, SAMPLES_PER_S))
+                start = _start(config, PI0 if variant == PI0 else REFERENCE, seed)
+                words = ["--model", variant, "--init", str(start), "--data.folders", *_all_folders(config)]
+                found.append(
+                    Job(f"train {out.name}", _train(config, TRAINING, out, seed, config.steps, words), seconds)
+                )
+            found += [_evaluation(config, out, task) for task in config.folders if not _evaluated(config, out, task)]
+    return found
+
+
+def plan_text(waiting: Sequence[Job]) -> str:
+    """The plan for a terminal."""
+    lines = [f"{_hours(job.takes_s):>9}  {job.name}\n           {' '.join(job.words[1:])}" for job in waiting]
+    return "\n".join([*lines, f"{_hours(sum(job.takes_s for job in waiting)):>9}  in all, {len(waiting)} steps"])
+
+
+def write_table(config: MiniatureConfig) -> str:
+    """The table of what is there, which is also written to table.md."""
+    runs = {}
+    for variant in VARIANTS:
+        for folder in sorted(config.root.glob(f"{variant}-[0-9]*")):
+            for task in config.folders:
+                if (path := folder / f"{task}.json").exists():
+                    runs[variant, int(folder.name.removeprefix(f"{variant}-")), task] = results.read(path)
+    text = miniature_table.markdown(runs, VARIANTS, list(config.folders), REFERENCE)
+    config.root.mkdir(parents=True, exist_ok=True)
+    (config.root / "table.md").write_text(text + "\n")
+    return text
+
+
+def _starts(config: MiniatureConfig, seed: int) -> list[Job]:
+    """The networks from which the variants of a seed start: the same VLM and action expert, and for all but pi0 the
+    depth expert that was pre-trained on the demonstrations' depth. Ablation (i) leaves that expert out of its start.
+    """
+    found, depth = [], config.root / f"depth-{seed}"
+    used = [PI0] if PI0 in config.variants else []
+    if set(config.variants) - {PI0}:
+        used.append(REFERENCE)
+        if not _trained(depth, config.depth_steps):
+            folders = _all_folders(config)
+            words = ["--data.folders", *folders, "--data.layouts", *["lerobot"] * len(folders)]
+            seconds = _training_s(config, config.depth_steps, DEPTH_SAMPLES_PER_S)
+            words = _train(config, DEPTH_TRAINING, depth, seed, config.depth_steps, words)
+            found.append(Job(f"train {depth.name}", words, seconds))
+    for name in used:
+        start = _start(config, name, seed)
+        if not (start / checkpoint.WEIGHTS).exists():
+            network = train_config.find(name, "configs", ".json")
+            words = ["--config", str(network), "--tokenizer", str(_tokenizer(config)), "--dtype", "float32"]
+            words += ["--seed", str(seed), "--out", str(start)]
+            words += ["--depth-decoder", str(depth)] if name == REFERENCE else []
+            found.append(Job(f"make {start.name}", [sys.executable, "-m", "depthvla_policy.convert", *words], 5.0))
+    return found
+
+
+def _train(
+    config: MiniatureConfig, training: str, out: Path, seed: int, steps: int, others: Sequence[str]
+) -> list[str]:
+    words = [sys.executable, "-m", "depthvla_policy.train", "--config", training, "--out", str(out)]
+    words += ["--seed", str(seed), "--steps", str(steps), "--batch-size", str(config.batch_size)]
+    words += ["--data.limit-episodes", str(FEW)] if config.few_shot else []
+    return [*words, *(["--resume"] if state.newest(out) else []), *others]
+
+
+def _evaluation(config: MiniatureConfig, out: Path, task: str) -> Job:
+    words = [sys.executable, "-m", "depthvla_policy.evaluate", "--policy", str(out), "--task", task]
+    words += ["--seeds", str(config.seeds), "--workers", str(config.workers), "--json", str(out / f"{task}.json")]
+    words += ["--task-options", *config.lift_options] if task == "lift" and config.lift_options else []
+    steps = tasks.load(task).time_limit_s / robot.load().period_s
+    return Job(f"evaluate {out.name} on {task}", words, config.seeds * steps * STEP_S / config.workers)
+
+
+def _evaluated(config: MiniatureConfig, out: Path, task: str) -> bool:
+    path = out / f"{task}.json"
+    if not path.exists():
+        return False
+    found = results.read(path)
+    return found["seeds"] >= config.seeds and tuple(found["settings"]["task_options"]) == (
+        config.lift_options if task == "lift" else ()
+    )
+
+
+def _trained(out: Path, steps: int) -> bool:
+    newest = state.newest(out)
+    done = int(newest.name.removeprefix(state.PREFIX)) if newest else 0
+    return done >= steps and (out / checkpoint.WEIGHTS).exists()
+
+
+def _measured_rate(root: Path, otherwise: float) -> float:
+    """Samples a second of the runs in `root`."""
+    logs = (log.read(path) for variant in VARIANTS for path in root.glob(f"{variant}-[0-9]*/{log.JSONL}"))
+    rates = [row["samples_per_s"] for rows in logs for row in rows if "samples_per_s" in row]
+    return sum(rates) / len(rates) if rates else otherwise
+
+
+def _training_s(config: MiniatureConfig, steps: int, rate: float) -> float:
+    return steps * config.batch_size / rate
+
+
+def _write_tokenizer(config: MiniatureConfig) -> None:
+    """One for all networks, of what the demonstrations say."""
+    said = [text for folder in _all_folders(config) for text in read_layout(Path(folder)).tasks.values()]
+    network = model_config.read(train_config.find(REFERENCE, "configs", ".json"))
+    train_tokenizer(sorted(set(said)), network.vocab_size).save(str(_tokenizer(config)))
+
+
+def _tokenizer(config: MiniatureConfig) -> Path:
+    return config.root / checkpoint.TOKENIZER
+
+
+def _start(config: MiniatureConfig, network: str, seed: int) -> Path:
+    return config.root / f"start-{network}-{seed}"
+
+
+def _folder(config: MiniatureConfig, variant: str, seed: int) -> Path:
+    return config.root / f"{variant}-{seed}"
+
+
+def _all_folders(config: MiniatureConfig) -> list[str]:
+    return [folder for folders in config.folders.values() for folder in folders]
+
+
+def _hours(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
