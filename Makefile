@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := source tools/env.sh &&
 
-.PHONY: help setup demo test fuzz faults soak handover lint format bench bench-gpu full-size clean distclean
+.PHONY: help setup demo test fuzz faults soak handover lint format reference bench bench-gpu full-size clean distclean
 FULL_SIZE := out/full-size/depthvla-3b
 
 help: ## what can be made
@@ -37,6 +37,9 @@ lint: setup ## ruff: rules and formatting
 
 format: setup ## puts formatting right
 	@$(RUN) ruff check --fix . && ruff format .
+
+reference: setup ## docs/reference.md from the code
+	@$(RUN) python -m r1lite_bringup.reference
 
 bench: setup ## latency of network, engine, pi0, a training step and the running graph, beside the machine's roofline
 	@$(RUN) python -m depthvla_policy.bench --training fine-tune-small $(ARGS)

@@ -48,9 +48,14 @@ class Screen:
 
     @staticmethod
     def _write(text: str) -> None:
-        with contextlib.suppress(OSError):  # whoever read it is gone; the joystick still has to work
+        try:
             sys.stdout.write(text)
             sys.stdout.flush()
+        except OSError:
+            # Whoever read it is gone; the joystick still has to work, and what is left in the buffer must not turn the
+            # end of the process into a failure.
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 class Terminal:
