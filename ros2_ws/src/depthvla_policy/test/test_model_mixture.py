@@ -13,6 +13,7 @@ from depthvla_policy.model import config as model_config
 from depthvla_policy.model import flow
 from depthvla_policy.model.depthvla import DepthVLA
 from depthvla_policy.model.losses import flow_matching, si_log
+from depthvla_policy.model.mixture import attend
 from depthvla_policy.robot import default_path
 
 CONFIGS = {
@@ -296,3 +297,18 @@ def test_the_last_prefix_layer_computes_only_keys_and_values():
     with torch.no_grad():
         model.prefix(inputs)
     assert used == [("vlm", 0), ("vlm", 1), ("depth", 0), ("depth", 1)]
+
+
+def test_attention_in_bfloat16_with_gradients_is_that_of_float32():
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 4, 9, 8), (2, 2, 11, 8), (2, 2, 11, 8))
+    half = [torch.randn(shape, generator=generator).bfloat16().requires_grad_() for shape in shapes]
+    full = [x.detach().float().requires_grad_() for x in half]
+    mask = torch.rand(2, 1, 9, 11, generator=generator) > 0.3
+    for allowed in (mask, None):
+        got, wanted = attend(*half, allowed), attend(*full, allowed)
+        torch.testing.assert_close(got.float(), wanted, atol=0.02, rtol=0.02)
+        pull = torch.randn(wanted.shape, generator=generator)
+        gradients = torch.autograd.grad((got.float() * pull).sum(), half)
+        for mine, true in zip(gradients, torch.autograd.grad((wanted * pull).sum(), full), strict=True):
+            torch.testing.assert_close(mine.float(), true, atol=0.03, rtol=0.03)

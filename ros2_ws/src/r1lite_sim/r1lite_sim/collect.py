@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from depthvla_policy import robot as robots
 from depthvla_policy.data.lerobot_writer import IMAGES, DatasetWriter, Frame
+from depthvla_policy.evaluation import task_options
 from r1lite_sim import tasks
 from r1lite_sim.experts import EXPERTS, make_expert
 from r1lite_sim.images import encode_depth, encode_jpeg
@@ -43,7 +44,7 @@ class CollectConfig:
     task: str = "lift"
     """name of a task with an expert"""
     task_options: tuple[str, ...] = ()
-    """options of the task, for example colour=blue side=left"""
+    """options of the task: colour=blue side=left; colours=red,green,blue"""
     episodes: int = 320
     """how many seeds to try"""
     first_seed: int = 100_000
@@ -79,11 +80,8 @@ class CollectConfig:
         tasks.make(self.task, **self.options)
 
     @property
-    def options(self) -> dict[str, str]:
-        wrong = [text for text in self.task_options if "=" not in text]
-        if wrong:
-            raise ValueError(f"task_options are {wrong}; each must be NAME=VALUE")
-        return dict(text.split("=", 1) for text in self.task_options)
+    def options(self) -> dict[str, str | tuple[str, ...]]:
+        return task_options.parse(self.task_options)
 
     @property
     def scene(self) -> str:

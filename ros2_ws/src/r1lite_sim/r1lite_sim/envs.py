@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gymnasium
@@ -34,6 +35,28 @@ def _refuse_shared_memory(space: Instruction, n: int = 1, ctx=None):
     raise CustomSpaceError("instructions do not go through shared memory: vector_kwargs={'shared_memory': False}")
 
 
+class RenderedImages(Mapping):
+    """Images of the present moment by camera, each rendered when it is asked for: before the next step."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._of = (simulation.seed, simulation.time_s)
+        self._names = [camera.name for camera in simulation.robot.cameras]
+
+    def __getitem__(self, camera: str) -> np.ndarray:
+        if camera not in self._names:
+            raise KeyError(camera)
+        if (self._simulation.seed, self._simulation.time_s) != self._of:
+            raise RuntimeError(f"{camera} is asked for an image of {self._of[1]:.3f} s, which has passed")
+        return decode_jpeg(encode_jpeg(self._simulation.render(camera)))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 class TaskEnv(gymnasium.Env):
     """A task of the simulated robot.
 
@@ -42,6 +65,9 @@ class TaskEnv(gymnasium.Env):
     JPEG compression that a policy also meets on the robot's topics, `state` (14,) and `instruction`.
     Reward: increase of the task's progress. Terminated when success was held for `success_hold_s`,
     truncated after `max_episode_s`, by default the task's own limit.
+
+    Rendering is most of a step. With `render_images_on_demand` set, `images` is a `RenderedImages` and whoever looks at
+    few of them waits for few.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}
@@ -82,6 +108,7 @@ class TaskEnv(gymnasium.Env):
         )
         self.action_space = spaces.Box(self.robot.position_min, self.robot.position_max, dtype=np.float64)
         self._held_s = 0.0
+        self.render_images_on_demand = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
         """Stage the scene of `seed`, or a drawn one. `options` change the task, for example {"colour": "green"}.
@@ -121,9 +148,9 @@ class TaskEnv(gymnasium.Env):
         self.simulation.close()
 
     def _observation(self) -> dict:
-        images = {
-            camera.name: decode_jpeg(encode_jpeg(self.simulation.render(camera.name))) for camera in self.robot.cameras
-        }
+        images = RenderedImages(self.simulation)
+        if not self.render_images_on_demand:
+            images = dict(images)
         return {"images": images, "state": self.simulation.state(), "instruction": self.simulation.instruction}
 
     def _info(self) -> dict:

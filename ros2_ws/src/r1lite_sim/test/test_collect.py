@@ -109,6 +109,7 @@ def test_options_reach_the_task(config):
         ({"task": "juggle"}, "'juggle'"),
         ({"task_options": ("colour",)}, "NAME=VALUE"),
         ({"task_options": ("colour=pink",)}, "pink"),
+        ({"task": "blocks_stacking", "task_options": ("colours=red,green,pink",)}, "pink"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(config, values, message):

@@ -41,6 +41,22 @@ def test_images_have_been_through_jpeg(env):
     assert 0 < difference.mean() < 4
 
 
+def test_images_on_demand_are_the_same_ones_until_the_next_step(env):
+    rendered, _ = env.reset(seed=5)
+    env.unwrapped.render_images_on_demand = True
+    try:
+        observation, _ = env.reset(seed=5)
+        images = observation["images"]
+        assert dict(images).keys() == rendered["images"].keys()
+        for camera, image in rendered["images"].items():
+            np.testing.assert_array_equal(images[camera], image)
+        env.step(observation["state"])
+        with pytest.raises(RuntimeError, match="has passed"):
+            images["head"]
+    finally:
+        env.unwrapped.render_images_on_demand = False
+
+
 def test_an_episode_of_the_expert_ends_with_success_and_a_return_of_one(env):
     env.reset(seed=1)
     expert = LiftExpert(env.unwrapped.simulation)

@@ -208,6 +208,9 @@ def _start_worker(policy_folder: Path | None, task: str, config: RolloutConfig, 
     _worker["env"], _worker["pictures"] = (
         gymnasium.make(environment_id(task), disable_env_checker=True, **looks) for _ in range(2)
     )
+    for name in ("env", "pictures"):
+        if hasattr(_worker[name].unwrapped, "render_images_on_demand"):
+            _worker[name].unwrapped.render_images_on_demand = True
 
 
 def _run_in_worker(seed: int, videos: Path | None) -> EpisodeResult:
@@ -245,7 +248,7 @@ def _ask(
     depth_m = None
     if policy.takes_depth:
         depth_m = {name: env.unwrapped.simulation.render_depth(name) for name in seen["images"]}
-    observation = Observation(now_ns, seen["images"], seen["state"], seen["instruction"], depth_m)
+    observation = Observation(now_ns, dict(seen["images"]), seen["state"], seen["instruction"], depth_m)
     noise_seed = int(np.random.SeedSequence([result.seed, result.chunks]).generate_state(1)[0])
     prediction = policy.infer(observation, depth=depth, seed=noise_seed)
     result.chunks += 1

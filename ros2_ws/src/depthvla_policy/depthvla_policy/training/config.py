@@ -37,6 +37,8 @@ class DataConfig:
     """use only so many of every folder"""
     in_memory: bool = False
     """decode every picture of demonstrations once and keep it, for small datasets"""
+    vocabulary: str | None = None
+    """file with a sentence a line: what a network from nothing is to have words for, beside what its data says"""
 
 
 @dataclass(frozen=True)

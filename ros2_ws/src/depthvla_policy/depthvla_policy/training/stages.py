@@ -118,7 +118,8 @@ def _policy_stage(config: TrainConfig, c: ModelConfig) -> Stage:
         prompt = Prompt.load(start / checkpoint.TOKENIZER, c.max_text_tokens)
     else:
         start, model = None, DepthVLA(c)
-        prompt = Prompt(train_tokenizer(instructions, c.vocab_size), c.max_text_tokens)
+        known = Path(config.data.vocabulary).read_text().splitlines() if config.data.vocabulary else []
+        prompt = Prompt(train_tokenizer([*instructions, *known], c.vocab_size), c.max_text_tokens)
     stats = _statistics(start, train, robot)
     used = torch.arange(c.action_dim) < robot.size
     objective, flops = policy_objective(model, config, used, np.concatenate([part.targets_m() for part in train]))

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from depthvla_policy.model.config import ModelConfig
 from depthvla_policy.training import state
@@ -52,6 +53,13 @@ def keep_float32(accelerator: Accelerator) -> None:
         accelerator.state.fsdp_plugin.mixed_precision_policy = policy
 
 
+def attend_by_products(model: nn.Module) -> None:
+    """Have the encoders attend as `mixture.attend` does on a CPU, for the same reason."""
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            module.set_attn_implementation("eager")
+
+
 class Trainer:
     """Trains `objective`, whose forward takes a batch and draws, on `data`.
 
@@ -75,6 +83,8 @@ class Trainer:
     ) -> None:
         self.data, self.c, self.config, self.accelerator, self.save = data, c, config, accelerator, save
         self.flops = flops
+        if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16":
+            attend_by_products(objective)
         o = config.optimiser
         optimiser = torch.optim.AdamW(
             groups(objective.parameters(), o.weight_decay), lr=o.learning_rate, betas=(0.9, o.beta2)
