@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -48,6 +49,8 @@ class EvaluateConfig:
     through: Literal["simulation", "ros"] = "simulation"  # ros: the real node graph, in real time
     out: Path | None = None  # with --through ros: folder for the recordings and their report
     compare: tuple[Path, Path] | None = None  # instead: two results, seed by seed
+    # Folder for the report of the results, or of the two compared; without --json it gets results.json, too.
+    report: Path | None = None
 
 
 def main() -> int:
@@ -55,9 +58,11 @@ def main() -> int:
     try:
         if config.compare:
             print(paired.text(paired.compare(*map(results.read, config.compare)), tuple(map(str, config.compare))))
-            return 0
+            return _report(config.compare, config.report) if config.report else 0
         if config.through == "ros":
             return subprocess.call(ros_words(config))
+        if config.report and not config.json:
+            config = replace(config, json=config.report / "results.json")
         found = evaluate(config)
     except (OSError, ValueError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
@@ -66,7 +71,7 @@ def main() -> int:
     if config.json:
         results.write(config.json, found)
         print(f"\n{config.json}")
-    return 0
+    return _report([config.json], config.report) if config.report else 0
 
 
 def evaluate(config: EvaluateConfig) -> dict:
@@ -141,7 +146,18 @@ def _run(config: EvaluateConfig, rollout: RolloutConfig, videos: Path | None) ->
         "settings": asdict(rollout),
         "wall_s": round(time.perf_counter() - begin, 1),
     }
-    return results.collect(about, episodes)
+    found = results.collect(about, episodes)
+    for row in found["episodes"][: config.video_seeds] if videos else []:
+        row["video"] = str(videos / f"seed_{row['seed']}.mp4")
+    return found
+
+
+def _report(files: Sequence[Path], out: Path) -> int:
+    # Not on top: every worker process imports this module, and none needs what draws.
+    from depthvla_policy.evaluation import report
+
+    print()
+    return report.main([*map(str, files), "--out", str(out)])
 
 
 def _model_id(folder: Path) -> str:

@@ -1,7 +1,8 @@
 """The paper's question in miniature: does a depth expert help? `python -m depthvla_policy.miniature --plan`.
 
 Small networks, one for each variant and training seed, are trained on both tasks together with equal data and steps,
-and evaluated on the same scenes. What is there already is not done again. Needs no robot and no GPU.
+and evaluated on the same scenes. What is there already is not done again. Needs no robot and no GPU. Every command says
+what it says to a file beside its outcome.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +37,7 @@ VARIANTS = {  # network in models/configs -> title in the table
 FEW = 20  # demonstrations of a task (paper, section IV-C)
 TRAINING, DEPTH_TRAINING = "r1lite-small", "depth-pretrain-small"  # in models/training
 # Until there is a run to measure: one thread of a shared core, docs/train.md. An episode is taken to last its limit.
-SAMPLES_PER_S, DEPTH_SAMPLES_PER_S, STEP_S = 15.0, 100.0, 0.05
+SAMPLES_PER_S, DEPTH_SAMPLES_PER_S, STEP_S = 40.0, 150.0, 0.02
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,16 @@ class MiniatureConfig:
 
     out: Path = Path("out/miniature")  # everything goes there; with --few-shot, to few-shot/ in it
     # TASK=FOLDER[,FOLDER...] of each task; a network is trained on all of them together
-    demonstrations: tuple[str, ...] = ("lift=data/lift_red_right", "blocks_stacking=data/blocks_stacking")
-    lift_options: tuple[str, ...] = ()  # of the lift task when it is evaluated, as colour=random side=random
+    demonstrations: tuple[str, ...] = ("lift=data/lift_red_right", "blocks_stacking=data/blocks_stacking_rgb")
+    # TASK:NAME=VALUE of the scenes in which a task is evaluated
+    options: tuple[str, ...] = ("blocks_stacking:colours=red,green,blue",)
     variants: tuple[str, ...] = tuple(VARIANTS)  # of those in VARIANTS
     training_seeds: int = 3  # networks of each variant
-    steps: int = 3000  # of training
+    steps: int = 1500  # of training
     depth_steps: int = 1000  # of pre-training the depth expert before
     batch_size: int = 16
-    seeds: int = 50  # scenes of each evaluation
-    workers: int = 2  # processes of an evaluation
+    seeds: int = 30  # scenes of each evaluation
+    at_once: int = 2  # commands side by side, of one thread each
     few_shot: bool = False  # 20 demonstrations of each task
     plan: bool = False  # print what would run, and how long it would take
     only_table: bool = False  # make the table of what is there
@@ -61,7 +64,7 @@ class MiniatureConfig:
         unknown = [name for name in self.variants if name not in VARIANTS]
         if unknown:
             raise ValueError(f"variants {', '.join(unknown)} do not exist; allowed: {', '.join(VARIANTS)}")
-        for name in ("training_seeds", "steps", "depth_steps", "batch_size", "seeds", "workers"):
+        for name in ("training_seeds", "steps", "depth_steps", "batch_size", "seeds", "at_once"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
         crowded = [task for task, folders in self.folders.items() if len(folders) > 1]
@@ -81,6 +84,16 @@ class MiniatureConfig:
             found.setdefault(task, []).extend(text.split(","))
         return found
 
+    def task_options(self, task: str) -> tuple[str, ...]:
+        """NAME=VALUE words of a task's scenes."""
+        words = [word.partition(":") for word in self.options]
+        unknown = [name for name, _, _ in words if name not in self.folders]
+        if unknown:
+            raise ValueError(
+                f"options are of {unknown[0]!r}; allowed: TASK:NAME=VALUE, tasks {', '.join(self.folders)}"
+            )
+        return tuple(option for name, _, option in words if name == task)
+
     @property
     def root(self) -> Path:
         return self.out / "few-shot" if self.few_shot else self.out
@@ -88,18 +101,19 @@ class MiniatureConfig:
 
 @dataclass(frozen=True)
 class Job:
-    """One command, and how long it takes about [s]."""
+    """One command, how long it takes about [s], and the jobs of these names that have to be done before."""
 
     name: str
     words: list[str] = field(repr=False)
     takes_s: float
+    after: tuple[str, ...] = ()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = tyro.cli(MiniatureConfig, args=argv)
         if config.plan:
-            print(plan_text(jobs(config)))
+            print(plan_text(jobs(config), config.at_once))
             return 0
         if not config.only_table:
             run(config)
@@ -123,15 +137,26 @@ def run(config: MiniatureConfig) -> None:
     config.root.mkdir(parents=True, exist_ok=True)
     if not _tokenizer(config).exists():
         _write_tokenizer(config)
-    while waiting := jobs(config):
-        job = waiting[0]
-        print(
-            f"{job.name}, {len(waiting)} steps to go, about {_hours(sum(item.takes_s for item in waiting))}", flush=True
-        )
-        subprocess.run(job.words, check=True)
-        if job in jobs(config):
-            raise ValueError(f"{job.name} has ended without its outcome")
-        write_table(config)
+    running: dict[Future, Job] = {}
+    with ThreadPoolExecutor(config.at_once) as pool:
+        try:
+            while waiting := jobs(config):
+                names = {job.name for job in waiting}
+                begun = {job.name for job in running.values()}
+                ready = [job for job in waiting if job.name not in begun and not names & set(job.after)]
+                for job in ready[: config.at_once - len(running)]:
+                    left = sum(item.takes_s for item in waiting) / config.at_once
+                    print(f"{job.name}, {len(waiting)} steps to go, about {_hours(left)}", flush=True)
+                    running[pool.submit(_do, job, config)] = job
+                for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                    job = running.pop(ended)
+                    ended.result()
+                    if job.name in {left.name for left in jobs(config)}:
+                        raise ValueError(f"{job.name} has ended without its outcome: {_said(config, job)}")
+                    write_table(config)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def jobs(config: MiniatureConfig) -> list[Job]:
@@ -145,17 +170,18 @@ def jobs(config: MiniatureConfig) -> list[Job]:
                 seconds = _training_s(config, config.steps, _measured_rate(config.root, SAMPLES_PER_S))
                 start = _start(config, PI0 if variant == PI0 else REFERENCE, seed)
                 words = ["--model", variant, "--init", str(start), "--data.folders", *_all_folders(config)]
-                found.append(
-                    Job(f"train {out.name}", _train(config, TRAINING, out, seed, config.steps, words), seconds)
-                )
+                words += ["--data.weights", *_weights(config)]
+                words = _train(config, TRAINING, out, seed, config.steps, words)
+                found.append(Job(f"train {out.name}", words, seconds, (f"make {start.name}",)))
             found += [_evaluation(config, out, task) for task in config.folders if not _evaluated(config, out, task)]
     return found
 
 
-def plan_text(waiting: Sequence[Job]) -> str:
+def plan_text(waiting: Sequence[Job], at_once: int) -> str:
     """The plan for a terminal."""
     lines = [f"{_hours(job.takes_s):>9}  {job.name}\n           {' '.join(job.words[1:])}" for job in waiting]
-    return "\n".join([*lines, f"{_hours(sum(job.takes_s for job in waiting)):>9}  in all, {len(waiting)} steps"])
+    seconds = sum(job.takes_s for job in waiting) / at_once
+    return "\n".join([*lines, f"{_hours(seconds):>9}  in all, {len(waiting)} steps, {at_once} at once"])
 
 
 def write_table(config: MiniatureConfig) -> str:
@@ -193,7 +219,8 @@ def _starts(config: MiniatureConfig, seed: int) -> list[Job]:
             words = ["--config", str(network), "--tokenizer", str(_tokenizer(config)), "--dtype", "float32"]
             words += ["--seed", str(seed), "--out", str(start)]
             words += ["--depth-decoder", str(depth)] if name == REFERENCE else []
-            found.append(Job(f"make {start.name}", [sys.executable, "-m", "depthvla_policy.convert", *words], 5.0))
+            words = [sys.executable, "-m", "depthvla_policy.convert", *words]
+            found.append(Job(f"make {start.name}", words, 5.0, (f"train {depth.name}",) if name == REFERENCE else ()))
     return found
 
 
@@ -208,10 +235,19 @@ def _train(
 
 def _evaluation(config: MiniatureConfig, out: Path, task: str) -> Job:
     words = [sys.executable, "-m", "depthvla_policy.evaluate", "--policy", str(out), "--task", task]
-    words += ["--seeds", str(config.seeds), "--workers", str(config.workers), "--json", str(out / f"{task}.json")]
-    words += ["--task-options", *config.lift_options] if task == "lift" and config.lift_options else []
-    steps = tasks.load(task).time_limit_s / robot.load().period_s
-    return Job(f"evaluate {out.name} on {task}", words, config.seeds * steps * STEP_S / config.workers)
+    words += ["--seeds", str(config.seeds), "--workers", "1", "--json", str(out / f"{task}.json")]
+    words += ["--task-options", *config.task_options(task)] if config.task_options(task) else []
+    seconds = config.seeds * STEP_S * tasks.load(task).time_limit_s / robot.load().period_s
+    return Job(f"evaluate {out.name} on {task}", words, seconds, (f"train {out.name}",))
+
+
+def _do(job: Job, config: MiniatureConfig) -> None:
+    with _said(config, job).open("a") as said:
+        subprocess.run(job.words, check=True, stdout=said, stderr=subprocess.STDOUT)
+
+
+def _said(config: MiniatureConfig, job: Job) -> Path:
+    return config.root / f"{job.name.replace(' ', '_')}.log"
 
 
 def _evaluated(config: MiniatureConfig, out: Path, task: str) -> bool:
@@ -219,9 +255,7 @@ def _evaluated(config: MiniatureConfig, out: Path, task: str) -> bool:
     if not path.exists():
         return False
     found = results.read(path)
-    return found["seeds"] >= config.seeds and tuple(found["settings"]["task_options"]) == (
-        config.lift_options if task == "lift" else ()
-    )
+    return found["seeds"] >= config.seeds and tuple(found["settings"]["task_options"]) == config.task_options(task)
 
 
 def _trained(out: Path, steps: int) -> bool:
@@ -262,6 +296,11 @@ def _folder(config: MiniatureConfig, variant: str, seed: int) -> Path:
 
 def _all_folders(config: MiniatureConfig) -> list[str]:
     return [folder for folders in config.folders.values() for folder in folders]
+
+
+def _weights(config: MiniatureConfig) -> list[str]:
+    """Of all folders, so that every task has the same share."""
+    return [f"{1 / len(folders):g}" for folders in config.folders.values() for _ in folders]
 
 
 def _hours(seconds: float) -> str:

@@ -107,7 +107,7 @@ def test_nothing_readable_is_an_error_without_a_report(tmp_path, capsys):
     words = [str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "out")]
     assert report.main(words) == 1
     complaint = capsys.readouterr().err
-    assert "no bag could be read" in complaint and "two does not exist" in complaint
+    assert "no episode could be read" in complaint and "two does not exist" in complaint
     assert not (tmp_path / "out").exists()
 
 

@@ -73,7 +73,7 @@ def test_a_training_that_was_interrupted_is_resumed_and_one_that_ended_is_not_do
     leave_training(tmp_path / "pi0-small-0", 500)
     (resumed,) = [job for job in jobs(config(tmp_path)) if job.name == "train pi0-small-0"]
     assert "--resume" in resumed.words
-    leave_training(tmp_path / "pi0-small-0", 3000)
+    leave_training(tmp_path / "pi0-small-0", 1500)
     assert "train pi0-small-0" not in [job.name for job in jobs(config(tmp_path))]
 
 
@@ -85,8 +85,8 @@ def test_an_evaluation_of_too_few_scenes_or_other_options_is_done_again(tmp_path
 
     results.write(path, evaluated([0.5, 1.0], ("colour=random",)))
     assert waits()
-    assert not waits(lift_options=("colour=random",))
-    assert waits(lift_options=("colour=random",), seeds=3)
+    assert not waits(options=("lift:colour=random",))
+    assert waits(options=("lift:colour=random",), seeds=3)
 
 
 def test_few_shot_limits_every_training_and_keeps_apart(tmp_path):
@@ -101,18 +101,43 @@ def test_a_measured_rate_goes_into_the_estimate(tmp_path):
 
     before = estimate()
     (tmp_path / "depthvla-small-0").mkdir()
-    (tmp_path / "depthvla-small-0" / "train.jsonl").write_text('{"step": 50, "samples_per_s": 30.0}\n')
+    (tmp_path / "depthvla-small-0" / "train.jsonl").write_text('{"step": 50, "samples_per_s": 80.0}\n')
     assert estimate() == pytest.approx(before / 2)
-    assert "in all" in miniature.plan_text(jobs(config(tmp_path)))
+    assert "in all" in miniature.plan_text(jobs(config(tmp_path)), 2)
 
 
 def test_a_step_without_outcome_ends_the_run(tmp_path, monkeypatch):
     ran = []
-    monkeypatch.setattr(subprocess, "run", lambda words, check: ran.append(words))
+    monkeypatch.setattr(subprocess, "run", lambda words, **how: ran.append(words))
     monkeypatch.setattr(miniature, "_write_tokenizer", lambda config: None)
-    with pytest.raises(ValueError, match="train depth-0 has ended without its outcome"):
-        miniature.run(config(tmp_path))
+    with pytest.raises(ValueError, match="train depth-0 has ended without its outcome: .*train_depth-0.log"):
+        miniature.run(config(tmp_path, at_once=1))
     assert len(ran) == 1
+
+
+def test_a_step_begins_when_those_before_it_have_left_their_outcome(tmp_path, monkeypatch):
+    settings, done = config(tmp_path, at_once=3), []
+    every = jobs(settings)
+    by_words = {tuple(job.words): job.name for job in every}
+
+    def run(words: list[str], **how) -> None:
+        name = by_words[tuple(words)]
+        (job,) = [job for job in every if job.name == name]
+        assert set(job.after) <= set(done)
+        done.append(name)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(miniature, "_write_tokenizer", lambda config: None)
+    monkeypatch.setattr(miniature, "jobs", lambda config: [job for job in every if job.name not in done])
+    miniature.run(settings)
+    assert sorted(done) == sorted(job.name for job in every)
+
+
+def test_every_task_has_the_same_share_of_the_training(tmp_path):
+    demonstrations = ("lift=data/red,data/green", "blocks_stacking=data/stack")
+    (job,) = [job for job in jobs(config(tmp_path, demonstrations=demonstrations)) if job.name == "train pi0-small-0"]
+    begin = job.words.index("--data.weights")
+    assert job.words[begin + 1 : begin + 4] == ["0.5", "0.5", "1"]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +146,7 @@ def test_a_step_without_outcome_ends_the_run(tmp_path, monkeypatch):
         ({"variants": ("pi1",)}, "variants pi1 do not exist; allowed: depthvla-small, pi0-small"),
         ({"seeds": 0}, "seeds is 0"),
         ({"demonstrations": ("data/lift",)}, "allowed: TASK=FOLDER"),
+        ({"options": ("touch:colour=red",)}, "options are of 'touch'; allowed: TASK:NAME=VALUE, tasks lift, blocks_st"),
         ({"demonstrations": ("lift=a,b",), "few_shot": True}, "few_shot takes one folder of each task; lift"),
     ],
 )

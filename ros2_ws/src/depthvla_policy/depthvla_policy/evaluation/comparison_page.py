@@ -35,12 +35,17 @@ def render(summary: dict, figure: Path | None) -> str:
             "In points of a hundred. Scene by scene where two policies have at least two scenes in common.",
             table(DIFFERENCE_HEADS, _without_repeats(_difference_rows(summary), 2), numbers=1),
         ),
-        section("Substeps", "Share of the marked episodes in which a substep was done.", _substeps(summary)),
+        section(
+            "Substeps",
+            "Share of the episodes with marks, or with substeps dated by the simulator, in which a substep was done.",
+            _substeps(summary),
+        ),
         section(
             "Timing",
-            "Pooled over all episodes of a policy. Latency: from the stamp of an observation to its chunk's arrival at"
-            " the executor. Jitter: how late a control tick came.",
-            table(("policy", "episodes", "latency p50", "p95", "jitter p50", "p95"), _timing_rows(summary), numbers=5),
+            "Over all episodes of a policy. Latency: from the stamp of an observation to its chunk's arrival at the"
+            " executor; in simulated time where the episode ran in it. Jitter: how late a control tick came. Inference:"
+            " pictures prepared and network run, mean over the episodes.",
+            table(TIMING_HEADS, _timing_rows(summary), numbers=6),
         ),
         section("Episodes", "", table(EPISODE_HEADS, _episode_rows(summary), numbers=3)),
     ]
@@ -69,14 +74,14 @@ def text(summary: dict) -> str:
 
 HEADS = ("setting", "task", "policy", "episodes", "progress", "success", "interventions", "time to success")
 DIFFERENCE_HEADS = ("setting", "task", "difference", "basis", "progress")
+TIMING_HEADS = ("policy", "episodes", "inference", "latency p50", "p95", "jitter p50", "p95")
 EPISODE_HEADS = ("episode", "task", "setting", "scene", "policy", "outcome", "points", "progress", "interventions")
 
 
 def _header(title: str, summary: dict) -> str:
-    starts = sorted(episode["started"] for episode in summary["episodes"])
-    days = " to ".join(dict.fromkeys((starts[0][:10], starts[-1][:10])))
-    policies = _distinct(summary, "policy")
-    return f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join([', '.join(policies), days]))}</p></header>"
+    days = sorted(time[:10] for episode in summary["episodes"] if (time := episode["started"] or episode["made"]))
+    parts = [", ".join(_distinct(summary, "policy")), " to ".join(dict.fromkeys((*days[:1], *days[-1:])))]
+    return f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join(filter(None, parts)))}</p></header>"
 
 
 def _tiles(summary: dict) -> list[tuple[str, str, str]]:
@@ -164,7 +169,7 @@ def _substeps(summary: dict) -> str:
 
 def _timing_rows(summary: dict) -> list[list[str]]:
     return [
-        [escape(policy or UNNAMED["policy"]), f"{row['episodes']}"]
+        [escape(policy or UNNAMED["policy"]), f"{row['episodes']}", with_unit(row["inference_ms"], ".1f", "ms")]
         + [
             with_unit(row[key].get(quantile), ".1f", "ms")
             for key in ("chunk_latency_ms", "executor_jitter_ms")
@@ -184,12 +189,18 @@ def _episode_rows(summary: dict) -> list[list[str]]:
             outcome, kind = episode["outcome"] or "not scored", "none"
         points = "-" if episode["points"] is None else f"{episode['points']} of {episode['total']}"
         rows.append(
-            [f'<a href="{quote(episode["page"])}">{escape(episode["name"])}</a>']
+            [_linked(episode)]
             + [escape(episode[key]) or "-" for key in ("task", "setting", "scene", "policy")]
             + [f'<span class="badge small {kind}">{escape(outcome)}</span> <small>{escape(why)}</small>']
             + [points, percent(episode["progress"]), f"{episode['interventions']}"]
         )
     return rows
+
+
+def _linked(episode: dict) -> str:
+    """The episode's name, leading to its page or else its video."""
+    target, name = episode["page"] or episode["video"], escape(episode["name"])
+    return f'<a href="{quote(target)}">{name}</a>' if target else name
 
 
 def _distinct(summary: dict, key: str) -> list[str]:

@@ -4,21 +4,43 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from depthvla_policy.evaluation.comparison import Average, averages, differences, group_scores
 from depthvla_policy.evaluation.comparison_figure import Bars, measured_bars, merged_bars
-from depthvla_policy.evaluation.episode_report import EpisodeReport
 from depthvla_policy.evaluation.metrics import summarise
+from depthvla_policy.evaluation.scores import Score
+
+
+@dataclass(frozen=True)
+class ComparedEpisode:
+    """An episode of a bag or of a results file.
+
+    page, video: its own, relative to the comparison's page. started: of a recording; made: of results, whose episodes
+    have no time of their own. no_video: why there is none. inference_s: mean over its chunks. Arrays hold a value a
+    chunk or a control tick, and are empty where nothing is known.
+    """
+
+    score: Score
+    bag: str | None = None
+    results: str | None = None
+    page: str | None = None
+    video: str | None = None
+    started: str | None = None
+    made: str | None = None
+    outcome: str = ""
+    no_video: str = ""
+    inference_s: float | None = None
+    chunk_latency_s: np.ndarray = field(default_factory=lambda: np.empty(0))
+    jitter_s: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 def summarise_comparison(
-    episodes: Mapping[str, EpisodeReport], bags: Mapping[str, Path], found: Sequence[str], published: Bars
+    episodes: Mapping[str, ComparedEpisode], found: Sequence[str], published: Bars
 ) -> tuple[dict, Bars]:
-    """Summary and bars of the chart. episodes, bags: by the name of the episode's page; found: findings so far."""
+    """Summary and bars of the chart. episodes: by their names; found: findings so far."""
     scores = {name: episode.score for name, episode in episodes.items()}
     groups, means = group_scores(scores.values()), averages(scores.values())
     summary = {
@@ -32,19 +54,25 @@ def summarise_comparison(
             setting: {task: {policy: value.value for policy, value in row.items()} for task, row in tasks.items()}
             for setting, tasks in published.items()
         },
-        "episodes": [
-            {"name": name, "bag": str(bags[name]), "page": f"{name}/report.html", "counted": score.counted}
-            | asdict(score)
-            | {"started": episodes[name].summary["started"], "outcome": episodes[name].summary["outcome"]}
-            for name, score in scores.items()
-        ],
+        "episodes": [_as_dict(name, episode) for name, episode in episodes.items()],
     }
     return summary, merged_bars(measured_bars(groups, means), published)
 
 
-def _timing(episodes: Iterable[EpisodeReport]) -> dict[str, dict]:
-    """Policy -> chunk latency and executor jitter [ms], pooled over all its episodes, counted or not."""
-    pooled: dict[str, list[EpisodeReport]] = {}
+def _as_dict(name: str, episode: ComparedEpisode) -> dict:
+    others = ("bag", "results", "page", "video", "started", "made", "outcome", "inference_s")
+    return (
+        {"name": name, "counted": episode.score.counted}
+        | asdict(episode.score)
+        | {key: getattr(episode, key) for key in others}
+    )
+
+
+def _timing(episodes: Iterable[ComparedEpisode]) -> dict[str, dict]:
+    """Policy -> chunk latency and executor jitter [ms], pooled over all its episodes, counted or not, and the mean over
+    them of their mean inference [ms].
+    """
+    pooled: dict[str, list[ComparedEpisode]] = {}
     for episode in episodes:
         pooled.setdefault(episode.score.policy, []).append(episode)
     return {
@@ -52,12 +80,17 @@ def _timing(episodes: Iterable[EpisodeReport]) -> dict[str, dict]:
             "episodes": len(members),
             "chunk_latency_ms": summarise(np.concatenate([member.chunk_latency_s for member in members]) * 1e3),
             "executor_jitter_ms": summarise(np.concatenate([member.jitter_s for member in members]) * 1e3),
+            "inference_ms": _mean([member.inference_s * 1e3 for member in members if member.inference_s is not None]),
         }
         for policy, members in sorted(pooled.items())
     }
 
 
-def _findings(episodes: Mapping[str, EpisodeReport], means: Sequence[Average]) -> list[str]:
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _findings(episodes: Mapping[str, ComparedEpisode], means: Sequence[Average]) -> list[str]:
     found = [f"{name} does not count: {e.score.not_counted}." for name, e in episodes.items() if not e.score.counted]
     found += [f"{name}: {doubt}" for name, episode in episodes.items() for doubt in episode.score.doubts]
     counted = [episode.score for episode in episodes.values() if episode.score.counted]

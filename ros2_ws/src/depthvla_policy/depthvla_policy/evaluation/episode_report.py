@@ -28,12 +28,16 @@ VIDEO = "episode.mp4"
 
 @dataclass(frozen=True)
 class EpisodeReport:
-    """no_video: why there is none; empty where there is one, or none was asked for. Arrays are in seconds."""
+    """no_video: why there is none; empty where there is one, or none was asked for. Arrays are in seconds.
+
+    inference_s: pictures prepared and network run, of every chunk.
+    """
 
     html: Path
     summary: dict
     score: Score
     no_video: str
+    inference_s: np.ndarray
     chunk_latency_s: np.ndarray
     jitter_s: np.ndarray
 
@@ -84,7 +88,8 @@ def write_episode(
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     html = out / "report.html"
     html.write_text(page.render(summary, found, drawn, rows, replay))
-    return EpisodeReport(html, summary, score, no_video, episode.chunk_latency_s, episode.ticks.jitter_s)
+    inference_s = episode.chunks.preprocess_s + episode.chunks.inference_s
+    return EpisodeReport(html, summary, score, no_video, inference_s, episode.chunk_latency_s, episode.ticks.jitter_s)
 
 
 def unknown_task(task: str, substeps: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
-"""Report of recorded episodes, from their bags alone: `python -m depthvla_policy.evaluation.report BAG... --out DIR`.
+"""Report of episodes: `python -m depthvla_policy.evaluation.report BAG... RESULTS.json... --out DIR`.
 
-One bag gives the page of its episode, several a comparison of their policies with a page for each episode.
+One bag gives the page of its episode. Several, or results of `depthvla_policy.evaluate`, give a comparison of their
+policies, with a page for each bag; everything in it comes from those files alone.
 """
 
 from __future__ import annotations
@@ -17,22 +18,24 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from depthvla_policy.evaluation import comparison_figure, comparison_page, figures
+from depthvla_policy.evaluation import comparison_figure, comparison_page, figures, simulated
 from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.comparison_summary import summarise_comparison
+from depthvla_policy.evaluation.comparison_summary import ComparedEpisode, summarise_comparison
 from depthvla_policy.evaluation.episode_report import EpisodeReport, unknown_task, write_episode
 from depthvla_policy.evaluation.notes import Notes, read_notes
 from depthvla_policy.evaluation.scores import task_substeps
 from depthvla_policy.evaluation.summary import table
 
+SUMMARY = "summary.json"
+
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Report of recorded episodes."""
+    """Report of recorded episodes, and of evaluations."""
 
-    bags: Annotated[tuple[Path, ...], tyro.conf.Positional]  # rosbag2 folders, one an episode
+    sources: Annotated[tuple[Path, ...], tyro.conf.Positional]  # rosbag2 folders, one an episode; results (JSON)
     out: Path  # folder for the report; an earlier report in it is replaced
-    video: bool = True  # a video of every episode
+    video: bool = True  # a video of every recorded episode
     paper: bool = False  # compare with the averages that the paper states (Fig. 4)
 
 
@@ -40,19 +43,19 @@ class ReportConfig:
 class Comparison:
     html: Path
     summary: dict
-    left_out: dict[str, str]  # bag -> why it could not be read
+    left_out: dict[str, str]  # bag or results file -> why it could not be read
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     config = tyro.cli(ReportConfig, args=argv)
     try:
-        if not config.bags:
-            raise ValueError("no bag is given; at least one is needed")
-        if len(config.bags) == 1 and not config.paper:
-            made = write_report(config.bags[0], config.out, video=config.video)
+        if not config.sources:
+            raise ValueError("neither a bag nor results are given; at least one is needed")
+        if len(config.sources) == 1 and not config.paper and not simulated.is_results(config.sources[0]):
+            made = write_report(config.sources[0], config.out, video=config.video)
             print(f"{table(made.summary)}\n\n{made.html}")
             return 0
-        compared = write_comparison(config.bags, config.out, video=config.video, paper=config.paper)
+        compared = write_comparison(config.sources, config.out, video=config.video, paper=config.paper)
     except (OSError, ValueError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
@@ -73,49 +76,60 @@ def write_report(bag_path: str | Path, out: str | Path, *, video: bool = True) -
 
 
 def write_comparison(
-    bag_paths: Sequence[str | Path], out: str | Path, *, video: bool = True, paper: bool = False
+    sources: Sequence[str | Path], out: str | Path, *, video: bool = True, paper: bool = False
 ) -> Comparison:
-    """Build the report of many bags: `out/report.html`, and `out/<episode>/report.html` for each.
+    """Build the report of bags and results files: `out/report.html`, and `out/<episode>/report.html` for each bag.
 
-    A bag that cannot be read is left out, and named. A bag that is given twice counts once.
+    What cannot be read is left out, and named. What is given twice counts once.
 
     Raises:
-        ValueError: no bag could be read, or a page would be written into a bag.
+        ValueError: nothing could be read, a page would be written into a bag, or the summary over results.
     """
-    out, paths = Path(out), list({Path(path).resolve(): Path(path) for path in bag_paths}.values())
+    out, paths = Path(out), list({Path(path).resolve(): Path(path) for path in sources}.values())
     names = page_names(paths)
     for path in paths:
-        if any((out / name).resolve().is_relative_to(path.resolve()) for name in names):
+        if path.resolve() == (out / SUMMARY).resolve():
+            raise ValueError(f"the summary would be written over {path}: out is {out}, choose another")
+        if not simulated.is_results(path) and any((out / n).resolve().is_relative_to(path.resolve()) for n in names):
             raise ValueError(f"a page would be written into bag {path}: out is {out}, choose another")
     left_out: dict[str, str] = {}
     substeps, unknown = task_substeps(_all_notes(paths))
-    made: dict[str, EpisodeReport] = {}
-    for path, name in zip(tqdm(paths, "episodes", disable=None), names, strict=True):
+    episodes: dict[str, ComparedEpisode] = {}
+    runs: list[simulated.Run] = []
+    for path, name in zip(tqdm(paths, "read", disable=None), names, strict=True):
         try:
-            made[name] = write_episode(path, out / name, video=video, substeps=substeps)
-        except Exception as error:  # whatever is wrong with a bag, the others are not to be lost with it
-            left_out[str(path)] = str(error) if str(path) in str(error) else f"bag {path}: {error!r}"
-    if not made:
-        raise ValueError("no bag could be read:\n" + "\n".join(left_out.values()))
+            if simulated.is_results(path):
+                runs += simulated.read_runs(path, name)
+            else:
+                made = write_episode(path, out / name, video=video, substeps=substeps)
+                episodes[name] = _recorded(made, path, f"{name}/report.html")
+        except Exception as error:  # whatever is wrong with one of them, the others are not to be lost with it
+            left_out[str(path)] = str(error) if str(path) in str(error) else f"{path}: {error!r}"
+    episodes |= simulated.compared_episodes(runs, out, {episode.score.policy for episode in episodes.values()})
+    if not episodes:
+        raise ValueError("no episode could be read:\n" + "\n".join(left_out.values()))
     found = [f"Left out: {reason}" for reason in left_out.values()]
     found += [unknown_task(task, substeps[task]) for task in unknown]
     published = comparison_figure.published_bars() if paper else {}
-    summary, bars = summarise_comparison(made, dict(zip(names, paths, strict=True)), found, published)
+    summary, bars = summarise_comparison(episodes, found, published)
+    out.mkdir(parents=True, exist_ok=True)
     figure = out / "progress.png"
     figure.unlink(missing_ok=True)
     if bars:
         figures.save(comparison_figure.comparison_figure(bars), figure)
-    (out / "summary.json").write_text(json.dumps(summary | {"left_out": left_out}, indent=2) + "\n")
+    (out / SUMMARY).write_text(json.dumps(summary | {"left_out": left_out}, indent=2) + "\n")
     html = out / "report.html"
     html.write_text(comparison_page.render(summary, figure if bars else None))
     return Comparison(html, summary, left_out)
 
 
-def page_names(bags: Sequence[Path]) -> list[str]:
-    """A folder name for each bag's page: the bag's, with its parent's or a number where that is not enough."""
-    names = [bag.resolve().name for bag in bags]
+def page_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each bag, its page's folder, or results file: its own, with its parent's or a number where that is not
+    enough.
+    """
+    names = [path.resolve().name for path in paths]
     shared = {name for name, count in Counter(names).items() if count > 1}
-    names = [f"{bag.resolve().parent.name}-{n}" if n in shared else n for bag, n in zip(bags, names, strict=True)]
+    names = [f"{path.resolve().parent.name}-{n}" if n in shared else n for path, n in zip(paths, names, strict=True)]
     distinct: list[str] = []
     for name in names:
         number, candidate = 1, name
@@ -124,6 +138,20 @@ def page_names(bags: Sequence[Path]) -> list[str]:
             candidate = f"{name}-{number}"
         distinct.append(candidate)
     return distinct
+
+
+def _recorded(made: EpisodeReport, bag: Path, page: str) -> ComparedEpisode:
+    return ComparedEpisode(
+        score=made.score,
+        bag=str(bag),
+        page=page,
+        started=made.summary["started"],
+        outcome=made.summary["outcome"],
+        no_video=made.no_video,
+        inference_s=float(made.inference_s.mean()) if made.inference_s.size else None,
+        chunk_latency_s=made.chunk_latency_s,
+        jitter_s=made.jitter_s,
+    )
 
 
 def _all_notes(paths: Sequence[Path]) -> list[Notes]:

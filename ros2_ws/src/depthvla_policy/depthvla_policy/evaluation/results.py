@@ -5,7 +5,9 @@ The same whether the episodes ran in simulated time or through the ROS graph.
 
 from __future__ import annotations
 
+import datetime
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +26,7 @@ def collect(about: Mapping[str, Any], episodes: Sequence[EpisodeResult]) -> dict
     episodes = sorted(episodes, key=lambda item: item.seed)
     return {
         **about,
+        "made": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
         "first_seed": episodes[0].seed,
         "seeds": len(episodes),
         **summarise_episodes(episodes),
@@ -119,6 +122,7 @@ def _rate(results: dict, key: str, interval: str) -> str:
 def _row(episode: EpisodeResult) -> dict:
     row = asdict(episode)
     row["inference_s"], row["latency_steps"] = _mean(episode.inference_s), _mean(episode.latency_steps)
+    row["chunks_by_latency"] = {str(steps): n for steps, n in sorted(Counter(episode.latency_steps).items())}
     row["depth_abs_rel"] = {camera: _mean(values) for camera, values in episode.depth_abs_rel.items()}
     return row
 
