@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := source tools/env.sh &&
 
-.PHONY: help setup demo test fuzz faults soak handover lint format reference bench bench-gpu full-size clean distclean
+.PHONY: help setup demo test fuzz faults network soak handover lint format reference bench bench-gpu full-size clean distclean
 FULL_SIZE := out/full-size/depthvla-3b
 
 help: ## what can be made
@@ -25,6 +25,9 @@ fuzz: setup ## the command path's property tests with 100,000 generated historie
 
 faults: setup ## every part of the running graph is broken, again and again: out/faults.json and the table in docs/faults.md
 	@$(RUN) python -m r1lite_bringup.trials.faults $(ARGS)
+
+network: setup ## robot and host in network namespaces with delay, loss and a cut between them (root); out/network.json
+	@$(RUN) python -m r1lite_bringup.trials.network $(ARGS)
 
 soak: setup ## ten minutes of the simulated graph: missed ticks, jitter, memory; out/soak.json
 	@$(RUN) python -m r1lite_bringup.trials.soak $(ARGS)

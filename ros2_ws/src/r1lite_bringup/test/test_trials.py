@@ -103,6 +103,19 @@ def test_memory_that_grows_is_a_problem_and_noise_is_none():
     assert len(soak.problems({**result, "missed_ticks": 1, "command_rate_hz": 14.0}, 15.0, 2.0)) == 2
 
 
+def test_growth_is_told_per_minute_and_hour_after_the_warm_up():
+    times_s = np.arange(0.0, 3600.0, 10.0)
+    memory = np.where(times_s < 600.0, 50.0 + times_s, 700.0 + times_s / 1800.0)  # 2 MB an hour once it is warm
+    row = soak._growth(np.column_stack([times_s, memory]), 0.2)
+    assert row["begin_min"] == 12.0 and row["mb_per_min"] == pytest.approx(2.0 / 60.0, abs=1e-3)
+    times_ms = {"min": 60.0, "p50": 66.0, "p99": 70.0, "max": 80.0}
+    counts = ("minutes", "commands", "command_rate_hz", "missed_ticks", "ticks", "chunks_accepted", "chunks_refused")
+    times = dict.fromkeys(("lateness_ms", "command_interval_ms", "chunk_latency_ms"), times_ms)
+    result = {**dict.fromkeys(counts, 0), **times, "machine": "", "problems": [], "memory_mb": {"policy_node": row}}
+    line = soak.text(result).splitlines()[-1]
+    assert line.startswith("policy_node") and "700.4 to 702.0 MB from minute 12.0 on" in line and "(+2.0 MB/h)" in line
+
+
 def test_the_table_goes_between_its_markers(tmp_path):
     document = tmp_path / "faults.md"
     document.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")

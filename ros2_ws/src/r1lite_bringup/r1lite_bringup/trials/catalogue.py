@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
-from depthvla_msgs.msg import ActionChunk
+from depthvla_msgs.msg import ActionChunk, ExecutorStatus
 from depthvla_msgs.srv import SetMode
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from depthvla_policy.control.arbiter import Mode
+from depthvla_policy.nodes import qos
 from depthvla_policy.nodes.messages import nanoseconds, time_message
 from depthvla_policy.nodes.probe import Probe
 from r1lite_bringup.trials.relay import Change
@@ -244,6 +245,8 @@ def jumped(message: JointState) -> tuple[JointState]:
 def rival(rig: Rig, random: Random) -> Iterator[int]:
     """Another node that could write, and does not: in the simulation it would only pull the arms to and fro."""
     with Probe("rival") as other:
+        heard = other.listen(ExecutorStatus, f"/{EXECUTOR}/status", qos.status())
+        other.wait_for(lambda: heard)  # they know of one another: the start of a participant takes DDS seconds
         begun_ns = time.time_ns()
         limb = random.choice(rig.robot.limbs)
         other.publisher(JointState, random.choice([limb.topics.arm_command, limb.topics.gripper_command]))
@@ -394,8 +397,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "rival publisher",
-        "publishers of one command topic after the other, every 60 ms; one whose node is not known yet has 2 s",
-        "FAULT, which names the node",
+        "number of publishers of every command topic, at every tick; names where it changed",
+        "HOLD while the node is not known, then FAULT, which names it",
         "stop it, `~/reset_fault`, `~/set_mode`",
         rival,
         "/rival publishes to|a node that is not known yet publishes to",

@@ -29,7 +29,7 @@ from r1lite_bringup.trials.stream import percentiles
 
 ROWS = {
     "network_ms": "network, while all nodes run",
-    "preprocessing_ms": "decoding, resizing, tokenising, normalising",
+    "preprocessing_ms": "waiting for decoded images, tokenising, normalising",
     "outside_network_ms": "policy node outside the network",
     "chunk_latency_ms": "age of a chunk's observation when the executor gets it",
     "chunk_age_ms": "age of the observation behind a command",

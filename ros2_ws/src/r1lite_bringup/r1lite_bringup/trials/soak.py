@@ -136,16 +136,17 @@ def text(result: dict) -> str:
     ]
     for name, row in result["memory_mb"].items():
         lines.append(
-            f"{name:22} {row['begin']:.1f} to {row['end']:.1f} MB, at most {row['max']:.1f};"
-            f" {row['mb_per_min']:+.3f} MB/min"
+            f"{name:22} {row['begin']:.1f} to {row['end']:.1f} MB from minute {row['begin_min']:.1f} on, at most"
+            f" {row['max']:.1f}; {row['mb_per_min']:+.3f} MB/min ({row['mb_per_min'] * 60.0:+.1f} MB/h)"
         )
     return "\n".join([*lines, *(f"PROBLEM: {problem}" for problem in result["problems"])])
 
 
 def _growth(rows: np.ndarray, warm_up_share: float) -> dict:
-    """`begin`, `end` and slope are of the time after the warm-up; `samples`: [s, MB], all of them."""
+    """`begin`, `end` and slope are of the time after the warm-up, which ends at `begin_min`. `samples`: [s, MB]."""
     kept = rows[int(len(rows) * warm_up_share) :]
     return {
+        "begin_min": round(kept[0, 0] / 60.0, 2),
         "begin": round(kept[0, 1], 2),
         "end": round(kept[-1, 1], 2),
         "max": round(rows[:, 1].max(), 2),
