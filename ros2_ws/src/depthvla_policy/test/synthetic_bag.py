@@ -29,7 +29,7 @@ class SyntheticBag:
         self._writer = BagWriter(path)
         self._custom_data = custom_data or {}
         self._store = get_typestore(Stores.ROS2_JAZZY)
-        for name in ("ActionChunk", "Counter", "ExecutorStatus", "ModeChange", "PolicyStatus", "TaskProgress"):
+        for name in ("ActionChunk", "Counter", "ExecutorStatus", "ModeChange", "Plan", "PolicyStatus", "TaskProgress"):
             register_type(self._store, f"depthvla_msgs/msg/{name}", read_definition)
         self._topics: set[str] = set()
 
@@ -133,6 +133,7 @@ class SyntheticBag:
             seed=7,
             progress=progress,
             success=success,
+            done=[],
         )
         self.add("/simulator_node/task_progress", stamp_s, message)
 
@@ -154,7 +155,7 @@ class SyntheticBag:
         )
         self.add(self.robot.camera(camera).topic, stamp_s, message)
 
-    def camera_info(self, topic: str, stamp_s: float, k: np.ndarray, width: int, height: int) -> None:
+    def camera_info(self, topic: str, stamp_s: float, k: np.ndarray, width: int, height: int, d=(0.0,) * 5) -> None:
         roi = self.make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
         message = self.make(
             "sensor_msgs/msg/CameraInfo",
@@ -162,7 +163,7 @@ class SyntheticBag:
             height=height,
             width=width,
             distortion_model="plumb_bob",
-            d=np.zeros(5),
+            d=np.asarray(d, dtype=np.float64),
             k=np.asarray(k, dtype=np.float64).ravel(),
             r=np.eye(3).ravel(),
             p=np.hstack([k, np.zeros((3, 1))]).ravel(),

@@ -25,13 +25,15 @@ def pose(home: np.ndarray, time_s: float) -> np.ndarray:
     return home + 0.05 * time_s
 
 
-def write_bag(path: Path, home: np.ndarray, *, without: tuple[str, int] | None = None, frames=FRAMES) -> Path:
+def write_bag(
+    path: Path, home: np.ndarray, *, without: tuple[str, int] | None = None, frames=FRAMES, custom_data=None
+) -> Path:
     """1.3 s of an episode: cameras at 15 Hz, the wrists' 5 ms early, joints at 100 Hz, chunks 60 ms after their frame.
 
     A chunk holds the pose of its frame for 16 steps. `without`: a camera and the frame of it that is missing.
     """
     events = []
-    with SyntheticBag(path) as bag:
+    with SyntheticBag(path, custom_data) as bag:
         for frame in range(20):
             for camera in CAMERAS:
                 if (camera, frame) != without:
@@ -66,8 +68,7 @@ def made_of(bag: SyntheticBag, frame: int) -> list:
     ]
 
 
-def write_chunk(bag: SyntheticBag, stamp_s: float, sequence: int, positions: np.ndarray, sources: list) -> None:
-    header = bag.header(stamp_s)
+def trajectories(bag: SyntheticBag, header, positions: np.ndarray) -> dict:
     arms = {}
     for limb in bag.robot.limbs:
         points = [
@@ -84,6 +85,12 @@ def write_chunk(bag: SyntheticBag, stamp_s: float, sequence: int, positions: np.
         arms[f"{limb.name}_arm"] = bag.make(
             "trajectory_msgs/msg/JointTrajectory", header=header, joint_names=list(limb.names), points=points
         )
+    return arms
+
+
+def write_chunk(bag: SyntheticBag, stamp_s: float, sequence: int, positions: np.ndarray, sources: list) -> None:
+    header = bag.header(stamp_s)
+    arms = trajectories(bag, header, positions)
     message = bag.make(
         "depthvla_msgs/msg/ActionChunk",
         header=header,

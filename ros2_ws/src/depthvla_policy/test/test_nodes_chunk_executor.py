@@ -18,7 +18,7 @@ PERIOD_NS = 66_666_667
 class Rig:
     """An executor process, scripted feedback at 100 Hz, and everything it says."""
 
-    def __init__(self, ros, robot, home, **parameters):
+    def __init__(self, ros, robot, home, *, module=MODULE, environment=None, **parameters):
         from depthvla_msgs.msg import ExecutorStatus, ModeChange, PolicyStatus
         from sensor_msgs.msg import JointState
         from std_msgs.msg import Bool
@@ -46,7 +46,7 @@ class Rig:
         self.leader = None  # (14,) where the leader arms are; nobody holds them
         self.sequence = 0
         self.timer = self.probe.every(0.01, self._send_feedback)
-        self.node = ros.NodeProcess(MODULE, {"autostart": True, **parameters})
+        self.node = ros.NodeProcess(module, {"autostart": True, **parameters}, environment=environment)
 
     def _send_feedback(self):
         from sensor_msgs.msg import JointState
@@ -124,8 +124,8 @@ class Rig:
 def rig(ros, robot, home):
     rigs = []
 
-    def make(**parameters):
-        rigs.append(Rig(ros, robot, home, **parameters))
+    def make(**options):
+        rigs.append(Rig(ros, robot, home, **options))
         return rigs[-1]
 
     yield make
@@ -348,6 +348,112 @@ def test_a_node_that_is_known_to_stay_silent_may_have_a_publisher(ros, rig, robo
         heard = len(rig.status)
         rig.probe.wait_for(lambda: len(rig.status) > heard + 20, what="ticks")
         assert rig.status[-1].mode == Mode.HOLD
+
+
+class LateWriter:
+    """A node called `late`, which the executor does not know by name before `become_known`."""
+
+    def __init__(self, ros, robot, names):
+        self._probe, self._topic, self._names = ros.Probe("late"), robot.limb("left").topics.arm_command, names
+
+    def come(self, rig):
+        from sensor_msgs.msg import JointState
+
+        self._publisher = self._probe.publisher(JointState, self._topic)
+        rig.wait_for_mode(Mode.HOLD, f"a node that is not known yet publishes to {self._topic}")
+
+    def become_known(self):
+        self._names.touch()
+
+    def forget(self):
+        self._names.unlink()
+
+    def leave(self):
+        self._probe.node.destroy_publisher(self._publisher)
+
+    def close(self):
+        self._probe.__exit__()
+
+
+@pytest.fixture
+def late(ros, robot, tmp_path):
+    writer = LateWriter(ros, robot, tmp_path / "names")
+    yield writer
+    writer.close()
+
+
+@pytest.fixture
+def moving(rig, tmp_path):
+    """Makes a rig that learns names late, with the policy in command."""
+
+    def make(**parameters):
+        environment = {"NAMES_FILE": str(tmp_path / "names")}
+        made = rig(module="fixtures.executor_that_learns_names_late", environment=environment, **parameters)
+        made.engage()
+        made.probe.every(0.1, lambda: made.send(made.chunk(slope=0.002)))
+        made.wait_for_mode(Mode.POLICY)
+        return made
+
+    return make
+
+
+def test_arms_are_held_until_an_unknown_publisher_turns_out_to_be_an_allowed_one(moving, late):
+    rig = moving(allowed_publishers=["late"])
+    late.come(rig)
+    heard, taken = len(rig.status), rig.status[-1].chunks_accepted
+    rig.probe.wait_for(lambda: rig.status[-1].chunks_accepted > taken + 2, what="more chunks")
+    assert {status.mode for status in rig.status[heard:]} <= {Mode.HOLD}
+    late.become_known()
+    rig.wait_for_mode(Mode.POLICY)
+
+
+def test_a_person_who_was_interrupted_goes_on_and_may_give_back_meanwhile(moving, late):
+    from std_msgs.msg import Bool
+
+    rig = moving(allowed_publishers=["late"])
+    rig.leader = rig.home + np.where(rig.robot.gripper_mask, 0.0, 0.05)
+    rig.probe.wait_for(rig.pedal.get_subscription_count, what="the pedal's subscription")
+    rig.probe.wait_for(lambda: rig.ask(Mode.TELEOP).success, what="teleoperation")
+    rig.pedal.publish(Bool(data=True))
+    rig.wait_for_mode(Mode.TELEOP, "~/takeover")
+    late.come(rig)
+    late.become_known()
+    rig.wait_for_mode(Mode.TELEOP, "is an allowed one")
+    late.leave()
+    late.forget()
+    late.come(rig)
+    rig.pedal.publish(Bool(data=False))
+    heard = len(rig.status)
+    rig.probe.wait_for(lambda: len(rig.status) > heard + 10, what="ticks")
+    assert {status.mode for status in rig.status[heard:]} == {Mode.HOLD}
+    late.become_known()
+    rig.wait_for_mode(Mode.POLICY)
+
+
+def test_an_unknown_publisher_that_turns_out_to_be_a_rival_is_a_fault(moving, late):
+    rig = moving()
+    late.come(rig)
+    late.become_known()
+    rig.wait_for_mode(Mode.FAULT, "/late publishes to")
+
+
+def test_an_unknown_publisher_that_leaves_unknown_is_a_fault(moving, late):
+    rig = moving(allowed_publishers=["late"])
+    late.come(rig)
+    late.leave()
+    rig.wait_for_mode(Mode.FAULT, "left before it was known")
+
+
+def test_after_a_request_nothing_goes_on_by_itself_when_an_unknown_publisher_becomes_known(moving, late):
+    rig = moving(allowed_publishers=["late"])
+    late.come(rig)
+    assert rig.probe.trigger(f"{NODE}/stop").success
+    late.become_known()
+    heard = len(rig.status)
+    rig.probe.wait_for(lambda: len(rig.status) > heard + 10, what="ticks")
+    assert {status.mode for status in rig.status[heard:]} == {Mode.HOLD}
+    assert rig.ask(Mode.POLICY).success
+    rig.wait_for_mode(Mode.POLICY)
 
 
 def test_the_speed_scale_may_be_changed_while_running(ros, rig, robot):

@@ -161,20 +161,85 @@ def test_a_stream_that_starts_later_is_recorded_and_a_missing_one_is_named(ros, 
         assert json.loads(bag.custom_data["topics_missing"]) == ["/never"]
 
 
-def test_messages_that_never_came_are_counted(ros):
+@pytest.mark.parametrize(
+    ("numbers", "publishers", "lost"),
+    [
+        ([40, 41, 42], ["A"], 0),  # joined while it flowed
+        ([4, 5, 8, 9, 1, 2], ["A"], 2),  # two are missing; then the publisher was restarted
+        ([4, 90, 5, 91], ["AB"], 0),  # two publishers
+        ([4, 90, 91, 93, 94], ["A", "AB", "B"], 0),  # another one takes over; its first gap shows that it is one
+        ([4, 90, 92, 94], ["A", "B"], 2),
+    ],
+)
+def test_messages_that_never_came_are_counted_of_one_publisher(ros, numbers, publishers, lost):
     from types import SimpleNamespace
 
     from depthvla_policy.nodes.recording import Source
 
-    numbers = iter([4, 5, 8, 9, 1, 2])  # two are missing; then the publisher was restarted
-    source = Source(SimpleNamespace(take=lambda: (b"", _info(next(numbers)))), publishers=1)
-    for _ in range(6):
+    infos = [{"publication_sequence_number": number, "received_timestamp": 0} for number in numbers]
+    looks = [frozenset(bytes(name, "ascii") for name in names) for names in publishers]
+    source = Source(
+        SimpleNamespace(take=lambda: (b"", infos.pop(0))), lambda: looks.pop(0) if len(looks) > 1 else looks[0]
+    )
+    for _ in numbers:
         source.take()
-    assert source.lost == 2
+    assert source.lost == lost
 
 
-def _info(number: int) -> dict:
-    return {"publication_sequence_number": number, "received_timestamp": 0}
+def test_a_stream_that_flows_already_is_joined_and_what_it_lacks_is_what_is_counted(ros, recorder, tmp_path):
+    from sensor_msgs.msg import JointState
+
+    from depthvla_policy.nodes import qos
+
+    topics = {"/states": qos.stream("best_effort", 10), "/commands": qos.stream("reliable", 1), "/mode": qos.status()}
+    it = recorder(topics=list(topics))
+    publishers = [it.probe.publisher(JointState, topic, profile) for topic, profile in topics.items()]
+    sent = []
+
+    def publish():
+        sent.append(len(sent))
+        for publisher in publishers:
+            publisher.publish(stamped(JointState(), sent[-1]))
+
+    it.probe.every(0.005, publish)
+    for name in ("first", "second"):
+        it.probe.wait_for(lambda: len(sent) > 20, what="a stream that flows")
+        assert it.start(bag=str(tmp_path / name)).success
+        it.probe.wait_for(lambda: it.said[-1].messages > 100, what="recorded messages")
+        assert it.stop().success
+        with Bag(tmp_path / name) as bag:
+            found = bag.read(topics)
+            counted = json.loads(bag.custom_data["messages_lost"])
+        for topic in topics:
+            numbers = [message.header.stamp.sec for _, message in found[topic]]
+            assert counted.get(topic, 0) == numbers[-1] - numbers[0] + 1 - len(numbers)
+            assert numbers[0] > 10
+
+
+def test_a_publisher_that_takes_over_has_lost_nothing(ros, recorder, tmp_path):
+    from std_msgs.msg import String
+
+    it = recorder(topics=["/words"])
+    first = it.probe.publisher(String, "/words")
+    assert it.start(bag=str(tmp_path / "bag")).success
+    send(it.probe, first, [String(data="first")])
+    it.probe.wait_for(lambda: it.said[-1].messages >= 2, what="the first word")
+    with ros.Probe("successor") as successor:
+        heard = successor.listen(String, "/words")
+        second = successor.publisher(String, "/words", 100)
+        for _ in range(100):  # before the recorder finds it
+            second.publish(String(data="unheard"))
+        successor.wait_for(lambda: heard, what="a word at its own listener")
+        it.probe.node.destroy_publisher(first)
+        before = it.said[-1].messages
+        successor.wait_for(lambda: second.get_subscription_count() == 2, what="the recorder's subscription")
+        for word in ("second", "third"):
+            second.publish(String(data=word))
+        it.probe.wait_for(lambda: it.said[-1].messages >= before + 2, what="its words")
+        assert it.stop().success
+    with Bag(tmp_path / "bag") as bag:
+        assert [message.data for _, _, message in bag.messages(["/words"])][-2:] == ["second", "third"]
+        assert json.loads(bag.custom_data["messages_lost"]) == {}
 
 
 @pytest.mark.parametrize(

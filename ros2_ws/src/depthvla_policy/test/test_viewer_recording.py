@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from synthetic_bag import SyntheticBag
-from test_evaluation_replay import write_chunk
+from test_evaluation_replay import FRAME_S, trajectories, write_chunk
 
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.evaluation.bag import Bag
@@ -11,6 +11,19 @@ from depthvla_policy.evaluation.viewer.player import Playback
 from depthvla_policy.evaluation.viewer.recording import Recording
 
 K = np.array([[100.0, 0.0, 8.0], [0.0, 100.0, 4.5], [0.0, 0.0, 1.0]])
+
+
+def write_plan(bag: SyntheticBag, time_s: float, positions: np.ndarray) -> None:
+    header = bag.header(time_s)
+    message = bag.make(
+        "depthvla_msgs/msg/Plan",
+        header=header,
+        sequence=1,
+        step_duration=bag.duration(FRAME_S),
+        latency=bag.duration(0.1),
+        **trajectories(bag, header, positions),
+    )
+    bag.add("/chunk_executor_node/plan", time_s, message)
 
 
 @pytest.fixture
@@ -26,6 +39,8 @@ def recording(tmp_path, robot, home):
         bag.camera_info("/policy_node/depth/head/camera_info", 1.0, K, 4, 4)
         for sequence, time_s in ((1, 0.5), (2, 1.5)):
             write_chunk(bag, time_s, sequence, np.tile(home, (16, 1)), [])
+        for time_s, steps in ((0.6, 16), (1.6, 0)):
+            write_plan(bag, time_s, np.tile(home, (steps, 1)))
     with Bag(tmp_path / "bag") as opened:
         return Recording(opened)
 
@@ -40,6 +55,14 @@ def test_a_snapshot_holds_the_newest_of_everything_that_had_come_by_then(recordi
     np.testing.assert_array_equal(snapshot.camera_matrices["head"], K)
     np.testing.assert_allclose(snapshot.latency_ms, [[0.56, 45.0]])
     assert not snapshot.depth, "depth of the image at 1.0 came at 1.5"
+
+
+def test_the_plan_is_there_until_the_executor_takes_it_back(recording, home):
+    assert recording.snapshot(0.55).plan is None
+    plan = recording.snapshot(1.2).plan
+    assert (plan.sequence, plan.latency_ns) == (1, 100_000_000)
+    np.testing.assert_array_equal(plan.positions, np.tile(home, (16, 1)))
+    assert recording.snapshot(1.7).plan is None
 
 
 def test_depth_comes_with_the_joints_and_the_picture_of_its_image(recording, robot, home):

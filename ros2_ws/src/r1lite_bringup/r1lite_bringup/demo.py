@@ -47,6 +47,8 @@ class DemoConfig:
     duration_s: float = 30.0  # at most, from the first chunk; a task that is done ends it earlier
     out: Path = Path("out/demo")  # folder of the report and the bag; an earlier one is renamed
     model: str = "r1lite-small"  # checkpoint: a folder, or the name of one in models/
+    colour: str = "red"  # of the block that is asked for
+    side: str = "right"  # of the arm that is to lift it
     instruction: str = ""  # the task in words; the scene's own when empty
 
 
@@ -83,6 +85,7 @@ def run(config: DemoConfig) -> int:
         "record": "true",
         "depth": "true",
         "seed": str(config.seed),
+        "task_options": f"colour={config.colour} side={config.side}",
         "model": config.model,
         "instruction": config.instruction,
         "bag": str(config.out.absolute() / "bag").replace("%", "%%"),  # the recorder knows strftime codes

@@ -11,13 +11,14 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 from tqdm import tqdm
 
+from depthvla_policy import robot as robots
 from depthvla_policy.evaluation import report, results, task_options
 from depthvla_policy.evaluation.rollout import environment_id
 from depthvla_policy.nodes.probe import private_domain
@@ -25,7 +26,8 @@ from r1lite_bringup import graph
 from r1lite_bringup.evaluate_episode import Episodes, EvaluationError
 from r1lite_bringup.up import Launcher
 from r1lite_sim import tasks as simulated
-from r1lite_sim.simulator_node import OPTIONS, PARAMETERS
+from r1lite_sim.simulation import Simulation
+from r1lite_sim.simulator_node import OPTIONS
 
 START_S = 120.0  # until the first chunk: torch is imported and MuJoCo compiled
 
@@ -36,7 +38,7 @@ class EvaluateConfig:
 
     policy: str = "r1lite-small"  # checkpoint: a folder, or the name of one in models/
     task: str = "lift"  # a task of r1lite_sim
-    task_options: tuple[str, ...] = ()  # NAME=VALUE, as colour=blue side=left, the same in every scene
+    task_options: tuple[str, ...] = ()  # NAME=VALUE, as colour=blue side=random, which is drawn for each seed
     seeds: int = 10  # number of scenes
     first_seed: int = 0  # seed of the first scene
     json: Path | None = None  # file for the results, written after every episode; an earlier one is replaced
@@ -76,7 +78,7 @@ def evaluate(config: EvaluateConfig) -> tuple[dict, Path]:
         FileExistsError: the folder holds recordings already.
         EvaluationError: the graph does not do what it was asked for.
     """
-    options, limit_s = _checked(config)
+    options, limit_s, substeps = _checked(config)
     policy = graph.model_folder(config.policy)
     out = config.out or Path("out/evaluate") / f"{policy.name}-{config.task}"
     if out.exists() and any(out.iterdir()):
@@ -94,7 +96,8 @@ def evaluate(config: EvaluateConfig) -> tuple[dict, Path]:
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     with (
         _running(config, policy, options, out),
-        Episodes(config.task, policy.name, config.setting, limit_s) as episodes,
+        Episodes(config.task, policy.name, config.setting, limit_s, substeps) as episodes,
+        closing(Scenes(config.task, options)) as scenes,
     ):
         try:
             about["model_id"] = episodes.wait_for_policy(START_S)
@@ -102,7 +105,7 @@ def evaluate(config: EvaluateConfig) -> tuple[dict, Path]:
             raise EvaluationError(f"{error}; what the nodes said is in {out / 'log.txt'}") from error
         for seed in (bar := tqdm(seeds, unit="episode", desc=config.task, disable=None)):
             episode, failed[seed] = episodes.run(seed, (out / f"seed_{seed}").absolute())
-            episode.options = options
+            episode.options = scenes.options(seed, episode.instruction)
             done.append(episode)
             bar.set_postfix_str(f"success {sum(item.success for item in done)}/{len(done)}")
             found = results.collect({**about, "wall_s": round(time.perf_counter() - begin, 1)}, done)
@@ -112,21 +115,44 @@ def evaluate(config: EvaluateConfig) -> tuple[dict, Path]:
     return found, out
 
 
-def _checked(config: EvaluateConfig) -> tuple[dict, float]:
-    """Options of the task, with the simulator's defaults, and the time limit."""
+class Scenes:
+    """What the options of a task are in the scene of a seed. Stages the scenes itself where an option is drawn."""
+
+    def __init__(self, task: str, options: dict[str, str]) -> None:
+        self._options = options
+        drawn = task_options.DRAWN in options.values()
+        self._simulation = Simulation(robots.load(), task, task_options=options) if drawn else None
+
+    def options(self, seed: int, instruction: str) -> dict[str, str]:
+        """Raises EvaluationError where the instruction of that scene is another one."""
+        if self._simulation is None:
+            return self._options
+        self._simulation.reset(seed)
+        if self._simulation.instruction != instruction:
+            raise EvaluationError(f"seed {seed} is {self._simulation.instruction!r}; the graph staged {instruction!r}")
+        return {name: getattr(self._simulation.task, name) for name in self._options}
+
+    def close(self) -> None:
+        if self._simulation:
+            self._simulation.close()
+
+
+def _checked(config: EvaluateConfig) -> tuple[dict[str, str], float, tuple[str, ...]]:
+    """Options of the task, with its own defaults, the time limit and the substeps."""
     if config.seeds < 1 or config.first_seed < 0:
         raise ValueError(f"seeds is {config.seeds}, first_seed {config.first_seed}; allowed: 1 or more, 0 or more")
     given = task_options.parse(config.task_options)
     for name, value in given.items():
-        if name not in OPTIONS or value == task_options.DRAWN:
-            raise ValueError(f"task option {name}={value}: through ROS, allowed: fixed values of {', '.join(OPTIONS)}")
-    taken = set(OPTIONS) & set(simulated.option_names(config.task))
-    options = {parameter.name: parameter.default for parameter in PARAMETERS if parameter.name in taken} | given
+        if name not in OPTIONS:
+            raise ValueError(f"task option {name}={value}: through ROS, allowed: {', '.join(OPTIONS)}")
+    defaults = simulated.option_defaults(config.task)
+    own = {name: task_options.DRAWN if value is None else value for name, value in defaults.items() if name in OPTIONS}
+    options = own | given
     task = simulated.make(config.task, **options)
     limit_s = task.time_limit_s if config.time_limit_s is None else config.time_limit_s
     if limit_s <= 0:
         raise ValueError(f"time_limit_s is {limit_s}; it must be above 0")
-    return options, limit_s
+    return options, limit_s, tuple(task.substeps)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from depthvla_msgs.msg import ActionChunk, ExecutorStatus, TaskProgress
@@ -28,10 +28,13 @@ class EvaluationError(RuntimeError):
 
 
 class Episodes:
-    """policy, setting: names under which the report groups the recordings. limit_s: of an episode."""
+    """policy, setting: names under which the report groups the recordings. limit_s: of an episode. substeps: of the
+    task.
+    """
 
-    def __init__(self, task: str, policy: str, setting: str, limit_s: float) -> None:
+    def __init__(self, task: str, policy: str, setting: str, limit_s: float, substeps: Sequence[str]) -> None:
         self._task, self._policy, self._setting, self._limit_s = task, policy, setting, limit_s
+        self._substeps = substeps
 
     def __enter__(self) -> Episodes:
         with contextlib.ExitStack() as stack:
@@ -122,6 +125,7 @@ class Episodes:
             seed,
             instruction,
             progress=max(float(progress.progress) for progress in self._progress),
+            substeps=substep_steps(self._substeps, self._progress, self._status),
             steps=end.ticks - begin.ticks,
             chunks=len(chunks),
             chunks_refused=end.chunks_refused - begin.chunks_refused,
@@ -158,6 +162,22 @@ def held_s(progress: list[TaskProgress]) -> float:
             break
         begin_ns = _stamp(message)
     return 0.0 if begin_ns is None else (_stamp(progress[-1]) - begin_ns) * 1e-9
+
+
+def substep_steps(
+    names: Sequence[str], progress: Sequence[TaskProgress], status: Sequence[ExecutorStatus]
+) -> dict[str, int | None]:
+    """Control steps, from the first status on, until each substep was seen to be done; None: never.
+
+    Progress comes 5 times a second, so a step is at most 3 late.
+    """
+    found: dict[str, int | None] = dict.fromkeys(names)
+    for message in progress:
+        ticks = max((item.ticks for item in status if _stamp(item) <= _stamp(message)), default=status[0].ticks)
+        for name in message.done:
+            if found[name] is None:
+                found[name] = max(ticks - status[0].ticks, 1)
+    return found
 
 
 def _done(failed: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from depthvla_policy import tasks
+from depthvla_policy.evaluation import task_options
 
 PACKAGE = "r1lite_bringup"
 
@@ -49,6 +50,7 @@ ARGUMENTS = (
     Argument("robot", "sim", "sim starts a simulated R1 Lite; real expects the robot's topics", ("sim", "real")),
     Argument("model", "r1lite-small", "checkpoint: a folder, or the name of one in models/"),
     Argument("task", "lift", "what is staged in the simulation", tuple(tasks.names())),
+    Argument("task_options", "", "what its instruction names, where it names something: 'colour=blue side=left'"),
     Argument("instruction", "", "the task in words; when empty, that of the simulation's task"),
     Argument("device", "cpu", "where the network runs", ("cpu", "cuda")),
     Argument("depth", "true", "publish predicted depth while somebody listens", BOOLEAN),
@@ -128,6 +130,7 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
                 parameters={
                     **common,
                     "task": values["task"],
+                    **task_options.parse(values["task_options"].split()),
                     "seed": int(values["seed"]),
                     "publish_transforms": not _publishes_state(values),
                 },
@@ -170,14 +173,34 @@ def resolve(arguments: Mapping[str, str]) -> dict[str, str]:
         raise ArgumentError(f"viewer_port:={values['viewer_port']!r} is not allowed; allowed: 1 to 65535")
     if values["leader"] == "true" and values["robot"] != "sim":
         raise ArgumentError("leader:='true' is not allowed with robot:='real', which has leader arms of its own")
-    if values["robot"] == "sim" and not values["instruction"]:
-        values["instruction"] = tasks.load(values["task"]).instruction
+    if values["task_options"] and values["robot"] != "sim":
+        raise ArgumentError(f"task_options:={values['task_options']!r} is not allowed with robot:='real'")
+    if values["robot"] == "sim":
+        staged = _staged_instruction(values["task"], values["task_options"])
+        values["instruction"] = values["instruction"] or staged
     values["model"] = str(model_folder(values["model"]))
     values["bag"] = str(Path(values["bag"]).expanduser().absolute())
     values["robot_file"] = str(existing("robot_file", values["robot_file"] or share() / "config" / "r1lite.yaml"))
     if values["params_dir"]:
         values["params_dir"] = str(existing("params_dir", values["params_dir"]))
     return values
+
+
+def _staged_instruction(task: str, words: str) -> str:
+    if not words:
+        return tasks.load(task).instruction
+    import r1lite_sim.tasks as simulated  # takes MuJoCo along, which a robot's computer need not have
+    from r1lite_sim.simulator_node import OPTIONS
+
+    try:
+        options = task_options.parse(words.split())
+        if unknown := sorted(set(options) - set(OPTIONS)):
+            raise ValueError(f"{unknown[0]} is no option of the simulator; allowed: {', '.join(OPTIONS)}")
+        if task_options.DRAWN in options.values():
+            raise ValueError("what is drawn cannot be told to the policy")
+        return simulated.make(task, **options).instruction
+    except ValueError as error:
+        raise ArgumentError(f"task_options:={words!r} is not allowed: {error}") from None
 
 
 def checked(arguments: Mapping[str, str], table: Sequence[Argument]) -> dict[str, str]:

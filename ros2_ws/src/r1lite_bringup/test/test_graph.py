@@ -102,6 +102,12 @@ def test_a_simulation_has_an_instruction_of_its_own_and_a_robot_has_none(model):
     assert nodes(model, robot="real")["policy_node"].parameters["instruction"] == ""
 
 
+def test_what_the_task_names_is_staged_and_told_to_the_policy(model):
+    staged = nodes(model, task_options="colour=blue side=left")
+    assert staged["simulator_node"].parameters.items() >= {"colour": "blue", "side": "left"}.items()
+    assert staged["policy_node"].parameters["instruction"] == "lift the blue block with the left arm"
+
+
 def test_only_one_node_publishes_transforms(model):
     assert nodes(model)["simulator_node"].parameters["publish_transforms"] is True
     running = nodes(model, rviz="true")
@@ -131,6 +137,10 @@ def test_robot_description_reaches_robot_state_publisher(model):
         ("robot_state_publisher", "maybe", "auto, true, false"),
         ("model", "no-such-model", "config.json"),
         ("instrution", "stack", "instruction"),
+        ("task_options", "blue", "NAME=VALUE"),
+        ("task_options", "colour=pink", "red, green, blue, yellow"),
+        ("task_options", "colour=random", "cannot be told"),
+        ("task_options", "colours=red,green,blue", "colour, side"),
         ("robot_file", "/no/such/robot.yaml", "does not exist"),
         ("params_dir", "/no/such/folder", "does not exist"),
     ],

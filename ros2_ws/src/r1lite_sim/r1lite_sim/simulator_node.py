@@ -32,8 +32,11 @@ from depthvla_policy.nodes.polling import PolledSubscription
 from depthvla_policy.nodes.runtime import ManagedNode, run
 from depthvla_policy.robot import Camera, Limb
 from r1lite_sim import images, simulation, tasks
+from r1lite_sim.objects import PALETTE
 from r1lite_sim.pacing import Every, Pacer
 from r1lite_sim.simulation import LinkPose, Simulation
+from r1lite_sim.tasks.base import DRAWN
+from r1lite_sim.workspace import SIDES
 
 MAX_LAG_NS = 100_000_000  # longer stalls slow simulated time down instead of being made up for in a rush
 SLOW = 0.95  # real-time factor below which the node warns
@@ -47,8 +50,10 @@ OPTIONS = ("colour", "side")  # of tasks, as parameters of this node
 PARAMETERS = (
     Parameter("robot_file", "", "Robot description (YAML); the R1 Lite's when empty."),
     Parameter("task", "lift", "Task to stage.", choices=tuple(tasks.TASKS)),
-    Parameter("colour", "red", "Block that the task names, where it names one.", choices=tuple(tasks.lift.COLOURS)),
-    Parameter("side", "right", "Arm that the task names, where it names one.", choices=tasks.lift.SIDES),
+    Parameter(
+        "colour", "red", "Block that the task names, where it names one; random: drawn.", choices=(*PALETTE, DRAWN)
+    ),
+    Parameter("side", "right", "Arm that the task names, where it names one; random: drawn.", choices=(*SIDES, DRAWN)),
     Parameter("seed", 0, "Seed of the first scene; -1 draws one of the evaluation seeds.", -1, 2**31 - 1),
     Parameter("image_width", 320, "Width of the camera images [px].", 16, 1280),
     Parameter("image_height", 180, "Height of the camera images [px].", 16, 720),
@@ -235,6 +240,7 @@ class SimulatorNode(ManagedNode):
         message = TaskProgress(task=task.name, instruction=task.instruction, seed=self._simulation.seed)
         message.header.stamp = stamp
         message.progress, message.success = self._simulation.progress(), self._simulation.success()
+        message.done = list(task.done)
         self._progress.publish(message)
 
     def _publish_camera(self, name: str, stamp: Time) -> None:

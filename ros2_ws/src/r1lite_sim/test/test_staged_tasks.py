@@ -126,8 +126,20 @@ def test_touch_names_a_block_and_an_arm(stage):
     try:
         simulation.reset(1, colour="white", side="left")
         assert simulation.instruction == "touch the white block with the left arm"
+        assert named(simulation, "random", "random") == named(simulation, None, None)
     finally:
         simulation.reset(0, colour=None, side=None)
+
+
+def named(simulation, colour, side):
+    """Instructions of a few scenes."""
+    simulation.reset(0, colour=colour, side=side)
+    instructions = []
+    for seed in range(8):
+        simulation.reset(seed)
+        instructions.append(simulation.instruction)
+    assert len(set(instructions)) > 3
+    return instructions
 
 
 @pytest.mark.parametrize(

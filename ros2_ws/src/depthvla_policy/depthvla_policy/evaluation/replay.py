@@ -6,18 +6,21 @@ A chunk names the samples that it was made of, so the observation is the live on
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from depthvla_policy.control.chunk import Chunk
+from depthvla_policy.control.continuation import Plan
 from depthvla_policy.control.feedback import arm_positions, arm_stream, gripper_opening, gripper_stream
 from depthvla_policy.control.observation_buffer import camera_stream
 from depthvla_policy.control.refusal import Reason, Refusal
 from depthvla_policy.evaluation.bag import Bag, stamp_ns
-from depthvla_policy.evaluation.episode import POLICY
+from depthvla_policy.evaluation.episode import EXECUTOR, POLICY
+from depthvla_policy.evaluation.rectification import as_recorded
+from depthvla_policy.policy.calibration import Rectifier
 from depthvla_policy.policy.images import decode_jpeg
 from depthvla_policy.policy.observation import Observation
 from depthvla_policy.robot import Robot
@@ -50,15 +53,37 @@ def recorded_chunks(bag: Bag, robot: Robot) -> list[RecordedChunk]:
     ]
 
 
+def recorded_plans(bag: Bag, robot: Robot) -> list[tuple[int, Plan | None]]:
+    """What the executor was going to do, with the time of reception [ns]; None from when it was nothing."""
+    return [
+        (
+            time_ns,
+            Plan(
+                stamp_ns(message),
+                message.sequence,
+                _ns(message.step_duration),
+                _ns(message.latency),
+                _positions(message, robot),
+            )
+            if getattr(message, f"{robot.limbs[0].name}_arm").points
+            else None,
+        )
+        for _, time_ns, message in bag.messages([f"{EXECUTOR}/plan"])
+    ]
+
+
 def observations(
     bag: Bag, robot: Robot, cameras: Sequence[str]
 ) -> Iterator[tuple[RecordedChunk, Observation | Refusal]]:
     """For every recorded chunk the observation that it was predicted from, or why the bag does not hold it.
 
     Raises:
-        ValueError: a camera is unknown or was not recorded as compressed images; a chunk or an image cannot be read.
+        FileNotFoundError: a calibration file of the recorded policy is not there.
+        ValueError: a camera is unknown, was not recorded as compressed images or cannot be rectified as it was; a chunk
+            or an image cannot be read.
     """
     topics = _topics(robot, cameras)
+    rectifiers = {name: Rectifier(found) for name, found in as_recorded(bag, robot, cameras).items()}
     wrong = [
         topic
         for topic in (robot.camera(name).topic for name in cameras)
@@ -79,7 +104,7 @@ def observations(
         samples[topic][newest[topic]] = message
         while pending and not _outstanding(pending[0], topics, samples, newest):
             recorded = pending.popleft()
-            yield recorded, _observe(recorded, robot, cameras, topics, samples)
+            yield recorded, _observe(recorded, robot, cameras, topics, samples, rectifiers)
             for stream, stamp in recorded.sources.items():
                 topic = topics.get(stream)
                 if topic is not None:
@@ -87,7 +112,7 @@ def observations(
                     if not wanted[topic][stamp]:
                         samples[topic].pop(stamp, None)
     for recorded in pending:
-        yield recorded, _observe(recorded, robot, cameras, topics, samples)
+        yield recorded, _observe(recorded, robot, cameras, topics, samples, rectifiers)
 
 
 def _topics(robot: Robot, cameras: Sequence[str]) -> dict[str, str]:
@@ -116,6 +141,7 @@ def _observe(
     cameras: Sequence[str],
     topics: dict[str, str],
     samples: dict[str, dict[int, Any]],
+    rectifiers: Mapping[str, Rectifier],
 ) -> Observation | Refusal:
     chunk, messages = recorded.chunk, {}
     for stream, topic in topics.items():
@@ -133,6 +159,7 @@ def _observe(
                 return value
         state[limb.arm], state[limb.gripper_index] = arm, gripper
     images = {name: decode_jpeg(bytes(messages[camera_stream(name)].data)) for name in cameras}
+    images |= {name: rectify(images[name]) for name, rectify in rectifiers.items()}
     return Observation(chunk.stamp_ns, images, state, recorded.instruction)
 
 

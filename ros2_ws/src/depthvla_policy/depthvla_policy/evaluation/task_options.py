@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium
+if TYPE_CHECKING:
+    import gymnasium
 
 DRAWN = "random"
 

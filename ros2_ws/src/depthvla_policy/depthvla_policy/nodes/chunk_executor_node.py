@@ -54,7 +54,6 @@ except ImportError:  # Humble
 
 LEADER_DEPTH = 16
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # sys/mman.h
-RIVAL_PERIOD_S = 0.06  # one of the command topics is looked at this often while armed
 
 
 class ChunkExecutorNode(ManagedNode):
@@ -99,6 +98,7 @@ class ChunkExecutorNode(ManagedNode):
         self._control = ChunkExecutor(self._robot, period_s=self._period_s, config=self._config)
         self._monitor = TickMonitor(round(self._period_s * 1e9))
         self._wanted_mode = Mode[self.value("mode_on_activate")]
+        self._interrupted: Mode | None = None  # what goes on once a publisher has turned out to be an allowed one
         self._commands_sent = 0
         self._reported: tuple[Mode, str, int] = (Mode.DISARMED, "", 0)
         self._pedal = False
@@ -140,7 +140,8 @@ class ChunkExecutorNode(ManagedNode):
             "interventions": state.interventions,
             "shadow error [rad]": state.shadow_error_rad,
         }
-        held = state.mode is Mode.HOLD and control.engaged and state.chunks_accepted > 0
+        waits = self._interrupted is not None or (control.engaged and state.chunks_accepted > 0)
+        held = state.mode is Mode.HOLD and waits
         level = ERROR if state.mode is Mode.FAULT else WARN if held else OK
         return Health(level, f"{state.mode.name}: {state.cause}", values)
 
@@ -176,9 +177,9 @@ class ChunkExecutorNode(ManagedNode):
         try:
             self._read(now)
             self._start(now)
+            if self._control.mode is not Mode.DISARMED:
+                self._watch_writers(now)
             command = self._control.tick(now)
-            if self._control.mode not in (Mode.DISARMED, Mode.FAULT):
-                self._watch_rivals()
         except Exception as error:
             # A defect must not end the stream: the next tick brings the arms to a stand, in FAULT.
             self.get_logger().error(traceback.format_exc())
@@ -217,13 +218,30 @@ class ChunkExecutorNode(ManagedNode):
     def _arm_at(self, now: int, cause: str) -> Refusal | None:
         rival = None
         if self._control.mode is Mode.DISARMED:
-            rival = self._sole_writer.rival()
+            rival = self._sole_writer.rival(time.monotonic())
         return Refusal(Reason.NOT_ALLOWED, rival) if rival else self._control.arm(now, cause)
 
-    def _watch_rivals(self) -> None:
-        rival = self._sole_writer.rival_on_next(time.monotonic(), RIVAL_PERIOD_S)
-        if rival:
-            self._control.fault(rival)
+    def _watch_writers(self, now: int) -> None:
+        """A rival is a fault. A publisher of a node that is not known yet holds the arms until it is known."""
+        control = self._control
+        stranger = self._sole_writer.look(time.monotonic())
+        if stranger is None:
+            self._resume(now)
+        elif stranger.rival:
+            self._interrupted = None
+            control.fault(stranger.text)
+        elif control.engaged or control.mode is Mode.TELEOP:
+            self._interrupted = Mode.TELEOP if control.mode is Mode.TELEOP else Mode.POLICY
+            control.stop(stranger.text)
+
+    def _resume(self, now: int) -> None:
+        """Once only: what cannot go on now is put in command by a person."""
+        mode, self._interrupted = self._interrupted, None
+        if mode is None or self._control.mode is not Mode.HOLD:
+            return
+        refusal = self._control.set_mode(mode, now, "another node that publishes is an allowed one").refusal
+        if refusal:
+            self._control.stop(f"{mode.name} cannot go on after another node's publisher: {refusal}")
 
     def _publish(self, outputs: list, positions, now: int, command: Command | None = None) -> int:
         """How many messages were sent. Shadow messages, without a `command`, only go to those who listen."""
@@ -327,7 +345,7 @@ class ChunkExecutorNode(ManagedNode):
         self._pedal = message.data
         if message.data:
             refusal = self._switch(Mode.TELEOP, "taken over by ~/takeover").refusal
-        elif self._control.mode is Mode.TELEOP:
+        elif Mode.TELEOP in (self._control.mode, self._interrupted):
             refusal = self._switch(Mode.POLICY, "given back by ~/takeover").refusal
             if refusal:
                 self._control.stop(f"the policy cannot take over, holding instead: {refusal}")
@@ -351,10 +369,14 @@ class ChunkExecutorNode(ManagedNode):
         return response
 
     def _switch(self, mode: Mode, cause: str) -> Answer:
-        self._wanted_mode = Mode.DISARMED  # from the first request on, a person decides
+        self._leave_to_person()
         now = self._now_ns()
         self._read(now)
         return self._control.set_mode(mode, now, cause)
+
+    def _leave_to_person(self) -> None:
+        """From a request on, a person decides about the mode."""
+        self._wanted_mode, self._interrupted = Mode.DISARMED, None
 
     def _arm(self) -> Refusal | None:
         now = self._now_ns()
@@ -377,7 +399,7 @@ class ChunkExecutorNode(ManagedNode):
             if not self.active:
                 response.success, response.message = False, "the node is not active"
                 return response
-            self._wanted_mode = Mode.DISARMED  # from the first request on, a person decides
+            self._leave_to_person()
             refusal = request()
             response.success = refusal is None
             response.message = str(refusal) if refusal else self._control.state.cause

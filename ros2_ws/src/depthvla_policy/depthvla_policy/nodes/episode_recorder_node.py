@@ -115,8 +115,6 @@ class EpisodeRecorderNode(ManagedNode):
         if recording is None:
             reason, values = self._ended.reason, {"bag": self._ended.bag}
             return Health(ERROR, f"FAILED: {reason}", values) if reason else Health(OK, "idle", values)
-        for topic, source in recording.sources.items():
-            source.publishers = self.count_publishers(topic)
         writer, missed, lost = recording.writer, recording.missed(), recording.lost()
         values = {
             "bag": writer.path,

@@ -128,16 +128,28 @@ class Recording:
         offered = [publisher.qos_profile for publisher in publishers]
         self.writer.add_topic(topic, types[0], [bag_qos(profile) for profile in offered], read_definition)
         subscription = PolledSubscription(self._node, message_type, topic, requested_qos(offered), raw=True)
-        return Source(subscription, len(publishers), message_type)
+        return Source(subscription, lambda: self._endpoints(topic), message_type)
+
+    def _endpoints(self, topic: str) -> frozenset[bytes]:
+        return frozenset(bytes(info.endpoint_gid) for info in self._node.get_publishers_info_by_topic(topic))
 
 
 class Source:
-    """A subscribed topic. `lost` counts the messages missing between those that came, as far as one can tell."""
+    """A subscribed topic. `lost` counts the messages missing between those that came, as far as one can tell.
 
-    def __init__(self, subscription: PolledSubscription, publishers: int, message_type: type | None = None) -> None:
+    endpoints: asks which publishers the topic has now.
+    """
+
+    def __init__(
+        self,
+        subscription: PolledSubscription,
+        endpoints: Callable[[], frozenset[bytes]],
+        message_type: type | None = None,
+    ) -> None:
         self.subscription = subscription
-        self.publishers = publishers
         self.message_type = message_type
+        self._endpoints = endpoints
+        self._publishers = endpoints()
         self.lost = 0
         self.received = 0
         self.heard_s = -math.inf  # when a message was last taken, on the monotonic clock
@@ -150,13 +162,18 @@ class Source:
             return None
         data, info = taken
         sequence = info.get("publication_sequence_number")  # not on Humble
-        # Publishers count for themselves: of several, or after a restart, a gap says nothing.
-        if self.publishers == 1 and sequence is not None and self._sequence is not None and sequence > self._sequence:
-            self.lost += sequence - self._sequence - 1
+        missing = sequence - self._sequence - 1 if sequence is not None and self._sequence is not None else 0
+        if missing > 0 and self._has_one_publisher():
+            self.lost += missing
         self._sequence = sequence
         self.received += 1
         self.heard_s = time.monotonic()
         return data, info["received_timestamp"]
+
+    def _has_one_publisher(self) -> bool:
+        """The same since this was asked last. Publishers count for themselves: of several, a gap says nothing."""
+        before, self._publishers = self._publishers, self._endpoints()
+        return len(before) == 1 and before == self._publishers
 
 
 def requested_qos(offered: Sequence[QoSProfile]) -> QoSProfile:

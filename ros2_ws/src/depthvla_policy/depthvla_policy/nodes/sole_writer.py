@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rclpy.node import Node
 
 UNKNOWN = "_NODE_NAME_UNKNOWN_"  # to rmw, a publisher whose node has not been discovered yet
 UNKNOWN_LIMIT_S = 2.0
+NAMES_PERIOD_S = 0.25  # one topic's publishers are asked for by name this often even where their number stays
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """Who writes too, and what to do about it. `rival`: it is known not to be an allowed one."""
+
+    text: str
+    rival: bool
 
 
 class SoleWriter:
@@ -15,44 +25,71 @@ class SoleWriter:
 
     def __init__(self, node: Node, topics: Sequence[str], allowed: Sequence[str]) -> None:
         self._node, self._topics = node, topics
+        self._own = (node.get_namespace(), node.get_name())
         self._allowed = {name.lstrip("/") for name in allowed}
-        self._next, self._looked_s = 0, float("-inf")
-        self._unknown_since_s: dict[str, float] = {}
+        self._next, self._asked_s = 0, float("-inf")
+        self._alone: dict[str, int] = {}  # publishers of a topic when there was no stranger among them
+        # By topic and endpoint. One that leaves may be forgotten node first, so a name that was known stays known.
+        self._known: dict[str, dict[bytes, tuple[str, str]]] = {topic: {} for topic in topics}
+        self._unknown_since_s: dict[str, dict[bytes, float]] = {topic: {} for topic in topics}
 
-    def rival(self) -> str | None:
-        """Who else writes, and what to do about it."""
-        return next((found for topic in self._topics if (found := self._rival_on(topic)[1])), None)
+    def rival(self, now_s: float) -> str | None:
+        """Who else writes, and what to do about it; a publisher whose node is not known yet is one. Starts anew."""
+        for waiting in self._unknown_since_s.values():
+            waiting.clear()
+        found = [self._stranger_on(topic, now_s) for topic in self._topics]
+        return next((stranger.text for stranger in found if stranger), None)
 
-    def rival_on_next(self, now_s: float, every_s: float) -> str | None:
-        """The same of one topic after the other, at most once in `every_s`: asking takes part of a millisecond.
+    def look(self, now_s: float) -> Stranger | None:
+        """The same, cheap enough for every tick: names are asked for where the number of publishers changed.
 
-        A publisher whose node is not known yet may turn out to be an allowed one, so it has two seconds to do so.
+        A publisher whose node is not known yet has two seconds to turn out to be an allowed one. One that is gone
+        before that may have written, so it is a rival.
         """
-        if now_s - self._looked_s < every_s:
-            return None
-        self._looked_s = now_s
-        self._next = (self._next + 1) % len(self._topics)
-        topic = self._topics[self._next]
-        name, rival = self._rival_on(topic)
-        if name != UNKNOWN:
-            self._unknown_since_s.pop(topic, None)
-            return rival
-        since_s = self._unknown_since_s.setdefault(topic, now_s)
-        return rival if now_s - since_s > UNKNOWN_LIMIT_S else None
+        if now_s - self._asked_s >= NAMES_PERIOD_S:
+            self._asked_s = now_s
+            self._next = (self._next + 1) % len(self._topics)
+            self._alone.pop(self._topics[self._next], None)
+        changed = [topic for topic in self._topics if self._node.count_publishers(topic) != self._alone.get(topic)]
+        found = [stranger for topic in changed if (stranger := self._stranger_on(topic, now_s))]
+        return max(found, key=lambda stranger: stranger.rival, default=None)
 
-    def _rival_on(self, topic: str) -> tuple[str, str | None]:
-        """Name of a node that writes to `topic` too, and what to say about it; the known before the unknown."""
-        own = (self._node.get_namespace(), self._node.get_name())
-        writers = [(info.node_namespace, info.node_name) for info in self._node.get_publishers_info_by_topic(topic)]
-        if own in writers:
-            writers.remove(own)  # once: a node of the same name is a rival
-        rivals = sorted((w for w in writers if w[1] not in self._allowed), key=lambda writer: writer[1] == UNKNOWN)
-        if not rivals:
-            return "", None
-        namespace, name = rivals[0]
-        who = "a node that is not known yet" if name == UNKNOWN else f"{namespace.rstrip('/')}/{name}"
-        text = (
-            f"{who} publishes to {topic} too: stop it (the vendor's teleoperation: tmux kill-session -t r1lite_teleop),"
-            " or list it in allowed_publishers if it stays silent"
-        )
-        return name, text
+    def _stranger_on(self, topic: str, now_s: float) -> Stranger | None:
+        self._alone.pop(topic, None)
+        waiting = self._unknown_since_s[topic]
+        writers = self._writers(topic)
+        others = list(writers.values())
+        if self._own in others:
+            others.remove(self._own)  # once: a node of the same name is a rival
+        named = sorted(writer for writer in others if writer[1] not in (*self._allowed, UNKNOWN))
+        unknown = [endpoint for endpoint, (_, name) in writers.items() if name == UNKNOWN]
+        gone = [endpoint for endpoint in waiting if endpoint not in writers]
+        self._unknown_since_s[topic] = {endpoint: waiting.get(endpoint, now_s) for endpoint in unknown}
+        if named:
+            namespace, name = named[0]
+            return Stranger(_text(f"{namespace.rstrip('/')}/{name} publishes", topic), rival=True)
+        if gone:
+            return Stranger(_text("a node that left before it was known published", topic), rival=True)
+        if unknown:
+            overdue = now_s - min(self._unknown_since_s[topic].values()) > UNKNOWN_LIMIT_S
+            return Stranger(_text("a node that is not known yet publishes", topic), rival=overdue)
+        self._alone[topic] = len(writers)
+        return None
+
+    def _writers(self, topic: str) -> dict[bytes, tuple[str, str]]:
+        """Namespace and name of the node by endpoint."""
+        known = self._known[topic]
+        writers = {}
+        for info in self._node.get_publishers_info_by_topic(topic):
+            endpoint = bytes(info.endpoint_gid)
+            named = (info.node_namespace, info.node_name)
+            writers[endpoint] = known.get(endpoint, named) if info.node_name == UNKNOWN else named
+        self._known[topic] = {endpoint: writer for endpoint, writer in writers.items() if writer[1] != UNKNOWN}
+        return writers
+
+
+def _text(who_publishes: str, topic: str) -> str:
+    return (
+        f"{who_publishes} to {topic} too: stop it (the vendor's teleoperation: tmux kill-session -t r1lite_teleop),"
+        " or list it in allowed_publishers if it stays silent"
+    )

@@ -34,8 +34,17 @@ def option_names(name: str) -> tuple[str, ...]:
     Raises:
         ValueError: there is no such task.
     """
+    return tuple(option_defaults(name))
+
+
+def option_defaults(name: str) -> dict[str, object]:
+    """Options that a task takes, with what they are where left out; None: drawn in every scene.
+
+    Raises:
+        ValueError: there is no such task.
+    """
     _check_name(name)
-    return tuple(inspect.signature(TASKS[name]).parameters)
+    return {option: parameter.default for option, parameter in inspect.signature(TASKS[name]).parameters.items()}
 
 
 def _check_name(name: str) -> None:

@@ -11,6 +11,8 @@ import depthvla_policy.tasks as descriptions
 from depthvla_policy.robot import Robot
 from r1lite_sim.contacts import Contacts
 
+DRAWN = "random"  # for an option: another one in every scene
+
 
 class StepsTask:
     """A subclass adds `instruction`, `build`, `reset`, `states`, `success` and `focus`, and calls `bind` of this class.

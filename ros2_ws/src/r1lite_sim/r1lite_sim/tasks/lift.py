@@ -12,6 +12,7 @@ from depthvla_policy.robot import Robot
 from r1lite_sim.objects import BLOCK_MASS, BLOCK_SIZE
 from r1lite_sim.robot_model import ROBOT_CONTACT, SCENE_CONTACT, finger_geoms
 from r1lite_sim.table import TABLE_HEIGHT
+from r1lite_sim.tasks.base import DRAWN
 from r1lite_sim.workspace import PATIENCE, REACH, SHOULDER, SIDES, start_pose
 
 COLOURS = {
@@ -23,7 +24,6 @@ COLOURS = {
 GAP = 0.10  # m, centre to centre: an open finger fits between two blocks
 LIFT_HEIGHT = 0.05  # m above the start: the block is lifted
 REACH_DISTANCE = 0.06  # m from the grasp frame to the block: the block is reached
-DRAWN = "random"  # for colour or side: another one in every scene
 
 # Where blocks start, for the right arm; mirrored for the left. Inside the head camera's centre square.
 REGION_X = (0.51, 0.70)

@@ -8,7 +8,7 @@ import numpy as np
 from r1lite_sim import distractors
 from r1lite_sim.objects import BLOCK_SIZE, PALETTE, block, paint, put
 from r1lite_sim.table import TABLE_HEIGHT
-from r1lite_sim.tasks.base import StepsTask
+from r1lite_sim.tasks.base import DRAWN, StepsTask
 from r1lite_sim.workspace import SIDES, Places, arrange, in_reach, start_pose
 
 BLOCKS = ("named_block", "block_1", "block_2", "block_3")
@@ -17,7 +17,8 @@ NEAR = 0.08  # m from the grasp frame to the block: the block is reached
 
 
 class TouchTask(StepsTask):
-    """`colour` and `side` of the instruction "touch the {colour} block with the {side} arm"; drawn when None.
+    """`colour` and `side` of the instruction "touch the {colour} block with the {side} arm"; drawn when None or
+    "random".
 
     Raises:
         ValueError: unknown colour or side.
@@ -28,7 +29,7 @@ class TouchTask(StepsTask):
     def __init__(self, colour: str | None = None, side: str | None = None) -> None:
         super().__init__()
         self.choose(colour, side)
-        self.colour, self.side = colour or next(iter(PALETTE)), side or SIDES[0]
+        self.colour, self.side = self._colour or next(iter(PALETTE)), self._side or SIDES[0]
 
     @property
     def instruction(self) -> str:
@@ -47,15 +48,15 @@ class TouchTask(StepsTask):
         }
 
     def choose(self, colour: str | None = None, side: str | None = None) -> None:
-        """Name another block or arm, from the next reset on; None draws it.
+        """Name another block or arm, from the next reset on; None and "random" draw it.
 
         Raises:
             ValueError: unknown colour or side.
         """
         for value, what, allowed in ((colour, "colour", PALETTE), (side, "side", SIDES)):
-            if value is not None and value not in allowed:
-                raise ValueError(f"{what} is {value!r}; allowed: {', '.join(allowed)}")
-        self._colour, self._side = colour, side
+            if value is not None and value not in (*allowed, DRAWN):
+                raise ValueError(f"{what} is {value!r}; allowed: {', '.join(allowed)}, {DRAWN}")
+        self._colour, self._side = (None if value == DRAWN else value for value in (colour, side))
 
     def reset(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> np.ndarray:
         """Place the blocks and return the robot's start vector (14,)."""

@@ -11,7 +11,7 @@ import numpy as np
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.evaluation.bag import Bag, camera_matrix, depth_image, duration_s, stamp_ns
 from depthvla_policy.evaluation.episode import EXECUTOR, POLICY, info_topic, predicted_topic, recorded_robot
-from depthvla_policy.evaluation.replay import recorded_chunks
+from depthvla_policy.evaluation.replay import recorded_chunks, recorded_plans
 from depthvla_policy.evaluation.viewer.snapshot import DepthPicture, Picture, Snapshot, joint_positions
 from depthvla_policy.policy.images import decode_jpeg
 from depthvla_policy.robot import Camera, Robot
@@ -47,6 +47,7 @@ class Recording:
         chunks = recorded_chunks(bag, self.robot)
         self._streams = {name: _stream(messages) for name, messages in bag.read(self._topics()).items()}
         self._chunks = Stream(self._streams[CHUNKS].times_ns.tolist(), chunks)
+        self._plans = _stream(recorded_plans(bag, self.robot))
         self._latency_ms = np.array(
             [
                 ((time_ns - self.start_ns) * 1e-9, duration_s(message.total_time) * 1e3)
@@ -69,6 +70,7 @@ class Recording:
             camera_matrices={name: camera_matrix(info) for name, info in infos.items() if info is not None},
             depth={name: picture for name, picture in depth.items() if picture},
             chunk=chunk.chunk if chunk else None,
+            plan=self._plans.at(now),
             mode=Mode(executor.mode) if executor and executor.mode in list(Mode) else None,
             cause=executor.cause if executor else "",
             instruction=policy.instruction if policy else chunk.instruction if chunk else "",
