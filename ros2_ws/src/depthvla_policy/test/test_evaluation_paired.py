@@ -26,7 +26,7 @@ def test_only_common_seeds_are_compared_and_each_with_itself():
 
 
 def test_what_differs_everywhere_by_the_same_has_an_interval_without_width():
-    shift = {seed: value for seed, value in enumerate(np.linspace(0.0, 0.5, 6))}
+    shift = dict(enumerate(np.linspace(0.0, 0.5, 6)))
     compared = paired.compare(evaluated({s: v + 0.25 for s, v in shift.items()}), evaluated(shift))
     assert compared["progress"]["interval"] == pytest.approx((0.25, 0.25))
 

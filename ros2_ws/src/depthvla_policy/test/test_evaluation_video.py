@@ -51,7 +51,7 @@ def bag_path(tmp_path_factory):
 
 @pytest.fixture
 def composer(bag_path):
-    """With every image that comes until a time taken: `composer(seconds)` is the canvas."""
+    """Draws the canvas of a time [s], with every image taken that comes until then."""
     with Bag(bag_path) as bag:
         episode = read_episode(bag)
         images = list(bag.messages([episode.robot.cameras[0].topic]))

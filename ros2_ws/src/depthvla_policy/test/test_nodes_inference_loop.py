@@ -24,11 +24,11 @@ class Bench:
         self.buffer = ObservationBuffer(robot, CAMERAS)
         self.results, self.refusals, self.asked = [], [], []
         self.instruction, self.depth, self.answer = "lift", False, None
-        self.continued = []
+        self.continued, self.fitted, self.decoded = [], [], []
         self.loop = InferenceLoop(
             buffer=self.buffer,
-            policy=SimpleNamespace(infer=self._infer),
-            decode=lambda payload: np.zeros((2, 2, 3), np.uint8),
+            policy=SimpleNamespace(infer=self._infer, image_fit=SimpleNamespace(apply=lambda image: image[:1])),
+            decode=self._decode,
             poll=lambda: None,
             instruction=lambda: self.instruction,
             depth_wanted=lambda: self.depth,
@@ -39,8 +39,13 @@ class Bench:
             **options,
         )
 
-    def _infer(self, observation, *, depth, **continuation):
+    def _decode(self, payload):
+        self.decoded.append(payload)
+        return np.full((2, 2, 3), len(payload), np.uint8)
+
+    def _infer(self, observation, *, depth, fitted, **continuation):
         self.asked.append((observation, depth))
+        self.fitted.append(fitted)
         self.continued.append(continuation)
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -50,7 +55,9 @@ class Bench:
     def frame(self, advance_ns=66 * MS, cameras=CAMERAS):
         self.now += advance_ns
         for camera in cameras:
-            self.buffer.add_image(camera, self.now, f"{camera}@{self.now}", self.now)
+            payload = f"{camera}@{self.now}"
+            self.loop.expect(camera, payload)
+            self.buffer.add_image(camera, self.now, payload, self.now)
         for limb in self.robot.limbs:
             self.buffer.add_arm(limb.name, self.now, self.pose[limb.arm], self.now)
             self.buffer.add_gripper(limb.name, self.now, [self.pose[limb.gripper_index]], self.now)
@@ -121,6 +128,25 @@ def test_a_chunk_continues_what_is_committed_at_its_observation(robot, home):
     assert [result.continuation for result in bench.results] == [None, continuation]
 
 
+def test_the_policy_gets_every_image_decoded_once_and_fitted(bench):
+    bench.frame()
+    bench.frame()
+    assert sorted(bench.decoded) == sorted(f"{camera}@{T0 + k * 66 * MS}" for camera in CAMERAS for k in (1, 2))
+    images = bench.asked[0][0].images
+    assert list(images) == list(bench.fitted[0]) == list(CAMERAS)
+    for camera, fitted in bench.fitted[0].items():
+        np.testing.assert_array_equal(fitted, images[camera][:1])
+
+
+def test_images_that_newer_ones_will_replace_are_not_decoded(robot, home):
+    bench = Bench(robot, home, min_interval_s=0.6)
+    for _ in range(11):
+        bench.frame()
+    used = [result.raw.stamp_ns for result in bench.results]
+    assert len(used) == 2 and len(bench.decoded) == len(CAMERAS) * 3  # and one before the second
+    assert {f"{camera}@{stamp}" for camera in CAMERAS for stamp in used} < set(bench.decoded)
+
+
 def test_no_instruction_no_chunk(bench):
     bench.instruction = ""
     bench.frame()
@@ -163,12 +189,12 @@ def test_a_result_that_comes_after_stop_is_dropped(robot, home):
     bench = Bench(robot, home)
     running, release = threading.Event(), threading.Event()
 
-    def slow(observation, *, depth):
+    def slow(observation, **_):
         running.set()
         release.wait(10)
         return SimpleNamespace(actions=np.zeros((16, 14)), depth_m={}, preprocess_s=0.0, inference_s=0.0)
 
-    bench.loop._policy = SimpleNamespace(infer=slow)
+    bench.loop._policy.infer = slow
     worker = threading.Thread(target=bench.frame)
     worker.start()
     assert running.wait(10)

@@ -67,6 +67,15 @@ def test_the_same_seed_gives_the_same_chunk_and_another_does_not(policy):
     assert np.array_equal(first, same) and not np.array_equal(first, other)
 
 
+def test_images_that_were_fitted_before_give_the_same_chunk(policy):
+    seen = observation()
+    fitted = {name: policy.image_fit.apply(image) for name, image in seen.images.items()}
+    expected = policy.infer(seen, seed=3).actions
+    np.testing.assert_array_equal(policy.infer(seen, fitted=fitted, seed=3).actions, expected)
+    black = {name: np.zeros_like(image) for name, image in fitted.items()}
+    assert not np.allclose(policy.infer(seen, fitted=black, seed=3).actions, expected)
+
+
 def test_depth_comes_when_asked_for_and_does_not_change_the_chunk(policy):
     plain, seen = policy.infer(observation(), seed=3), policy.infer(observation(), depth=True, seed=3)
     np.testing.assert_allclose(plain.actions, seen.actions, atol=1e-5)

@@ -14,8 +14,10 @@ import training_data
 from training_data import CAMERAS, INSTRUCTION, ROBOT
 
 from depthvla_policy import train as command
+from depthvla_policy.data.layout import INFO
 from depthvla_policy.model import config as model_config
 from depthvla_policy.policy import checkpoint
+from depthvla_policy.policy.calibration import Calibration, describe
 from depthvla_policy.policy.observation import Observation
 from depthvla_policy.policy.policy import Policy
 from depthvla_policy.training import state
@@ -194,6 +196,20 @@ def test_a_loss_that_is_not_finite_stops_the_training(data, tmp_path):
     with pytest.raises(FloatingPointError, match="flow"):
         run.step(0, iter([broken]))
     assert all(torch.equal(old, new) for old, new in zip(before, run.parameters, strict=True))
+
+
+def test_a_checkpoint_names_the_cameras_that_were_rectified(tmp_path):
+    folder = training_data.write_demonstrations(tmp_path / "lift", 3)
+    info = json.loads((folder / INFO).read_text())
+    image = info["features"]["observation.images.left_wrist_rgb"]
+    height, width, _ = image["shape"]
+    k = np.array([[width, 0.0, width / 2], [0.0, width, height / 2], [0.0, 0.0, 1.0]])
+    image["info"]["rectified_by"] = describe(Calibration(width, height, "plumb_bob", k, np.full(5, 0.01), k))
+    (folder / INFO).write_text(json.dumps(info))
+    config = training_data.config(tmp_path / "run", folder, steps=1)
+    stage = open_stage(config, tiny_model.CONFIG)
+    stage.save(stage.objective.state_dict())
+    assert Policy.load(config.out).rectified == ("wrist_left",)
 
 
 def test_data_without_depth_is_refused_unless_no_depth_is_needed(data, tmp_path):

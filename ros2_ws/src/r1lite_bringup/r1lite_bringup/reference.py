@@ -159,6 +159,7 @@ def _policy_of(robot: robot_description.Robot) -> SimpleNamespace:
     return SimpleNamespace(
         model_id="any",
         cameras=tuple(camera.name for camera in robot.cameras),
+        rectified=(),
         has_depth=True,
         horizon=16,
         image_fit="crop",
@@ -189,8 +190,8 @@ def _by_kind(node: ManagedNode) -> dict[str, list[tuple[str, Any]]]:
     return {
         "publishes": sorted((item.topic_name, item) for item in node.publishers),
         "subscribes": sorted((item.topic_name, item) for item in node.subscriptions),
-        "serves": sorted((item.service_name, item) for item in node.services),
-        "calls": sorted((item.service_name, item) for item in node.clients),
+        "serves": sorted((node.resolve_service_name(item.srv_name), item) for item in node.services),
+        "calls": sorted((node.resolve_service_name(item.srv_name), item) for item in node.clients),
     }
 
 

@@ -21,7 +21,12 @@ ARGUMENTS = (
     Argument("wait_for_chunks", "true", "the clock stands still until the policy has answered a frame", BOOLEAN),
     Argument("noise_seed", "0", "0 or more: the same recording gives the same chunks; -1: it never does"),
     Argument("robot_file", "", "robot description (YAML); the R1 Lite's when empty"),
-    Argument("params_dir", "", "folder with <node>.param.yaml files that replace the installed ones of the same name"),
+    Argument(
+        "params_dir",
+        "",
+        "folder with <node>.param.yaml files that replace the installed ones of the same name; when empty, the cameras"
+        " of the policy are set as in the recording",
+    ),
 )
 MAX_RATE_HZ = 15.0  # every frame is asked about
 
@@ -68,6 +73,7 @@ def replay_graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
                 "max_rate_hz": MAX_RATE_HZ,
                 # A scene in which nothing moves was recorded, and is not the fault of a camera.
                 "camera_frozen_after_s": 0.0,
+                **({} if values["params_dir"] else _recorded_cameras(bag)),
             },
         ),
     ]
@@ -89,6 +95,19 @@ def _instruction(bag: Path) -> str:
     if not instruction:
         raise ArgumentError(f"instruction:='' is not allowed: bag {bag} has none; allowed: the task in words")
     return instruction
+
+
+def _recorded_cameras(bag: Path) -> dict[str, bool | str]:
+    """Where the recorded policy had its cameras' images, and whether it rectified them."""
+    from depthvla_policy.evaluation.bag import Bag
+    from depthvla_policy.evaluation.episode import recorded_parameters
+
+    try:
+        with Bag(bag) as recording:
+            parameters = recorded_parameters(recording)
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"bag:={str(bag)!r} is not allowed: {error}") from error
+    return {name: value for name, value in parameters.items() if name.startswith("cameras.")}
 
 
 def _number(values: Mapping[str, str], name: str, kind: type) -> int | float:

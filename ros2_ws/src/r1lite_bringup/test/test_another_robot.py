@@ -121,6 +121,7 @@ def test_the_policy_takes_the_cameras_of_its_checkpoint_and_ignores_others(confi
     policy = SimpleNamespace(
         model_id="any",
         cameras=("head", "chest"),
+        rectified=(),
         has_depth=True,
         horizon=16,
         image_fit="crop",

@@ -189,6 +189,42 @@ def test_a_camera_matrix_beside_the_image_becomes_a_parameter():
     assert found.overrides == (Override("policy_node", f"cameras.{WRIST.name}.camera_info", place),)
 
 
+RECTIFIED = dataclasses.replace(WRIST, rectify=True)
+BENT = Calibration(1280, 720, (700.0, 0.0, 640.0, 0.0, 700.0, 360.0, 0.0, 0.0, 1.0), (0.1, 0.0, 0.0, 0.0, 0.0))
+YAML = """\
+image_width: 1280
+image_height: 720
+camera_matrix: {rows: 3, cols: 3, data: [700.0, 0.0, 640.0, 0.0, 700.0, 360.0, 0.0, 0.0, 1.0]}
+distortion_model: plumb_bob
+distortion_coefficients: {rows: 1, cols: 5, data: [0.1, 0.0, 0.0, 0.0, 0.0]}
+"""
+
+
+def judged(camera, info=SILENT, width=1280):
+    graph = Graph(publishers={WRIST.camera_info: (Endpoint("/hdas", CAMERA_INFO, "best_effort"),)})
+    return checks_camera.calibration("camera", camera, graph, info, Picture("jpeg", width, width * 9 // 16, 60.0))
+
+
+def test_a_camera_that_is_to_be_rectified_must_have_a_calibration_that_fits():
+    assert judged(RECTIFIED, sample(values=[BENT])).verdict is PASS
+    assert not checks_camera.is_unrectified(RECTIFIED, sample(values=[BENT]))
+    for found in (judged(RECTIFIED), judged(RECTIFIED, sample(values=[BENT]), width=640)):
+        assert found.verdict is FAIL and "rectify" in found.todo
+    assert judged(WRIST).verdict is WARN
+
+
+def test_a_calibration_file_is_judged_in_place_of_the_topic(tmp_path):
+    file = tmp_path / "wrist.yaml"
+    camera = dataclasses.replace(RECTIFIED, calibration_file=str(file))
+    found = judged(camera)
+    assert found.verdict is FAIL and f"{file} does not exist" in found.seen
+    file.write_text(YAML)
+    found = judged(camera)
+    assert found.verdict is PASS and found.seen == "1280x720, fx 700.0"
+    assert judged(camera, width=640).verdict is FAIL
+    assert judged(dataclasses.replace(camera, rectify=False), width=640).verdict is WARN
+
+
 def published(topic: str, transport: str) -> Graph:
     return Graph(publishers={topic: (Endpoint("/hdas", MESSAGE_TYPES[transport], "best_effort"),)})
 

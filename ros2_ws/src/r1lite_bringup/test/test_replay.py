@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from depthvla_policy import robot as robot_description
 from depthvla_policy.control.refusal import Refusal
 from depthvla_policy.evaluation.bag import Bag
 from depthvla_policy.evaluation.replay import observations
+from depthvla_policy.policy.calibration import Calibration, describe
 from depthvla_policy.policy.observation import noise_seed
 from r1lite_bringup import graph, replay
 
@@ -23,23 +25,26 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 ROBOT = robot_description.load()
 SEED = 5
+WIDE_K = np.array([[150.0, 0.0, 160.0], [0.0, 150.0, 90.0], [0.0, 0.0, 1.0]])
+WIDE = Calibration(320, 180, "plumb_bob", WIDE_K, np.array([-0.2, 0.03, 0.0, 0.0, 0.0]), WIDE_K)
 CHUNKS = 12
 
 
 @pytest.fixture(scope="module")
 def recording(ros, checkpoint, tmp_path_factory) -> Path:
-    """A few seconds of the simulated graph, whose policy draws noise that can be drawn again."""
+    """A few seconds of the simulated graph, whose policy draws noise that can be drawn again and rectifies a camera."""
     from depthvla_msgs.msg import ActionChunk
 
     from depthvla_policy.nodes import qos
     from r1lite_bringup.up import Launcher
 
-    bag = tmp_path_factory.mktemp("replay") / "bag"
+    folder = tmp_path_factory.mktemp("replay")
+    bag, calibrated = folder / "bag", folder / "head.yaml"
+    calibrated.write_text(yaml.safe_dump(describe(WIDE)))
+    parameters = {"noise_seed": SEED, "cameras.head.rectify": True, "cameras.head.calibration_file": str(calibrated)}
     arguments = {"model": str(checkpoint), "record": "true", "bag": str(bag), "instruction": "wave"}
     nodes = [
-        dataclasses.replace(node, parameters={**node.parameters, "noise_seed": SEED})
-        if node.name == "policy_node"
-        else node
+        dataclasses.replace(node, parameters={**node.parameters, **parameters}) if node.name == "policy_node" else node
         for node in graph.graph(arguments)
     ]
     output = io.StringIO()
@@ -90,6 +95,14 @@ def test_a_replay_makes_the_same_chunks_of_the_same_observations(recording, chec
     assert beside["chunks"] >= CHUNKS // 2
     assert beside["identical"] >= beside["chunks"] - 1, beside
     assert np.shape(summary["by_step_and_joint"]) == (summary["steps"], ROBOT.size)
+
+
+def test_the_policy_of_a_replay_has_the_cameras_of_the_recording(recording, checkpoint, tmp_path):
+    arguments = {"bag": str(recording), "model": str(checkpoint)}
+    (policy,) = [node for node in replay.replay_graph(arguments) if node.name == "policy_node"]
+    assert policy.parameters["cameras.head.rectify"] is True
+    (policy,) = [n for n in replay.replay_graph({**arguments, "params_dir": str(tmp_path)}) if n.name == "policy_node"]
+    assert not [name for name in policy.parameters if name.startswith("cameras.")]
 
 
 def test_nothing_that_moves_a_robot_is_played(recording):

@@ -220,7 +220,7 @@ class ObservationBuffer:
             if name == self._reference:
                 matched[name] = frame
                 continue
-            sample = min(stream.samples, key=lambda sample: abs(sample.stamp_ns - frame.stamp_ns))
+            sample = stream.nearest(frame.stamp_ns)
             skew = sample.stamp_ns - frame.stamp_ns
             if abs(skew) > stream.max_skew_ns:
                 if stream.newest_ns < frame.stamp_ns:
@@ -274,6 +274,15 @@ class _Stream:
             self.changed_ns = sample.stamp_ns
         self.samples.append(sample)
         self.refusal = self.repeated_ns = None
+
+    def nearest(self, stamp_ns: int) -> _Sample:
+        """Stamps only rise and a recent one is asked for, so the search begins with the newest."""
+        best = self.samples[-1]
+        for sample in reversed(self.samples):
+            if abs(sample.stamp_ns - stamp_ns) > abs(best.stamp_ns - stamp_ns):
+                break
+            best = sample
+        return best
 
     def clear(self) -> None:
         self.samples.clear()

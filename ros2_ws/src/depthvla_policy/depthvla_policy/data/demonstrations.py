@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from depthvla_policy.data.features import IMAGES, depth_feature, image_feature
+from depthvla_policy.data.features import IMAGES, RECTIFIED_BY, depth_feature, image_feature
 from depthvla_policy.data.frames import Frames, read_frames
 from depthvla_policy.data.images import ImageRows, VideoFrames, decode_depth
 from depthvla_policy.data.layout import Layout, read_layout
+from depthvla_policy.policy import calibration
+from depthvla_policy.policy.calibration import Rectifier
 from depthvla_policy.policy.images import ImageFit, decode_jpeg
 from depthvla_policy.robot import Robot
 
@@ -38,7 +40,8 @@ class Demonstrations:
     target_m    (3,) float32                      where the named object is, NaN without
     =========== ================================= ======================================================================
 
-    lengths: (E,) int64, frames of each episode. instructions: the distinct ones. Nothing that is open is pickled.
+    lengths: (E,) int64, frames of each episode. instructions: the distinct ones. rectified: the cameras of which images
+    are rectified here. Nothing that is open is pickled.
     """
 
     def __init__(
@@ -71,6 +74,12 @@ class Demonstrations:
         for layout in layouts:
             _check(layout, robot, cameras)
         self._images = [image_feature(robot, camera) for camera in cameras]
+        self._rectifiers = [_rectifiers(layout, self._images) for layout in layouts]
+        self.rectified = tuple(
+            camera
+            for camera, feature in zip(cameras, self._images, strict=True)
+            if any(feature in rectifiers for rectifiers in self._rectifiers)
+        )
         self._depths = [_depth_features(layout, robot, cameras) if depth_size else [] for layout in layouts]
         self.has_depth = any(feature for features in self._depths for feature in features)
         self._layouts = layouts
@@ -169,6 +178,8 @@ class Demonstrations:
                 image = videos.read(span.path, time_s)
             else:
                 image = decode_jpeg(encoded[feature])
+            if rectify := self._rectifiers[number].get(feature):
+                image = rectify(image)
             images[place] = self._fit.apply(image)
         if not self.has_depth:
             return images, None
@@ -236,6 +247,15 @@ def _check(layout: Layout, robot: Robot, cameras: Sequence[str]) -> None:
             raise ValueError(f"{layout.folder} has no {image_feature(robot, camera)}; it has {images}")
         if feature["dtype"] not in ("image", "video"):
             raise ValueError(f"{layout.folder}: {image_feature(robot, camera)} has dtype {feature['dtype']!r}")
+
+
+def _rectifiers(layout: Layout, images: Sequence[str]) -> dict[str, Rectifier]:
+    """Image feature -> what rectifies it, for those that are to be."""
+    described = {feature: (layout.features[feature].get("info") or {}).get(RECTIFIED_BY) for feature in images}
+    try:
+        return {feature: Rectifier(calibration.parse(raw)) for feature, raw in described.items() if raw}
+    except ValueError as error:
+        raise ValueError(f"{layout.folder}: {RECTIFIED_BY}: {error}") from error
 
 
 def _depth_features(layout: Layout, robot: Robot, cameras: Sequence[str]) -> list[str | None]:

@@ -12,6 +12,8 @@ from depthvla_policy.robot import Robot
 IMAGES, DEPTH = "observation.images.", "observation.depth."
 TARGET = "observation.target"  # (3,) position of the named object in the frame of torso_link3 [m]
 INTERVENTION = "intervention"  # whether a person was in command
+# In the info of an image's feature: the calibration, as in a YAML of camera_calibration, that readers rectify it with.
+RECTIFIED_BY = "rectified_by"
 
 
 @dataclass(frozen=True)

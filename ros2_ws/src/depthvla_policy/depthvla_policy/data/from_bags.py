@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,8 @@ from depthvla_policy.data.bag_frames import IN_COMMAND, BagFrame, BagFrames
 from depthvla_policy.data.lerobot_writer import DatasetWriter, Frame
 from depthvla_policy.evaluation.bag import Bag
 from depthvla_policy.evaluation.episode import recorded_robot
+from depthvla_policy.evaluation.rectification import as_recorded, calibrations
+from depthvla_policy.policy.calibration import Calibration
 from depthvla_policy.robot import Robot
 
 KEPT = {"all": IN_COMMAND, "interventions": (Mode.TELEOP,), "policy": (Mode.POLICY,)}
@@ -45,6 +47,10 @@ class FromBagsConfig:
     """how RGB is kept: jpeg, the bytes as recorded, or video, H.264"""
     lead_steps: int = 0
     """control periods that the action is ahead of the image"""
+    rectify: tuple[str, ...] | None = None
+    """cameras whose images are rectified for the training; by default those that were for the recorded policy"""
+    calibration_files: dict[str, Path] = field(default_factory=dict)
+    """camera and YAML of its calibration, where not the CameraInfo of the bag is to be taken; needs --rectify"""
     camera_frozen_after_s: float = 0.5
     """how long a camera may send the same image; 0, for simulated cameras, allows it"""
 
@@ -54,6 +60,9 @@ class FromBagsConfig:
                 f"bags are {self.bags}, min_frames is {self.min_frames}, lead_steps {self.lead_steps}; allowed: one bag"
                 " or more, 1 or more, 0 or more"
             )
+        unused = sorted(set(self.calibration_files) - set(self.rectify or ()))
+        if unused:
+            raise ValueError(f"calibration_files has {unused}, which are not in rectify")
 
 
 def main() -> int:
@@ -77,7 +86,7 @@ def convert(path: Path, config: FromBagsConfig) -> str:
 
     Raises:
         FileNotFoundError: there is no such bag.
-        ValueError: the bag cannot be read, lacks a stream, or its cameras differ from the dataset's.
+        ValueError: the bag cannot be read, lacks a stream or a calibration, or its cameras differ from the dataset's.
     """
     with Bag(path) as bag:
         outcome = bag.custom_data.get("outcome") or "unscored"
@@ -86,8 +95,15 @@ def convert(path: Path, config: FromBagsConfig) -> str:
         robot = recorded_robot(bag)
         limits = ObservationLimits(camera_frozen_after_s=config.camera_frozen_after_s)
         frames = BagFrames(bag, robot, limits=limits, lead_steps=config.lead_steps)
-        with DatasetWriter(config.out, robot, images=config.images) as writer:
+        rectified_by = _calibrations(bag, robot, config)
+        with DatasetWriter(config.out, robot, images=config.images, rectified_by=rectified_by) as writer:
             return _write(writer, frames, robot, path.resolve().name, config)
+
+
+def _calibrations(bag: Bag, robot: Robot, config: FromBagsConfig) -> dict[str, Calibration]:
+    if config.rectify is None:
+        return as_recorded(bag, robot, [camera.name for camera in robot.cameras])
+    return calibrations(bag, robot, config.rectify, config.calibration_files)
 
 
 def _write(writer: DatasetWriter, frames: BagFrames, robot: Robot, bag: str, config: FromBagsConfig) -> str:

@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 from depthvla_policy.data import episode_file, feature_stats, features
 from depthvla_policy.data.episode_file import EpisodeFile, Frame, Place
 from depthvla_policy.data.layout import EPISODES, INFO, TASKS, episode_rows, read_tasks
+from depthvla_policy.policy import calibration
+from depthvla_policy.policy.calibration import Calibration
 from depthvla_policy.robot import Robot
 
 VERSION = "v3.0"
@@ -36,7 +38,7 @@ class DatasetWriter:
 
     `images` says how RGB is kept: "jpeg" keeps the bytes that come in, "video" encodes them anew as H.264. What a frame
     holds beside images, state and action is decided by the dataset's first frame. `camera_matrices` (camera -> (3, 3))
-    go into info.json.
+    and `rectified_by` (camera -> calibration) go into info.json; the latter is what readers rectify images with.
 
     Raises:
         ValueError: `images` is neither of the two, or the folder holds a dataset of another kind.
@@ -49,11 +51,12 @@ class DatasetWriter:
         *,
         images: str = "jpeg",
         camera_matrices: Mapping[str, np.ndarray] | None = None,
+        rectified_by: Mapping[str, Calibration] | None = None,
     ) -> None:
         if images not in IMAGES:
             raise ValueError(f"images is {images!r}; allowed: {', '.join(IMAGES)}")
         self.folder, self._robot, self._images = Path(folder), robot, images
-        self._matrices = camera_matrices or {}
+        self._matrices, self._rectified_by = camera_matrices or {}, rectified_by or {}
         self._fps = round(robot.control_rate_hz)
         if self._fps != robot.control_rate_hz:
             raise ValueError(f"a dataset has whole frames a second; the robot has {robot.control_rate_hz:g}")
@@ -158,6 +161,8 @@ class DatasetWriter:
     def _compare_features(self) -> None:
         """The features of the episode that was begun must be those of the dataset."""
         mine = self._file.features
+        for camera, known in self._rectified_by.items():
+            self._note_calibration(mine[features.image_feature(self._robot, camera)], camera, known)
         if not self.episodes:
             self._features = mine
             for camera, matrix in self._matrices.items():
@@ -165,14 +170,20 @@ class DatasetWriter:
                     if feature := mine.get(name(self._robot, camera)):
                         feature["info"]["camera_matrix"] = np.asarray(matrix).tolist()
             return
-        kinds = [
-            {key: (feature["dtype"], tuple(feature["shape"])) for key, feature in described.items()}
-            for described in (mine, self._features)
-        ]
-        differ = sorted({key for key, _ in kinds[0].items() ^ kinds[1].items()})
+        kinds = [{key: _kind(feature) for key, feature in described.items()} for described in (mine, self._features)]
+        differ = sorted(key for key in {*kinds[0], *kinds[1]} if kinds[0].get(key) != kinds[1].get(key))
         if differ:
             self.discard_episode()
-            raise ValueError(f"{self.folder}: a frame and the dataset differ in kind or shape of {differ}")
+            raise ValueError(f"{self.folder}: a frame and the dataset differ in kind, shape or calibration of {differ}")
+
+    def _note_calibration(self, feature: dict[str, Any], camera: str, known: Calibration) -> None:
+        height, width, _ = feature["shape"]
+        if (width, height) != (known.width, known.height):
+            self.discard_episode()
+            raise ValueError(
+                f"images of {camera} are {width}x{height}; their calibration is for {known.width}x{known.height}"
+            )
+        feature["info"][features.RECTIFIED_BY] = calibration.describe(known)
 
     def _row(self, notes: dict[str, Any]) -> dict[str, Any]:
         index, length = len(self.episodes), self.length
@@ -240,6 +251,11 @@ class DatasetWriter:
         self._tasks = [tasks[index] for index in sorted(tasks)]
         newest = _episodes_path(self.folder, self.episodes[-1]["meta/episodes/file_index"])
         self._newest = pq.read_table(newest).to_pylist()
+
+
+def _kind(feature: Mapping[str, Any]) -> tuple:
+    """What must not change from episode to episode."""
+    return feature["dtype"], tuple(feature["shape"]), feature.get("info", {}).get(features.RECTIFIED_BY)
 
 
 def _file_place(index: int) -> dict[str, int]:

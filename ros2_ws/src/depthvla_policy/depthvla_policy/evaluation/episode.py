@@ -5,10 +5,12 @@ Everything comes from the bag, the robot's description included. `pictures` read
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -161,22 +163,28 @@ def read_episode(bag: Bag) -> Episode:
     )
 
 
-def recorded_robot(bag: Bag) -> Robot:
-    """The description that the recorder put into the bag; the default one where it put none.
+def recorded_robot(bag: Bag, robot: Robot | None = None) -> Robot:
+    """The description that the recorder put into the bag, the default one where it put none, or `robot`; with the
+    cameras' topics that the policy was given as parameters.
 
     Raises:
         ValueError: it lacks something, or has something wrong.
     """
-    text = bag.custom_data.get("robot")
-    if text is None:
-        return robot_description.load()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "robot.yaml"
-        path.write_text(text)
-        try:
-            return robot_description.load(path)
-        except ValueError as error:  # without the name of the temporary file
-            raise ValueError(f"robot: {error.__cause__ or error}") from error
+    robot, parameters = robot or _described_robot(bag), recorded_parameters(bag)
+    cameras = tuple(
+        dataclasses.replace(
+            camera,
+            topic=parameters.get(f"cameras.{camera.name}.topic", camera.topic),
+            camera_info=parameters.get(f"cameras.{camera.name}.camera_info", camera.camera_info),
+        )
+        for camera in robot.cameras
+    )
+    return dataclasses.replace(robot, cameras=cameras)
+
+
+def recorded_parameters(bag: Bag) -> dict[str, Any]:
+    """Of the policy's node; empty where they were not recorded. Raises ValueError where they cannot be read."""
+    return read_notes(bag.custom_data).parameters.get(POLICY, {})
 
 
 def predicted_topic(camera: str) -> str:
@@ -194,6 +202,19 @@ def picture_topics(camera: Camera) -> tuple[str, str, str]:
 
 def info_topic(image_topic: str) -> str:
     return image_topic.rsplit("/", 1)[0] + "/camera_info"
+
+
+def _described_robot(bag: Bag) -> Robot:
+    text = bag.custom_data.get("robot")
+    if text is None:
+        return robot_description.load()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "robot.yaml"
+        path.write_text(text)
+        try:
+            return robot_description.load(path)
+        except ValueError as error:  # without the name of the temporary file
+            raise ValueError(f"robot: {error.__cause__ or error}") from error
 
 
 def _chunks(messages: list) -> Chunks:

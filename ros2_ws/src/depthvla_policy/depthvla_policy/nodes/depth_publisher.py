@@ -17,8 +17,9 @@ from std_msgs.msg import Header
 
 from depthvla_policy.evaluation.viewer.clouds import depth_colours
 from depthvla_policy.nodes import image_messages, qos
+from depthvla_policy.nodes.camera_calibration import CameraCalibration
 from depthvla_policy.nodes.messages import time_message
-from depthvla_policy.nodes.polling import PolledSubscription
+from depthvla_policy.policy.calibration import Calibration
 from depthvla_policy.policy.images import ImageFit
 
 
@@ -38,17 +39,16 @@ class DepthFrame:
 class DepthPublisher:
     """Per camera: ~/depth/<camera>/image (32FC1, metres), image_colour (rgb8), camera_info and points.
 
-    camera_info and points need the camera's own camera_info. Where it is missing, that is said once and the rest is
+    camera_info and points need the camera's calibration. Where it is missing, that is said once and the rest is
     published.
     """
 
     def __init__(
         self,
         node: LifecycleNode,
-        camera_info_topics: Mapping[str, str],
+        calibrations: Mapping[str, CameraCalibration],
         fit: ImageFit,
         *,
-        reliability: str,
         colour_range_m: tuple[float, float],
     ) -> None:
         self._node, self._fit, self._colour_range_m = node, fit, colour_range_m
@@ -59,10 +59,9 @@ class DepthPublisher:
                 colour=node.create_lifecycle_publisher(Image, f"~/depth/{camera}/image_colour", profile),
                 info=node.create_lifecycle_publisher(CameraInfo, f"~/depth/{camera}/camera_info", profile),
                 points=node.create_lifecycle_publisher(PointCloud2, f"~/depth/{camera}/points", profile),
-                source=PolledSubscription(node, CameraInfo, topic, qos.stream(reliability, 1)),
-                source_topic=topic,
+                calibration=calibration,
             )
-            for camera, topic in camera_info_topics.items()
+            for camera, calibration in calibrations.items()
         }
         self._said: set[str] = set()
         self._frame: DepthFrame | None = None
@@ -96,7 +95,6 @@ class DepthPublisher:
     def publish(self, frame: DepthFrame) -> None:
         for name, depth_m in frame.depth_m.items():
             camera = self._cameras[name]
-            camera.update()
             if camera.subscribed():
                 header = Header(stamp=time_message(frame.stamps_ns[name]), frame_id=frame.frame_ids[name])
                 known = known_depth(depth_m, self._fit, frame.sizes[name])
@@ -106,18 +104,20 @@ class DepthPublisher:
         _send(camera.image, lambda: image_messages.depth_message(header, depth_m))
         distances = depth_colours(depth_m, *self._colour_range_m)
         _send(camera.colour, lambda: image_messages.colour_message(header, distances))
-        if camera.newest_info is None:
-            self._say_once(f"no camera_info on {camera.source_topic}: neither depth camera_info nor points from it")
+        try:
+            source = camera.calibration.of_images()
+        except ValueError as error:
+            self._say_once(f"neither camera_info nor points of depth: {error}")
             return
-        info = self._camera_info(camera.newest_info, header, depth_m.shape)
+        info = self._camera_info(source, header, depth_m.shape)
         _send(camera.info, lambda: info)
         colours = distances if image is None else pixel_colours(image, self._fit, len(depth_m))
         _send(camera.points, lambda: image_messages.points_message(header, depth_m, info, colours))
 
-    def _camera_info(self, source: CameraInfo, header: Header, size: tuple[int, int]) -> CameraInfo:
-        k = np.array(source.k).reshape(3, 3)
-        fitted = self._fit.camera_matrix(k, source.width, source.height, size[0])
-        return image_messages.camera_info_message(header, fitted, size, source)
+    def _camera_info(self, source: Calibration, header: Header, size: tuple[int, int]) -> CameraInfo:
+        fitted = self._fit.camera_matrix(source.k, source.width, source.height, size[0])
+        distortion = CameraInfo(distortion_model=source.model, d=source.d.tolist())
+        return image_messages.camera_info_message(header, fitted, size, distortion)
 
     def _say_once(self, text: str) -> None:
         if text not in self._said:
@@ -154,19 +154,11 @@ class _Camera:
     colour: LifecyclePublisher
     info: LifecyclePublisher
     points: LifecyclePublisher
-    source: PolledSubscription
-    source_topic: str
-    newest_info: CameraInfo | None = None
+    calibration: CameraCalibration
 
     def subscribed(self) -> bool:
         publishers = (self.image, self.colour, self.info, self.points)
         return any(publisher.get_subscription_count() for publisher in publishers)
-
-    def update(self) -> None:
-        info = self.source.newest()
-        # An uncalibrated camera sends zeros (sensor_msgs/CameraInfo); its matrix is as good as none.
-        if info is not None and info.k[0] > 0.0 and info.width and info.height:
-            self.newest_info = info
 
 
 def _send(publisher: LifecyclePublisher, make: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""The policy's working loop: take an observation, decode it, infer, hand the result over. On a thread of its own.
+"""The policy's working loop: take an observation, infer, hand the result over. On a thread of its own.
 
 Knows no ROS: the buffer, the policy, the clocks and what is done with results are handed in.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +16,16 @@ import numpy as np
 from depthvla_policy.control.continuation import Continuation
 from depthvla_policy.control.observation_buffer import ObservationBuffer, RawObservation
 from depthvla_policy.control.refusal import Reason, Refusal
+from depthvla_policy.nodes.decoders import Decoders
 from depthvla_policy.policy.observation import Observation, noise_seed
 
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not with this module
     from depthvla_policy.policy.policy import Policy, Prediction
 
 # Without new frames the loop still looks this often, so that a camera that stopped is reported in time.
-IDLE_S = 0.02
-DECODERS = 3
+IDLE_S = 0.01
+# An image is decoded when it comes, unless the next chunk is further away than this: then a newer one will come before.
+AHEAD_S = 0.07
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Inference:
     raw: RawObservation
     observation: Observation
     prediction: Prediction
-    decode_s: float
     begin_s: float  # when the observation was taken, on the loop's steady clock
+    decode_s: float  # from then until its images were there, most of them decoded before
     continuation: Continuation | None = None  # the motion that it continues
 
 
@@ -77,7 +78,7 @@ class InferenceLoop:
         self._min_interval_s = min_interval_s
         self._continuation, self._method = continuation, method
         self._noise_seed = noise_seed
-        self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+        self._decoders = Decoders(self._decode_and_fit)
         self._next_s = -np.inf
         self._sequence = 0
         self._woken = threading.Event()
@@ -86,6 +87,11 @@ class InferenceLoop:
 
     def start(self) -> None:
         self._thread.start()
+
+    def expect(self, camera: str, payload: Any) -> None:
+        """An image came that the next chunk may be made of. It is decoded while the loop does something else."""
+        if self._steady_s() > self._next_s - AHEAD_S:
+            self._decoders.begin(camera, payload)
 
     def wake(self) -> None:
         """Something new came that may complete an observation."""
@@ -97,7 +103,7 @@ class InferenceLoop:
         self._woken.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
-        self._decoders.shutdown(wait=False)
+        self._decoders.close()
         if self._thread.is_alive():
             raise TimeoutError(f"the running inference did not end within {timeout_s} s")
 
@@ -130,13 +136,14 @@ class InferenceLoop:
 
     def _infer(self, raw: RawObservation, instruction: str, begin: float) -> Inference | Refusal:
         try:
-            # OpenCV lets go of the interpreter while it decodes, so the cameras' images are decoded side by side.
-            images = dict(zip(raw.images, self._decoders.map(self._decode, raw.images.values()), strict=True))
+            pictures = self._decoders.results(raw.images)
             decoded = self._steady_s()
+            images = {camera: image for camera, (image, _) in pictures.items()}
             observation = Observation(raw.stamp_ns, images, raw.state, instruction)
-            continuation, options = self._continuation(raw.stamp_ns), {}
+            continuation = self._continuation(raw.stamp_ns)
+            options: dict[str, Any] = {"fitted": {camera: fitted for camera, (_, fitted) in pictures.items()}}
             if continuation:
-                options = {"committed": continuation.committed, "delay": continuation.delay, "method": self._method}
+                options |= {"committed": continuation.committed, "delay": continuation.delay, "method": self._method}
             if self._noise_seed >= 0:
                 options["seed"] = noise_seed(self._noise_seed, raw.stamp_ns)
             prediction = self._policy.infer(observation, depth=self._depth_wanted(), **options)
@@ -145,7 +152,11 @@ class InferenceLoop:
         if not np.all(np.isfinite(prediction.actions)):
             return Refusal(Reason.NON_FINITE, "the model predicted a non-finite target", "inference")
         self._sequence += 1
-        return Inference(self._sequence, raw, observation, prediction, decoded - begin, begin, continuation)
+        return Inference(self._sequence, raw, observation, prediction, begin, decoded - begin, continuation)
+
+    def _decode_and_fit(self, payload: Any) -> tuple[np.ndarray, np.ndarray]:
+        image = self._decode(payload)
+        return image, self._policy.image_fit.apply(image)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -1,6 +1,6 @@
 """Runs a policy on the robot's cameras and joints and publishes action chunks. Declares, converts, delegates.
 
-Callbacks only store what came; taking, decoding and inferring happen on the thread of `InferenceLoop`.
+Callbacks only store what came and have images decoded; taking and inferring happen on the thread of `InferenceLoop`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from depthvla_policy.control.chunk import Chunk
 from depthvla_policy.control.continuation import Continuation, Plan
 from depthvla_policy.control.observation_buffer import JOINT_DEPTH, ObservationBuffer, ObservationLimits, camera_stream
 from depthvla_policy.control.refusal import Reason, Refusal
-from depthvla_policy.nodes import image_messages, qos
+from depthvla_policy.nodes import camera_calibration, image_messages, qos
 from depthvla_policy.nodes.depth_publisher import DepthFrame, DepthPublisher
 from depthvla_policy.nodes.diagnostics import OK, WARN, Health
 from depthvla_policy.nodes.inference_loop import Inference, InferenceLoop
@@ -142,6 +142,7 @@ class PolicyNode(ManagedNode):
         self.get_logger().info(f"{self._policy.model_id} on {self.value('device')}, warm after {seconds:.2f} s")
         self._chunk_publisher = self.create_lifecycle_publisher(ActionChunk, "~/action_chunk", qos.chunks())
         self._status_publisher = self.create_lifecycle_publisher(PolicyStatus, "~/status", qos.status())
+        self._calibrations = camera_calibration.of_policy(self, self._policy, for_depth=self._publishes_depth)
         self._depth = self._make_depth_publisher()
         for name in self._policy.cameras:
             self._subscribe_camera(robot.camera(name))
@@ -171,7 +172,7 @@ class PolicyNode(ManagedNode):
         self._loop = InferenceLoop(
             buffer=self._buffer,
             policy=self._policy,
-            decode=image_messages.decode,
+            decode=self._decode,
             poll=self._read_joints,
             instruction=lambda: self.value("instruction"),
             depth_wanted=self._depth.wanted if self._depth else lambda: False,
@@ -183,7 +184,7 @@ class PolicyNode(ManagedNode):
             method=self._method,
             noise_seed=self.value("noise_seed"),
         )
-        # What exists now stays. Without this a full collection would walk over all of it, during an inference.
+        # What exists now stays. Without this every full collection would walk over all of it.
         gc.collect()
         gc.freeze()
         if self._depth:
@@ -234,11 +235,16 @@ class PolicyNode(ManagedNode):
             if isinstance(payload, Refusal):
                 self._buffer.refuse_image(name, payload, now)
             else:
+                self._loop.expect(name, payload)  # first, since the buffer hands it out at once
                 self._buffer.add_image(name, nanoseconds(message.header.stamp), payload, now)
             self._loop.wake()
 
         profile = qos.stream(self.value("sensor_reliability"), IMAGE_DEPTH)
         self.create_subscription(CompressedImage if compressed else Image, topic, store, profile)
+
+    def _decode(self, image: image_messages.EncodedImage) -> np.ndarray:
+        calibration, pixels = self._calibrations.get(image.topic), image_messages.decode(image)
+        return calibration.straighten(pixels) if calibration else pixels
 
     def _read_joints(self) -> None:
         now = self._now_ns()
@@ -286,6 +292,8 @@ class PolicyNode(ManagedNode):
                     inference.observation.images,
                 )
             )
+        # Now that nobody waits, what would otherwise be collected while an observation is made ready.
+        gc.collect()
 
     def _report(self, refusal: Refusal | None) -> None:
         """Publishes the status when the reason changes; the numbers in its sentence change all the time."""
@@ -293,7 +301,7 @@ class PolicyNode(ManagedNode):
         if _kind(before) != _kind(refusal) or (refusal is None and self._chunks == 1):
             self._publish_status()
             if refusal:
-                self.get_logger().warning(f"no chunk: {refusal}")
+                self.get_logger().warning(f"no chunk: {refusal}", throttle_duration_sec=1.0)
             else:
                 self.get_logger().info("producing chunks")
 
@@ -329,14 +337,17 @@ class PolicyNode(ManagedNode):
                 return SetParametersResult(successful=False, reason="instruction must not be empty")
         return SetParametersResult(successful=True)
 
+    @property
+    def _publishes_depth(self) -> bool:
+        return self.value("depth") and self._policy.has_depth
+
     def _make_depth_publisher(self) -> DepthPublisher | None:
-        if not self.value("depth") or not self._policy.has_depth:
+        if not self._publishes_depth:
             return None
         return DepthPublisher(
             self,
-            {name: self.value(f"cameras.{name}.camera_info") for name in self._policy.cameras},
+            {calibration.camera: calibration for calibration in self._calibrations.values()},
             self._policy.image_fit,
-            reliability=self.value("sensor_reliability"),
             colour_range_m=(self.value("depth_colour_near_m"), self.value("depth_colour_far_m")),
         )
 
@@ -367,7 +378,7 @@ def _robot_parameters(robot: Robot) -> list[Parameter]:
                 "Message type of the topic: CompressedImage or Image.",
                 choices=("compressed", "raw"),
             ),
-            Parameter(f"cameras.{camera.name}.camera_info", camera.camera_info, "Its CameraInfo topic, for depth."),
+            *camera_calibration.parameters(camera),
         ]
     return table
 

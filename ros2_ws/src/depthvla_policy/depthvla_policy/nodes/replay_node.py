@@ -25,6 +25,7 @@ from depthvla_policy.control.chunk import Chunk
 from depthvla_policy.control.refusal import Refusal
 from depthvla_policy.evaluation import open_loop
 from depthvla_policy.evaluation.bag import Bag
+from depthvla_policy.evaluation.episode import recorded_robot
 from depthvla_policy.evaluation.replay import recorded_chunks
 from depthvla_policy.nodes import qos
 from depthvla_policy.nodes.bag_player import BagPlayer, Played
@@ -42,7 +43,7 @@ LATCHED = ("/tf_static", "/robot_description")
 SHOWN = ("/joint_states", "/tf", *LATCHED)  # for RViz; the policy needs none of them
 
 PARAMETERS = (
-    Parameter("robot_file", "", "Robot description; empty takes the R1 Lite's of r1lite_bringup."),
+    Parameter("robot_file", "", "Robot description; empty takes the recording's."),
     Parameter("bag", "", "The recording: a rosbag2 folder."),
     Parameter("out", "out/replay", "Folder for open_loop.json and open_loop.png; earlier ones are replaced."),
     Parameter("policy", "/policy_node", "Full name of the policy's node."),
@@ -64,9 +65,9 @@ class ReplayNode(ManagedNode):
         self._progress = ""
 
     def configure(self) -> None:
-        self._robot = robot_description.load(self.value("robot_file") or None)
-        policy = self.value("policy")
+        file, policy = self.value("robot_file"), self.value("policy")
         with Bag(self.value("bag")) as bag:
+            self._robot = recorded_robot(bag, robot_description.load(file) if file else None)
             types = {topic: bag.topics[topic].type for topic in self._played_topics() if topic in bag.topics}
         missing = [topic for topic in self._needed_topics() if topic not in types]
         if missing:

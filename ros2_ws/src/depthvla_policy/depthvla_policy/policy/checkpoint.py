@@ -26,17 +26,19 @@ class PolicyConfig:
     """How a network is wired to a robot.
 
     cameras: names in the order of the network's images. joints: names in the order of the state and action vectors.
-    control_rate_hz: rate of the chunk's steps.
+    control_rate_hz: rate of the chunk's steps. rectified: the cameras whose images were undistorted in the training.
     """
 
     robot: str
     cameras: tuple[str, ...]
     joints: tuple[str, ...]
     control_rate_hz: float
+    rectified: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, robot: Robot) -> PolicyConfig:
-        return cls(robot.name, tuple(camera.name for camera in robot.cameras), robot.joint_names, robot.control_rate_hz)
+    def of(cls, robot: Robot, rectified: tuple[str, ...] = ()) -> PolicyConfig:
+        cameras = tuple(camera.name for camera in robot.cameras)
+        return cls(robot.name, cameras, robot.joint_names, robot.control_rate_hz, rectified)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         if len(self.policy.cameras) != self.model.cameras:
             raise ValueError(f"policy.cameras are {self.policy.cameras}; the model takes {self.model.cameras}")
+        unknown = sorted(set(self.policy.rectified) - set(self.policy.cameras))
+        if unknown:
+            raise ValueError(f"policy.rectified names {unknown}; allowed: {', '.join(self.policy.cameras)}")
         for name in ("state_dim", "action_dim"):
             if getattr(self.model, name) < len(self.policy.joints):
                 raise ValueError(

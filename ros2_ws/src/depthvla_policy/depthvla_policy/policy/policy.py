@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,7 @@ class Policy:
         self.prompt = prompt
         self.model_id = model_id
         self.cameras = config.policy.cameras
+        self.rectified = config.policy.rectified
         self.horizon = config.model.horizon
         self.period_s = 1.0 / config.policy.control_rate_hz
         self.image_fit = ImageFit(config.model.image_size, config.model.image_fit)
@@ -127,6 +129,7 @@ class Policy:
         observation: Observation,
         *,
         depth: bool = False,
+        fitted: Mapping[str, np.ndarray] | None = None,
         seed: int | None = None,
         committed: np.ndarray | None = None,
         delay: int = 0,
@@ -134,6 +137,7 @@ class Policy:
     ) -> Prediction:
         """Predict a chunk. `seed` fixes the noise the integration starts from.
 
+        fitted: camera -> its image after `image_fit`, where that was done already.
         committed: (n, size) with n up to the horizon, absolute targets in robot units that the chunk in execution has
         for the steps of this one, the first `delay` of which will have been executed: the new chunk continues them (see
         model/realtime.py for `method`).
@@ -144,7 +148,7 @@ class Policy:
                 policy takes.
         """
         begin = time.perf_counter()
-        inputs = self.inputs(observation)
+        inputs = self.inputs(observation, fitted)
         c = self.config.model
         continuation = {}
         if committed is not None:
@@ -179,8 +183,8 @@ class Policy:
         padded[0, :, :size] = self.stats.actions(whole, state)
         return torch.from_numpy(padded)
 
-    def inputs(self, observation: Observation) -> Inputs:
-        """The network's input for an observation, a batch of one. Raises ValueError as `infer` does."""
+    def inputs(self, observation: Observation, fitted: Mapping[str, np.ndarray] | None = None) -> Inputs:
+        """The network's input for an observation, a batch of one. Arguments and errors are those of `infer`."""
         missing = [name for name in self.cameras if name not in observation.images]
         if missing:
             raise ValueError(f"the observation has no image of {missing}; it has {sorted(observation.images)}")
@@ -189,7 +193,9 @@ class Policy:
         if state.shape != (size,) or not np.all(np.isfinite(state)):
             raise ValueError(f"the state must be {size} finite numbers, got {state}")
         parameter = self.model.action_in_proj.weight
-        images = np.stack([self.image_fit.apply(observation.images[name]) for name in self.cameras])
+        if fitted is None:
+            fitted = {name: self.image_fit.apply(observation.images[name]) for name in self.cameras}
+        images = np.stack([fitted[name] for name in self.cameras])
         ids, mask = self.prompt.encode(observation.instruction)
         depth_m = None
         if self.takes_depth:

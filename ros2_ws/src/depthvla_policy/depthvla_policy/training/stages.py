@@ -101,9 +101,10 @@ def depth_objective(model: DepthVLA, config: TrainConfig) -> tuple[DepthObjectiv
 
 def _policy_stage(config: TrainConfig, c: ModelConfig) -> Stage:
     robot, out = robot_description.load(), Path(config.out)
-    settings = CheckpointConfig(out.name, c, PolicyConfig.of(robot))
     depth_size = _depth_size(config, c)
     parts = [_demonstrations(folder, config, c, robot, depth_size) for folder in config.data.folders]
+    rectified = {name for part in parts for name in part.rectified}
+    settings = CheckpointConfig(out.name, c, PolicyConfig.of(robot, tuple(sorted(rectified))))
     if depth_size and not any(part.has_depth for part in parts):
         raise ValueError(
             f"no dataset of {', '.join(config.data.folders)} has depth, which the network or its loss needs;"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from depthvla_policy.policy.calibration import load as calibration_of_file
 from r1lite_bringup.preflight.observed import Calibration, Graph, Picture, Sample
 from r1lite_bringup.preflight.settings import CAMERA_INFO, POLICY, CameraSettings
 from r1lite_bringup.preflight.verdict import Finding, Override, Verdict, skipped
@@ -30,37 +31,62 @@ def picture(subject: str, sample: Sample, unrectified: bool) -> Finding:
     if not math.isclose(ratio, WIDE, rel_tol=0.02):
         todo = "see that the policy was trained on this cut: it fits pictures to a square"
         return Finding(check, Verdict.WARN, f"{seen}, {ratio:.2f}:1", expected, todo)
-    note = "wide and unrectified, as the vendor's models see it: the policy must be trained on such pictures"
+    note = "wide and unrectified, as the vendor's models see it: train on such pictures, or rectify here and there"
     return Finding(check, Verdict.PASS, seen, expected, note if unrectified else "")
 
 
 def calibration(subject: str, camera: CameraSettings, graph: Graph, sample: Sample, image: Picture | None) -> Finding:
-    """Whether the camera's matrix is there and fits its pictures. Only predicted depth needs it."""
+    """Whether the camera's calibration is there and fits its pictures. Predicted depth needs it, and rectifying."""
+    if camera.calibration_file:
+        return _calibration_file(subject, camera, image)
     check, expected = f"{subject}: camera_info", f"the matrix of its images on {camera.camera_info}"
-    without = "chunks do not need it; depth is published without camera_info and points"
+    verdict, without = _missing(camera)
     if not graph.publishes(camera.camera_info, CAMERA_INFO):
         found = next((topic for topic in _other_places(camera) if graph.publishes(topic, CAMERA_INFO)), None)
         if found is None:
-            return Finding(check, Verdict.WARN, "not published", expected, without)
+            return Finding(check, verdict, "not published", expected, without)
         fix = Override(POLICY, f"cameras.{camera.name}.camera_info", found)
-        return Finding(check, Verdict.WARN, f"not there, but on {found}", expected, "set the parameter", (fix,))
+        return Finding(check, verdict, f"not there, but on {found}", expected, "set the parameter", (fix,))
     if not sample.values:
-        return Finding(check, Verdict.WARN, "published, but silent", expected, without)
+        return Finding(check, verdict, "published, but silent", expected, without)
     info: Calibration = sample.values[-1]
     if not (info.k[0] > 0.0 and info.k[4] > 0.0 and info.width and info.height):
-        return Finding(check, Verdict.WARN, "zeros: not calibrated", expected, f"calibrate the camera; {without}")
-    seen = f"{info.width}x{info.height}, fx {info.k[0]:.1f}"
-    if image and not image.problem and (info.width, info.height) != (image.width, image.height):
-        seen += f"; the image is {image.width}x{image.height}"
-        todo = "publish the matrix of this image size: predicted points may be in the wrong place"
-        return Finding(check, Verdict.WARN, seen, expected, todo)
-    return Finding(check, Verdict.PASS, seen, expected)
+        return Finding(check, verdict, "zeros: not calibrated", expected, f"calibrate the camera; {without}")
+    return _fit(check, camera, info.width, info.height, info.k[0], image, expected)
 
 
 def is_unrectified(camera: CameraSettings, sample: Sample) -> bool:
     """By its calibration, a CameraInfo; by its name where there is none."""
     distorts = any(sample.values[-1].d) if sample.values else "left_raw" in camera.topic
-    return distorts and "rect" not in camera.topic
+    return distorts and "rect" not in camera.topic and not camera.rectify
+
+
+def _calibration_file(subject: str, camera: CameraSettings, image: Picture | None) -> Finding:
+    check, expected = f"{subject}: calibration_file", "the YAML of camera_calibration for its images"
+    try:
+        found = calibration_of_file(camera.calibration_file)
+    except (FileNotFoundError, ValueError) as error:
+        return Finding(check, Verdict.FAIL, str(error), expected, "the policy's node does not start with it")
+    return _fit(check, camera, found.width, found.height, found.k[0, 0], image, expected)
+
+
+def _fit(
+    check: str, camera: CameraSettings, width: int, height: int, focal: float, image: Picture | None, expected: str
+) -> Finding:
+    seen = f"{width}x{height}, fx {focal:.1f}"
+    if image and not image.problem and (width, height) != (image.width, image.height):
+        seen += f"; the image is {image.width}x{image.height}"
+        todo = "have it calibrated at this image size: "
+        todo += "no chunk with rectify" if camera.rectify else "predicted points may be in the wrong place"
+        return Finding(check, _missing(camera)[0], seen, expected, todo)
+    return Finding(check, Verdict.PASS, seen, expected)
+
+
+def _missing(camera: CameraSettings) -> tuple[Verdict, str]:
+    """What it means to have no calibration that can be used."""
+    if camera.rectify:
+        return Verdict.FAIL, f"no chunk without it: cameras.{camera.name}.rectify is on"
+    return Verdict.WARN, "chunks do not need it; depth is published without camera_info and points"
 
 
 def _other_places(camera: CameraSettings) -> list[str]:

@@ -26,6 +26,8 @@ class CameraSettings:
     topic: str
     transport: str
     camera_info: str
+    calibration_file: str = ""
+    rectify: bool = False
 
     @property
     def message_type(self) -> str:
@@ -111,4 +113,6 @@ def _camera(camera: Camera, policy: dict) -> CameraSettings:
         policy.get(f"{where}.topic", camera.topic),
         transport,
         policy.get(f"{where}.camera_info", camera.camera_info),
+        policy.get(f"{where}.calibration_file", ""),
+        policy.get(f"{where}.rectify", False),
     )

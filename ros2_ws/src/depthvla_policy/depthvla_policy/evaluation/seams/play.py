@@ -91,7 +91,8 @@ def play(
             underway[what] = make(what, executors[robot.control_rate_hz].plan())
         elif kind == ARRIVAL:
             chunk, before = underway.pop(what), timeline.due(time_ns)
-            if any([executor.offer(chunk, time_ns) for executor in executors.values()]):
+            refusals = [executor.offer(chunk, time_ns) for executor in executors.values()]  # all of them are asked
+            if any(refusals):
                 refused += 1
                 continue
             timeline.offer(chunk, time_ns)
