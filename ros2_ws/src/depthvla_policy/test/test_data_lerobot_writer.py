@@ -15,6 +15,7 @@ from depthvla_policy.data.demonstrations import Demonstrations
 from depthvla_policy.data.images import decode_depth
 from depthvla_policy.data.lerobot_writer import DatasetWriter
 from depthvla_policy.policy.images import ImageFit
+from depthvla_policy.policy.normalise import Normaliser
 
 
 def read(folder):
@@ -170,6 +171,24 @@ def test_an_unknown_target_does_not_spoil_the_statistics(tmp_path):
     assert np.isnan(read(tmp_path)[0]["target_m"]).all()
 
 
+def test_an_action_that_nobody_knows_comes_back_as_nan_and_leaves_the_statistics_alone(tmp_path):
+    with DatasetWriter(tmp_path, ROBOT) as writer:
+        for action in (None, np.full(14, np.nan)):
+            writer.begin_episode("lift")
+            for step in range(3):
+                writer.add_frame(samples.frame(0, step, **({} if action is None else {"action": action})))
+            writer.save_episode()
+    found = read(tmp_path)
+    assert np.isfinite(found[0]["actions"]).all() and np.isnan(found[3]["actions"]).all()
+    known = found.subset([0])
+    both = Normaliser.fit(found.states(), found.chunks(), ROBOT.gripper_mask)
+    np.testing.assert_array_equal(
+        both.action_mean, Normaliser.fit(known.states(), known.chunks(), ROBOT.gripper_mask).action_mean
+    )
+    with pytest.raises(ValueError, match="no action is known"):
+        Normaliser.fit(*(getattr(found.subset([1]), name)() for name in ("states", "chunks")), ROBOT.gripper_mask)
+
+
 def test_camera_matrices_stand_with_their_images(tmp_path):
     with DatasetWriter(tmp_path, ROBOT, camera_matrices={"wrist_left": np.eye(3)}) as writer:
         samples.write(writer, [1])
@@ -183,6 +202,7 @@ def test_camera_matrices_stand_with_their_images(tmp_path):
     [
         ({"state": np.full(14, np.nan)}, "14 finite numbers"),
         ({"action": np.zeros(13)}, "14 finite numbers"),
+        ({"action": np.array([np.nan, *np.zeros(13)])}, "14 finite numbers"),
         ({"depth": dict.fromkeys(CAMERAS, samples.encode(np.zeros((36, 64), np.uint8)))}, "16-bit"),
         ({"images": dict.fromkeys(CAMERAS, b"no image")}, "not a JPEG or PNG"),
     ],

@@ -137,6 +137,20 @@ def test_clean_steps_are_left_out_of_the_loss(monkeypatch):
     assert module(seen, numbers)["flow"] > before + 100.0
 
 
+def test_observations_without_actions_are_left_out_of_the_flow_loss():
+    config = run(loss=LossConfig(vary_colours=False))
+    module, seen = objective(config), batch()
+    numbers = draw(CONFIG, config.loss, 4, 0, 0)
+    seen.chunks[2:] = float("nan")
+    found = module(seen, numbers)["flow"]
+    found.backward()
+    assert all(torch.isfinite(p.grad).all() for p in module.parameters() if p.grad is not None)
+    first = Batch(**{field.name: getattr(seen, field.name)[:2] for field in dataclasses.fields(Batch)})
+    torch.testing.assert_close(found, module(first, numbers.part(0, 2, config.loss.draws))["flow"])
+    seen.chunks[:] = float("nan")
+    assert module(seen, numbers)["flow"] == 0.0
+
+
 def test_averages_follow_the_parameters_and_take_their_place_for_a_while():
     layer = nn.Linear(2, 1)
     layer.bias.requires_grad_(False)

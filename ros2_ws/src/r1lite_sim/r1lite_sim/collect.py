@@ -59,6 +59,9 @@ class CollectConfig:
     """standard deviation of that noise"""
     hold_steps: int = 14
     """control periods recorded after the expert is done, so that every chunk of 16 steps has an end"""
+    stills: int = 0
+    """scenes at their start, without actions, that make an episode in place of a demonstration: cheap pictures of what
+    an instruction names, to learn its words and depth from"""
     max_steps: int | None = None
     """control periods after which an episode has failed; the task's time limit by default"""
     image_width: int = 320
@@ -73,6 +76,8 @@ class CollectConfig:
             )
         if self.episodes < 1 or self.workers < 1:
             raise ValueError(f"episodes is {self.episodes} and workers is {self.workers}; both must be 1 or more")
+        if self.stills < 0:
+            raise ValueError(f"stills is {self.stills}; allowed: 0 or more")
         if self.images not in IMAGES:
             raise ValueError(f"images is {self.images!r}; allowed: {', '.join(IMAGES)}")
         if self.task not in EXPERTS:
@@ -86,7 +91,8 @@ class CollectConfig:
     @property
     def scene(self) -> str:
         """Task and options in one string; with the seed, it tells demonstrations apart."""
-        return " ".join([self.task, *sorted(self.task_options)])
+        words = [self.task, *sorted(self.task_options)]
+        return " ".join([*words, f"stills={self.stills}"] if self.stills else words)
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class EpisodeCollector:
     """Runs and records one episode at a time."""
 
     def __init__(self, config: CollectConfig) -> None:
-        self._config = config
+        self._config, self.stills = config, config.stills
         self._robot = robots.load()
         self._simulation = _simulation(config)
         self._expert = make_expert(config.task, self._simulation)
@@ -133,6 +139,21 @@ class EpisodeCollector:
             if held >= config.hold_steps:
                 return Demonstration(seed, simulation.instruction, noisy, frames)
         return None
+
+    def collect_stills(self, seed: int) -> Demonstration:
+        """Scenes that follow from `seed`, a frame of each, whose action is not known.
+
+        Raises:
+            ValueError: they have different instructions.
+        """
+        simulation, frames, said = self._simulation, [], set()
+        for scene in np.random.SeedSequence([seed, 2]).generate_state(self._config.stills):
+            simulation.reset(int(scene) + FIRST_TRAINING_SEED)
+            frames.append(self._frame(np.full(self._robot.size, np.nan)))
+            said.add(simulation.instruction)
+        if len(said) > 1:
+            raise ValueError(f"stills of an episode have one instruction; {sorted(said)} were drawn: fix task_options")
+        return Demonstration(seed, simulation.instruction, False, frames)
 
     def close(self) -> None:
         self._simulation.close()
@@ -203,7 +224,7 @@ def _start_worker(config: CollectConfig) -> None:
 
 
 def _work(seed: int) -> Demonstration | None:
-    return _collector.collect(seed)
+    return _collector.collect_stills(seed) if _collector.stills else _collector.collect(seed)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,23 @@ def test_an_episode_that_does_not_succeed_in_time_is_dropped(config):
     assert collect(dataclasses.replace(config, max_steps=5), SEED) is None
 
 
+def test_stills_are_scenes_of_one_instruction_without_actions(config):
+    def stills(**changes):
+        collector = EpisodeCollector(dataclasses.replace(config, stills=3, **changes))
+        try:
+            return collector.collect_stills(SEED)
+        finally:
+            collector.close()
+
+    found = stills()
+    targets = stacked(found, "target_m")
+    assert len(found.frames) == 3 and np.isnan(stacked(found, "action")).all()
+    assert np.isfinite(targets).all() and len(np.unique(targets[:, 0])) == 3
+    np.testing.assert_array_equal(stacked(stills(), "target_m"), targets)
+    with pytest.raises(ValueError, match="one instruction"):
+        stills(task_options=("colour=random",))
+
+
 def test_options_reach_the_task(config):
     collector = EpisodeCollector(dataclasses.replace(config, task_options=("colour=blue", "side=left"), max_steps=1))
     assert collector._simulation.instruction == "lift the blue block with the left arm"
@@ -105,6 +122,7 @@ def test_options_reach_the_task(config):
         ({"first_seed": 999}, "first_seed"),
         ({"episodes": 0}, "episodes"),
         ({"workers": 0}, "workers"),
+        ({"stills": -1}, "stills is -1"),
         ({"images": "gif"}, "'gif'"),
         ({"task": "juggle"}, "'juggle'"),
         ({"task_options": ("colour",)}, "NAME=VALUE"),

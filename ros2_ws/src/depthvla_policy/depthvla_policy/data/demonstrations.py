@@ -33,7 +33,7 @@ class Demonstrations:
     images      (C, S, S, 3) uint8                RGB, fitted to the square of `fit`
     depth_m     (C, d, d) float32 or None         metres, NaN where unknown; None without depth
     state       (size,) float32                   measured, robot units
-    actions     (horizon, size) float32           absolute targets; the last one repeated behind the episode's end
+    actions     (horizon, size) float32           absolute targets, NaN where unknown; behind the episode's end its last
     instruction str
     episode     int                               number of the episode among all of `folders`
     frame       int                               number of the frame in its episode

@@ -32,7 +32,7 @@ class Frame:
     """What was seen and done at one moment.
 
     images: camera -> JPEG or PNG bytes, as they came. depth: camera -> 16-bit PNG, millimetres along the optical axis,
-    0 where unknown. state, action: (size,) robot units. target_m: (3,).
+    0 where unknown. state, action: (size,) robot units; an action that nobody knows is all NaN. target_m: (3,).
     """
 
     images: Mapping[str, bytes]
@@ -142,12 +142,13 @@ class EpisodeFile:
 
     def _number_values(self, frame: Frame) -> dict[str, np.ndarray]:
         values: dict[str, np.ndarray] = {}
-        for vector, parts in (
-            (frame.state, features.state_parts(self._robot)),
-            (frame.action, features.action_parts(self._robot)),
+        for vector, parts, may_lack in (
+            (frame.state, features.state_parts(self._robot), False),
+            (frame.action, features.action_parts(self._robot), True),
         ):
             vector = np.asarray(vector, dtype=np.float32)
-            if vector.shape != (self._robot.size,) or not np.all(np.isfinite(vector)):
+            known = np.all(np.isfinite(vector)) or (may_lack and np.all(np.isnan(vector)))
+            if vector.shape != (self._robot.size,) or not known:
                 raise ValueError(f"state or action is {vector.tolist()}; it must be {self._robot.size} finite numbers")
             values |= {part.feature: vector[part.where] for part in parts}
         if frame.target_m is not None:

@@ -19,7 +19,8 @@ from depthvla_policy.robot import Robot
 class Frames:
     """All frames of a dataset, episode after episode; arrays of M frames in E episodes.
 
-    state, action: (M, size) float32 in `Robot` order, rad and mm. target_m: (M, 3) float32, NaN without.
+    state, action: (M, size) float32 in `Robot` order, rad and mm; an action that nobody knows is all NaN.
+    target_m: (M, 3) float32, NaN without.
     task: (M,) int64, index into `instructions`. row: (M,) int64, the frame's row in its episode's data file.
     length: (E,) int64.
     """
@@ -62,7 +63,7 @@ def read_frames(layout: Layout, robot: Robot) -> Frames:
         piece = table.slice(rows[0], len(rows))
         where = f"{layout.folder}, episode {episode.index}"
         state.append(_vector(piece, state_parts(robot), robot.size, where))
-        action.append(_vector(piece, action_parts(robot), robot.size, where))
+        action.append(_vector(piece, action_parts(robot), robot.size, where, may_lack=True))
         target.append(_matrix(piece, TARGET) if has_target else np.full((len(rows), 3), np.nan, dtype=np.float32))
         task.append(piece["task_index"].to_numpy())
         row.append(rows)
@@ -97,14 +98,17 @@ def _read(path: Path, columns: Sequence[str]) -> pa.Table:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def _vector(table: pa.Table, parts: Sequence[Part], size: int, where: str) -> np.ndarray:
+def _vector(table: pa.Table, parts: Sequence[Part], size: int, where: str, *, may_lack: bool = False) -> np.ndarray:
+    """(rows, size). may_lack: a row may be all NaN."""
     vector = np.empty((len(table), size), dtype=np.float32)
     for part in parts:
         values = _matrix(table, part.feature)
         if values.shape[1] < part.size:
             raise ValueError(f"{where}: {part.feature} holds {values.shape[1]} values, not {part.size}")
         vector[:, part.where] = values[:, : part.size]
-        if not np.all(np.isfinite(vector[:, part.where])):
+    there = ~np.isnan(vector).all(axis=1) if may_lack else slice(None)
+    for part in parts:
+        if not np.all(np.isfinite(vector[there, part.where])):
             raise ValueError(f"{where}: {part.feature} is not finite")
     return vector
 

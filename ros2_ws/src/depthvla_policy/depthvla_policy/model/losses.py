@@ -31,7 +31,10 @@ def flow_matching(velocity: Tensor, target: Tensor, used: Tensor | None = None) 
     """Mean squared error of the velocity, a scalar: (B, horizon, dim) each.
 
     used: bool, what the mean is taken over: (dim,), the action dimensions the robot has, or (B, horizon, dim) where
-    steps are left out too.
+    steps are left out too; 0 where nothing is used.
     """
     error = (upcast(velocity) - upcast(target)) ** 2
-    return error.mean() if used is None else error[used.expand_as(error)].mean()
+    if used is None:
+        return error.mean()
+    used = used.expand_as(error)
+    return torch.where(used, error, 0.0).sum() / used.sum().clamp(min=1)

@@ -36,12 +36,16 @@ class Normaliser:
 
     @classmethod
     def fit(cls, states: np.ndarray, actions: np.ndarray, absolute: np.ndarray, *, kind: str = "z_score") -> Normaliser:
-        """Statistics of states (N, size) and of the absolute action chunks (N, horizon, size) that follow them.
+        """Statistics of states (N, size) and of the absolute action chunks (N, horizon, size) that follow them. A chunk
+        that is not known, and not finite for that, is left out.
 
         Raises:
-            ValueError: `kind` is not one of `KINDS`.
+            ValueError: `kind` is not one of `KINDS`, or no chunk is known.
         """
         relative = actions - np.where(absolute, 0.0, states)[:, None]
+        relative = relative[np.isfinite(relative).all(axis=(1, 2))]
+        if not len(relative):
+            raise ValueError("no action is known; statistics need some")
         return cls(*_scale(states, kind), *_scale(relative, kind), np.asarray(absolute, dtype=bool), kind)
 
     def state(self, state: np.ndarray) -> np.ndarray:

@@ -22,7 +22,8 @@ from depthvla_policy.policy.prompt import Prompt
 class Batch:
     """B observations. images: (B, C, 3, S, S) uint8. depth_m: (B, C, h, w) metres, NaN where unknown, or None where
     nobody asked for it. text: (B, L) ids; text_mask: (B, L) bool. state: (B, state_dim) and chunks: (B, horizon,
-    action_dim), normalised. target_m: (B, 3), NaN where unknown. RGB-D images have no more than depth.
+    action_dim), normalised. target_m: (B, 3). Chunks and targets are NaN where unknown. RGB-D images have no more than
+    depth.
     """
 
     images: Tensor

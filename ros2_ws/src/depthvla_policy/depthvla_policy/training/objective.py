@@ -57,7 +57,10 @@ class PolicyObjective(nn.Module):
         self.register_buffer("used", used, persistent=False)
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Scalars: `total`, what is minimised, and its parts; in evaluation `abs_rel` of the predicted depth too."""
+        """Scalars: `total`, what is minimised, and its parts; in evaluation `abs_rel` of the predicted depth too.
+
+        An observation whose chunk is not known is left out of the flow loss.
+        """
         seen = batch.depth_m if self.model.config.takes_depth else None
         depth = self.depth_weight > 0
         images = _pixels(batch.images, draws)
@@ -67,10 +70,13 @@ class PolicyObjective(nn.Module):
         n = len(draws.noise) // len(batch.images)
         clean = torch.arange(draws.noise.shape[1], device=draws.delay.device) < draws.delay
         tau = torch.where(clean, 1.0, draws.tau[:, None])
-        x, target = interpolate(batch.chunks.repeat_interleave(n, dim=0), draws.noise, tau)
+        known = torch.isfinite(batch.chunks).flatten(1).all(-1)
+        chunks = torch.where(known[:, None, None], batch.chunks, 0.0)
+        x, target = interpolate(chunks.repeat_interleave(n, dim=0), draws.noise, tau)
         context = prefix.detach() if self.loss.detach_prefix else prefix
         velocity = self.model.velocity(context.repeat(n), x, tau)
-        losses = {"flow": flow_matching(velocity, target, self.used & ~clean[..., None])}
+        counted = self.used & ~clean[..., None] & known.repeat_interleave(n)[:, None, None]
+        losses = {"flow": flow_matching(velocity, target, counted)}
         total = losses["flow"]
         if depth:
             losses["depth"] = si_log(prefix.log_depth, batch.depth_m)
