@@ -72,6 +72,17 @@ def test_a_frame_of_ours_is_whole(ours):
     np.testing.assert_allclose(item["target_m"], [0.1, 0.2, 0.01], rtol=1e-6)
 
 
+def test_the_target_is_found_in_the_fitted_image_of_the_first_camera(tmp_path, ours):
+    projection = [[100, 0, 0, 20], [0, 100, 0, 5], [0, 0, 1, 1]]  # column, row and depth of a 64 x 36 image
+    with DatasetWriter(tmp_path, samples.ROBOT, target_projections={"head": projection}) as writer:
+        for target in ([0.1, 0.2, 0.0], [0.1, 0.2, 1.0], [0.5, 0.2, 0.0], [0.1, 0.2, -2.0], [np.nan] * 3):
+            samples.write(writer, [1], target_m=np.array(target))
+    np.testing.assert_allclose(
+        read(tmp_path).targets_px(), [[16, 25], [1, 12.5], *[[np.nan] * 2] * 3], atol=1e-4, equal_nan=True
+    )
+    assert np.isnan(read(ours).targets_px()).all()
+
+
 def test_a_frame_of_galaxeas_is_whole_but_for_what_they_do_not_publish(galaxea):
     found = read(galaxea)
     assert list(found.lengths) == [12, 4, 6] and found.instructions == ["Pick it up", "Put it down"]

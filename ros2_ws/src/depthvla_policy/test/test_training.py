@@ -191,7 +191,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(data, tmp_path):
     run = training_data.trainer(training_data.config(tmp_path, data))
     batches = iter(run.data.loader(run.config, 0, 0, 1))
     broken = dataclasses.replace(next(batches))
-    broken.chunks[:] = float("nan")
+    broken.chunks[:, 0] = float("nan")
     before = [parameter.detach().clone() for parameter in run.parameters]
     with pytest.raises(FloatingPointError, match="flow"):
         run.step(0, iter([broken]))

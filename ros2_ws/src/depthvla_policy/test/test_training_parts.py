@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 import tiny_model
 import torch
@@ -26,7 +25,6 @@ from depthvla_policy.training.stages import depth_objective, policy_objective
 
 CONFIG = tiny_model.CONFIG
 USED = torch.ones(CONFIG.action_dim, dtype=torch.bool)
-TARGETS_M = np.random.default_rng(0).normal(size=(9, 3))
 
 
 def run(**changes):
@@ -44,7 +42,7 @@ def batch(c=CONFIG, n=4):
         text_mask=inputs.text_mask,
         state=inputs.state,
         chunks=tiny_model.actions(c, n),
-        target_m=torch.randn(n, 3, generator=generator),
+        target=torch.randint(0, 4, (n,), generator=generator),
     )
 
 
@@ -54,7 +52,7 @@ def with_depth(**fields):
 
 def objective(config=None, c=CONFIG):
     config = config or run()
-    return policy_objective(tiny_model.model(c), config, USED, TARGETS_M)[0]
+    return policy_objective(tiny_model.model(c), config, USED, has_targets=True)[0]
 
 
 def gradients(module, config, c=CONFIG):
@@ -115,11 +113,10 @@ def test_the_depth_expert_alone_predicts_what_it_predicts_in_the_network():
 
 
 def test_observations_without_a_target_are_left_out_of_the_grounding_loss():
-    head = losses.Grounding(8, torch.zeros(3), torch.ones(3))
-    vlm, text_mask, target_m = torch.randn(4, 6, 8), torch.ones(4, 3, dtype=torch.bool), torch.randn(4, 3)
-    target_m[2:] = float("nan")
-    torch.testing.assert_close(head(vlm, text_mask, target_m), head(vlm[:2], text_mask[:2], target_m[:2]))
-    nothing = head(vlm[2:], text_mask[2:], target_m[2:])
+    head = losses.Grounding(8, patches=4)
+    vlm, text_mask, target = torch.randn(4, 9, 8), torch.ones(4, 3, dtype=torch.bool), torch.tensor([3, 0, -1, -1])
+    torch.testing.assert_close(head(vlm, text_mask, target), head(vlm[:2], text_mask[:2], target[:2]))
+    nothing = head(vlm[2:], text_mask[2:], target[2:])
     nothing.backward()
     assert nothing == 0.0 and all(torch.equal(p.grad, torch.zeros_like(p)) for p in head.parameters())
 
@@ -230,7 +227,7 @@ def test_counted_operations_agree_with_those_that_run(name, draws):
     config, c = STAGES[name]
     config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, draws=draws))
     c = dataclasses.replace(c, layers=6, vlm=model_config.ExpertConfig(64, 128))
-    module, counted = policy_objective(DepthVLA(c), config, USED, TARGETS_M)
+    module, counted = policy_objective(DepthVLA(c), config, USED, has_targets=True)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         gradients(module, config, c)
     assert counted == pytest.approx(counter.get_total_flops() / 4, rel=0.02)
@@ -266,4 +263,4 @@ def test_settings_that_do_not_fit_the_network_are_named(changes, message):
 
 def test_grounding_without_a_target_is_refused():
     with pytest.raises(ValueError, match="no frame has a target"):
-        policy_objective(tiny_model.model(), run(loss=LossConfig(grounding_weight=0.5)), USED, TARGETS_M * np.nan)
+        policy_objective(tiny_model.model(), run(loss=LossConfig(grounding_weight=0.5)), USED, has_targets=False)

@@ -33,7 +33,8 @@ def write_demonstrations(
 ) -> Path:
     """Episodes in which the brightness of every image says where the right arm goes, and how far away all is."""
     middle = (ROBOT.position_min + ROBOT.position_max) / 2
-    with DatasetWriter(folder, ROBOT) as writer:
+    onto_middle = [[0, 0, 0, 32], [0, 0, 0, 18], [0, 0, 0, 1]]
+    with DatasetWriter(folder, ROBOT, target_projections={"head": onto_middle}) as writer:
         for seed in range(episodes):
             goal = np.random.default_rng(seed).uniform(-0.5, 0.5)
             grey = np.full((36, 64, 3), int(128 + 200 * goal), np.uint8)

@@ -31,7 +31,7 @@ from r1lite_sim.images import encode_depth, encode_jpeg
 from r1lite_sim.simulation import Simulation
 
 FIRST_TRAINING_SEED = 1000
-REFERENCE_BODY = "torso_link3"
+REFERENCE_BODY, HEAD = "torso_link3", "head"  # the camera does not move in that body
 NOISE_CORRELATION = 0.8  # from one control period to the next
 
 
@@ -180,9 +180,13 @@ def main(config: CollectConfig) -> None:
     """Collect, and print how many episodes and frames were kept."""
     robot = robots.load()
     simulation = _simulation(config)
-    matrices = {camera.name: simulation.camera_matrix(camera.name) for camera in robot.cameras}
+    simulation.reset(config.first_seed)
+    described = {
+        "camera_matrices": {camera.name: simulation.camera_matrix(camera.name) for camera in robot.cameras},
+        "target_projections": {HEAD: simulation.projection(HEAD, REFERENCE_BODY)},  # but for an error of its mount
+    }
     simulation.close()
-    with DatasetWriter(config.out, robot, images=config.images, camera_matrices=matrices) as writer:
+    with DatasetWriter(config.out, robot, images=config.images, **described) as writer:
         there = {row["seed"] for row in writer.episodes if row["scene"] == config.scene}
         seeds = range(config.first_seed, config.first_seed + config.episodes)
         todo = [seed for seed in seeds if seed not in there]

@@ -255,6 +255,13 @@ class Simulation:
         frame = self.data.body(body)
         return frame.xmat.reshape(3, 3).T @ (position - frame.xpos)
 
+    def projection(self, camera: str, body: str) -> np.ndarray:
+        """(3, 4) matrix from a position [m] in a body's frame to homogeneous pixels of a camera, as both are now."""
+        frame, eye = self.data.body(body), self.data.camera(camera)
+        looking = np.diag([1.0, -1.0, -1.0]) @ eye.xmat.reshape(3, 3).T  # MuJoCo's cameras look along -z, with y up
+        seen = np.column_stack([looking @ frame.xmat.reshape(3, 3), looking @ (frame.xpos - eye.xpos)])
+        return self.camera_matrix(camera) @ seen
+
     def close(self) -> None:
         """Free the renderers."""
         for renderer in self._renderers.values():

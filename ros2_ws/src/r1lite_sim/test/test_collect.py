@@ -110,6 +110,16 @@ def test_stills_are_scenes_of_one_instruction_without_actions(config):
         stills(task_options=("colour=random",))
 
 
+def test_the_projection_finds_the_block_in_the_head_image(config):
+    collector = EpisodeCollector(dataclasses.replace(config, stills=1))
+    (frame,) = collector.collect_stills(SEED).frames
+    projection = collector._simulation.projection("head", "torso_link3")
+    collector.close()
+    column, row, depth = projection @ [*frame.target_m, 1.0]
+    red, green, blue = decode_jpeg(frame.images["head"])[round(row / depth), round(column / depth)].astype(int)
+    assert depth > 0.3 and red > 2 * green and red > 2 * blue
+
+
 def test_options_reach_the_task(config):
     collector = EpisodeCollector(dataclasses.replace(config, task_options=("colour=blue", "side=left"), max_steps=1))
     assert collector._simulation.instruction == "lift the blue block with the left arm"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from depthvla_policy.data.features import IMAGES, RECTIFIED_BY, depth_feature, image_feature
+from depthvla_policy.data.features import IMAGES, RECTIFIED_BY, TARGET_PROJECTION, depth_feature, image_feature
 from depthvla_policy.data.frames import Frames, read_frames
 from depthvla_policy.data.images import ImageRows, VideoFrames, decode_depth
 from depthvla_policy.data.layout import Layout, read_layout
@@ -38,6 +38,7 @@ class Demonstrations:
     episode     int                               number of the episode among all of `folders`
     frame       int                               number of the frame in its episode
     target_m    (3,) float32                      where the named object is, NaN without
+    target_px   (2,) float32                      column and row of that in the first camera's fitted image, NaN outside
     =========== ================================= ======================================================================
 
     lengths: (E,) int64, frames of each episode. instructions: the distinct ones. rectified: the cameras of which images
@@ -83,7 +84,11 @@ class Demonstrations:
         self._depths = [_depth_features(layout, robot, cameras) if depth_size else [] for layout in layouts]
         self.has_depth = any(feature for features in self._depths for feature in features)
         self._layouts = layouts
-        self._frames = _join([read_frames(layout, robot) for layout in layouts])
+        parts = [read_frames(layout, robot) for layout in layouts]
+        self._frames = _join(parts)
+        self._target_px = np.concatenate(
+            [_target_px(part, layout, self._images[:1], fit) for part, layout in zip(parts, layouts, strict=True)]
+        )
         self._readers: tuple[int, ImageRows, VideoFrames] | None = None
         self._select(range(len(self._frames.length)) if episodes is None else episodes)
         self._pictures = self._decode_all() if in_memory else None
@@ -105,6 +110,7 @@ class Demonstrations:
             "episode": episode,
             "frame": frame,
             "target_m": self._frames.target_m[at],
+            "target_px": self._target_px[at],
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -123,9 +129,9 @@ class Demonstrations:
         """(N, horizon, size) float64 absolute actions; behind the end of an episode its last one is repeated."""
         return self._frames.action[self._steps(self._index, self._episode)].astype(np.float64)
 
-    def targets_m(self) -> np.ndarray:
-        """(N, 3) float64, position of the named object, NaN without."""
-        return self._frames.target_m[self._index].astype(np.float64)
+    def targets_px(self) -> np.ndarray:
+        """(N, 2) float32, `target_px` of every frame."""
+        return self._target_px[self._index]
 
     def subset(self, episodes: Sequence[int]) -> Demonstrations:
         """Some of these episodes, by their position among these (0 is the first); pictures in memory are shared."""
@@ -256,6 +262,22 @@ def _rectifiers(layout: Layout, images: Sequence[str]) -> dict[str, Rectifier]:
         return {feature: Rectifier(calibration.parse(raw)) for feature, raw in described.items() if raw}
     except ValueError as error:
         raise ValueError(f"{layout.folder}: {RECTIFIED_BY}: {error}") from error
+
+
+def _target_px(frames: Frames, layout: Layout, first: Sequence[str], fit: ImageFit) -> np.ndarray:
+    """(M, 2) `target_px` of a dataset. first: the feature of the first camera's images, if any."""
+    nowhere = np.full((len(frames.target_m), 2), np.nan, dtype=np.float32)
+    feature = layout.features[first[0]] if first else {}
+    projection = (feature.get("info") or {}).get(TARGET_PROJECTION)
+    if projection is None:
+        return nowhere
+    height, width = feature["shape"][:2]
+    to_square = fit.camera_matrix(np.eye(3), width, height, fit.size)
+    seen = np.append(frames.target_m, np.ones((len(frames.target_m), 1)), axis=1) @ (to_square @ projection).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = (seen[:, :2] / seen[:, 2:]).astype(np.float32)
+        inside = (seen[:, 2] > 0) & ((found > -0.5) & (found < fit.size - 0.5)).all(axis=1)
+    return np.where(inside[:, None], found, nowhere)
 
 
 def _depth_features(layout: Layout, robot: Robot, cameras: Sequence[str]) -> list[str | None]:

@@ -14,6 +14,8 @@ TARGET = "observation.target"  # (3,) position of the named object in the frame 
 INTERVENTION = "intervention"  # whether a person was in command
 # In the info of an image's feature: the calibration, as in a YAML of camera_calibration, that readers rectify it with.
 RECTIFIED_BY = "rectified_by"
+# In the info of a camera's images: (3, 4) matrix from the frame of `TARGET` to its pixels, where that stays the same.
+TARGET_PROJECTION = "target_projection"
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,9 @@ class DatasetWriter:
     statistics.
 
     `images` says how RGB is kept: "jpeg" keeps the bytes that come in, "video" encodes them anew as H.264. What a frame
-    holds beside images, state and action is decided by the dataset's first frame. `camera_matrices` (camera -> (3, 3))
-    and `rectified_by` (camera -> calibration) go into info.json; the latter is what readers rectify images with.
+    holds beside images, state and action is decided by the dataset's first frame. `camera_matrices` (camera -> (3, 3)),
+    `target_projections` (camera -> (3, 4), see `features`) and `rectified_by` (camera -> calibration) go into
+    info.json; the last is what readers rectify images with.
 
     Raises:
         ValueError: `images` is neither of the two, or the folder holds a dataset of another kind.
@@ -51,12 +52,14 @@ class DatasetWriter:
         *,
         images: str = "jpeg",
         camera_matrices: Mapping[str, np.ndarray] | None = None,
+        target_projections: Mapping[str, np.ndarray] | None = None,
         rectified_by: Mapping[str, Calibration] | None = None,
     ) -> None:
         if images not in IMAGES:
             raise ValueError(f"images is {images!r}; allowed: {', '.join(IMAGES)}")
         self.folder, self._robot, self._images = Path(folder), robot, images
         self._matrices, self._rectified_by = camera_matrices or {}, rectified_by or {}
+        self._projections = target_projections or {}
         self._fps = round(robot.control_rate_hz)
         if self._fps != robot.control_rate_hz:
             raise ValueError(f"a dataset has whole frames a second; the robot has {robot.control_rate_hz:g}")
@@ -169,6 +172,9 @@ class DatasetWriter:
                 for name in (features.image_feature, features.depth_feature):
                     if feature := mine.get(name(self._robot, camera)):
                         feature["info"]["camera_matrix"] = np.asarray(matrix).tolist()
+            for camera, matrix in self._projections.items():
+                info = mine[features.image_feature(self._robot, camera)]["info"]
+                info[features.TARGET_PROJECTION] = np.asarray(matrix).tolist()
             return
         kinds = [{key: _kind(feature) for key, feature in described.items()} for described in (mine, self._features)]
         differ = sorted(key for key in {*kinds[0], *kinds[1]} if kinds[0].get(key) != kinds[1].get(key))

@@ -22,8 +22,8 @@ from depthvla_policy.policy.prompt import Prompt
 class Batch:
     """B observations. images: (B, C, 3, S, S) uint8. depth_m: (B, C, h, w) metres, NaN where unknown, or None where
     nobody asked for it. text: (B, L) ids; text_mask: (B, L) bool. state: (B, state_dim) and chunks: (B, horizon,
-    action_dim), normalised. target_m: (B, 3). Chunks and targets are NaN where unknown. RGB-D images have no more than
-    depth.
+    action_dim), normalised, NaN where unknown. target: (B,) int64, the patch of the first camera in which the named
+    object is, -1 where unknown. RGB-D images have no more than depth.
     """
 
     images: Tensor
@@ -32,7 +32,7 @@ class Batch:
     text_mask: Tensor | None = None
     state: Tensor | None = None
     chunks: Tensor | None = None
-    target_m: Tensor | None = None
+    target: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
@@ -70,7 +70,7 @@ class Collate:
             text_mask=torch.from_numpy(np.stack(text_mask)),
             state=torch.from_numpy(np.pad(self.stats.state(state), ((0, 0), (0, pad_state)))).float(),
             chunks=torch.from_numpy(np.pad(chunks, ((0, 0), (0, 0), (0, pad_action)))).float(),
-            target_m=torch.from_numpy(np.stack([sample["target_m"] for sample in samples])).float(),
+            target=torch.tensor([_patch(sample["target_px"], c) for sample in samples]),
         )
 
 
@@ -78,6 +78,14 @@ def collate_rgbd(samples: list[tuple[np.ndarray, np.ndarray]]) -> Batch:
     """Fitted images (S, S, 3) and depth maps (d, d) as a batch of one camera."""
     images, depth_m = zip(*samples, strict=True)
     return Batch(_images([image[None] for image in images]), torch.from_numpy(np.stack(depth_m))[:, None])
+
+
+def _patch(px: np.ndarray, c: ModelConfig) -> int:
+    """Of a column and a row; -1 without."""
+    if not np.isfinite(px).all():
+        return -1
+    column, row = ((px + 0.5) // c.patch_size).astype(int)
+    return int(row * (c.image_size // c.patch_size) + column)
 
 
 def _images(images: list[np.ndarray]) -> Tensor:

@@ -16,7 +16,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import tyro
 
@@ -90,7 +89,7 @@ def random_batch(c: ModelConfig, n: int) -> Batch:
         text_mask=torch.ones(n, c.max_text_tokens, dtype=torch.bool),
         state=torch.randn(n, c.state_dim, generator=generator),
         chunks=torch.randn(n, c.horizon, c.action_dim, generator=generator),
-        target_m=torch.randn(n, 3, generator=generator),
+        target=torch.zeros(n, dtype=torch.long),
     )
 
 
@@ -141,7 +140,7 @@ def _trainer(config: TrainConfig, c: ModelConfig, device: str) -> Trainer:
         objective, flops = depth_objective(model, config)
     else:
         used = torch.ones(c.action_dim, dtype=torch.bool)
-        objective, flops = policy_objective(model, config, used, np.zeros((1, 3)))
+        objective, flops = policy_objective(model, config, used, has_targets=True)
     return Trainer(objective, NoData(), c, config, accelerator, flops, lambda weights: None)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthvla_policy.model.config import EncoderConfig, ExpertConfig, ModelConfig
@@ -21,27 +22,25 @@ from depthvla_policy.training.draws import Draws, vary_colours
 
 
 class Grounding(nn.Module):
-    """Where the named object is, from the VLM's text tokens: mean over them, one hidden layer, three metres.
-
-    mean, std: (3,) of the positions in the data; the loss is over z-scores.
+    """In which patch of the first camera the named object is: the token of every patch against the mean of the text's,
+    behind the VLM.
     """
 
-    def __init__(self, width: int, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, width: int, patches: int, features: int = 64) -> None:
         super().__init__()
-        self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 3))
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
+        self.patches, self.scale = patches, features**-0.5
+        self.text, self.patch = nn.Linear(width, features), nn.Linear(width, features)
 
-    def forward(self, vlm: Tensor, text_mask: Tensor, target_m: Tensor) -> Tensor:
-        """Mean squared error, a scalar. vlm: (B, T, D) with the text tokens last; text_mask: (B, L). target_m: (B, 3);
-        observations where it is not finite are left out.
+    def forward(self, vlm: Tensor, text_mask: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy, a scalar. vlm: (B, T, D), the first camera's patches first and the text last; text_mask: (B,
+        L). target: (B,) patch; observations where it is -1 are left out.
         """
-        text = vlm[:, -text_mask.shape[1] :]
-        weight = text_mask[..., None].to(text.dtype)
-        found = self.head((text * weight).sum(1) / weight.sum(1)).float()
-        known = torch.isfinite(target_m).all(-1)
-        error = found - torch.where(known[:, None], (target_m - self.mean) / self.std, found.detach())
-        return (error**2).mean(-1).sum() / known.sum().clamp(min=1)
+        weight = text_mask[..., None].to(vlm.dtype)
+        words = (vlm[:, -text_mask.shape[1] :] * weight).sum(1) / weight.sum(1)
+        scores = torch.einsum("bpd,bd->bp", self.patch(vlm[:, : self.patches]), self.text(words)).float() * self.scale
+        known = target >= 0
+        missed = F.cross_entropy(scores, target.clamp(min=0), reduction="none")
+        return torch.where(known, missed, 0.0).sum() / known.sum().clamp(min=1)
 
 
 class PolicyObjective(nn.Module):
@@ -70,7 +69,7 @@ class PolicyObjective(nn.Module):
         n = len(draws.noise) // len(batch.images)
         clean = torch.arange(draws.noise.shape[1], device=draws.delay.device) < draws.delay
         tau = torch.where(clean, 1.0, draws.tau[:, None])
-        known = torch.isfinite(batch.chunks).flatten(1).all(-1)
+        known = ~batch.chunks[..., self.used].isnan().flatten(1).all(-1)
         chunks = torch.where(known[:, None, None], batch.chunks, 0.0)
         x, target = interpolate(chunks.repeat_interleave(n, dim=0), draws.noise, tau)
         context = prefix.detach() if self.loss.detach_prefix else prefix
@@ -84,7 +83,7 @@ class PolicyObjective(nn.Module):
             if not self.training:
                 losses["abs_rel"] = abs_rel(prefix.log_depth, batch.depth_m)
         if self.grounding is not None:
-            losses["grounding"] = self.grounding(prefix.vlm, batch.text_mask, batch.target_m)
+            losses["grounding"] = self.grounding(prefix.vlm, batch.text_mask, batch.target)
             total = total + self.loss.grounding_weight * losses["grounding"]
         return {"total": total, **losses}
 

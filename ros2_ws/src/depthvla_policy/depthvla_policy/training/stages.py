@@ -33,7 +33,6 @@ from depthvla_policy.training.flops import depth_flops, policy_flops
 from depthvla_policy.training.objective import DepthObjective, Grounding, PolicyObjective, depth_only
 
 LEROBOT = "lerobot"  # the layout of demonstrations, whose pictures have depth too
-STD_FLOOR_M = 0.01  # an object that never moves in the data
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,10 @@ def open_stage(config: TrainConfig, c: ModelConfig) -> Stage:
 
 
 def policy_objective(
-    model: DepthVLA, config: TrainConfig, used: Tensor, targets_m: np.ndarray
+    model: DepthVLA, config: TrainConfig, used: Tensor, *, has_targets: bool
 ) -> tuple[PolicyObjective, float]:
     """The losses over `model`, its adapters in place and its trained parameters marked, and the operations of one
-    observation. targets_m: (N, 3) positions of the named objects, NaN where unknown.
+    observation. has_targets: whether the named object's place in the first camera is known anywhere.
 
     Raises:
         ValueError: the loss is not possible for that network or without targets.
@@ -80,11 +79,9 @@ def policy_objective(
         _recompute(model)
     weight, grounding = parameters.depth_weight(config, c), None
     if loss.grounding_weight > 0:
-        known = targets_m[np.isfinite(targets_m).all(1)]
-        if not len(known):
+        if not has_targets:
             raise ValueError(f"loss.grounding_weight is {loss.grounding_weight} and no frame has a target; allowed: 0")
-        mean, std = torch.tensor(known.mean(0)).float(), torch.tensor(known.std(0)).float()
-        grounding = Grounding(c.vlm.width, mean, std.clamp(min=STD_FLOOR_M))
+        grounding = Grounding(c.vlm.width, (c.image_size // c.patch_size) ** 2)
     flops = policy_flops(
         c, trained, draws=loss.draws, depth=weight > 0, vlm=grounding is not None, lora=config.lora.rank > 0
     )
@@ -123,7 +120,8 @@ def _policy_stage(config: TrainConfig, c: ModelConfig) -> Stage:
         prompt = Prompt(train_tokenizer([*instructions, *known], c.vocab_size), c.max_text_tokens)
     stats = _statistics(start, train, robot)
     used = torch.arange(c.action_dim) < robot.size
-    objective, flops = policy_objective(model, config, used, np.concatenate([part.targets_m() for part in train]))
+    has_targets = any(np.isfinite(part.targets_px()).any() for part in train)
+    objective, flops = policy_objective(model, config, used, has_targets=has_targets)
 
     def save(weights: dict[str, Tensor]) -> None:
         checkpoint.write(out, settings, _of_model(weights, config), stats, prompt.tokenizer)
