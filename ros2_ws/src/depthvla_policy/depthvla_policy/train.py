@@ -82,7 +82,8 @@ def main() -> None:
     parser.add_argument("--config", default="")  # an empty name is answered with those there are
     chosen, overrides = parser.parse_known_args()
     try:
-        named = train_config.read(chosen.config)
+        asks = {"-h", "--help"} & set(overrides) and not chosen.config
+        named = tyro.MISSING if asks else train_config.read(chosen.config)
         train(tyro.cli(TrainConfig, default=named, args=overrides, description=__doc__))
     except (FileNotFoundError, FileExistsError, ValueError) as error:
         sys.exit(f"error: {error}")

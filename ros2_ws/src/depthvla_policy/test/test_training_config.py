@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from depthvla_policy import train
 from depthvla_policy.model import config as model_config
 from depthvla_policy.training.config import find, read
 
@@ -63,3 +64,10 @@ def test_a_wrong_setting_is_named(tmp_path, text, message):
 def test_an_unknown_name_lists_those_there_are():
     with pytest.raises(FileNotFoundError, match="'r1lite-huge'.*allowed: .*fine-tune.*r1lite-small"):
         read("r1lite-huge")
+
+
+def test_help_needs_no_training(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        train.main()
+    assert ended.value.code == 0 and "--data.folders" in capsys.readouterr().out

@@ -96,7 +96,7 @@ def evaluate(config: EvaluateConfig) -> tuple[dict, Path]:
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     with (
         _running(config, policy, options, out),
-        Episodes(config.task, policy.name, config.setting, limit_s, substeps) as episodes,
+        Episodes(config.task, config.setting, limit_s, substeps) as episodes,
         closing(Scenes(config.task, options)) as scenes,
     ):
         try:

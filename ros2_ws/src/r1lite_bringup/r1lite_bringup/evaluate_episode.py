@@ -28,13 +28,13 @@ class EvaluationError(RuntimeError):
 
 
 class Episodes:
-    """policy, setting: names under which the report groups the recordings. limit_s: of an episode. substeps: of the
-    task.
+    """setting: name under which the report groups the recordings, beside the model's id. limit_s: of an episode.
+    substeps: of the task.
     """
 
-    def __init__(self, task: str, policy: str, setting: str, limit_s: float, substeps: Sequence[str]) -> None:
-        self._task, self._policy, self._setting, self._limit_s = task, policy, setting, limit_s
-        self._substeps = substeps
+    def __init__(self, task: str, setting: str, limit_s: float, substeps: Sequence[str]) -> None:
+        self._task, self._setting, self._limit_s, self._substeps = task, setting, limit_s, substeps
+        self._policy = ""
 
     def __enter__(self) -> Episodes:
         with contextlib.ExitStack() as stack:
@@ -55,7 +55,8 @@ class Episodes:
         """The model's id, once the graph is up and the policy predicts."""
         self._until(lambda: self._chunks and self._status and self._progress, lambda: "a first chunk", limit_s)
         self._until(lambda: self._graph.idle, lambda: "an idle recorder", limit_s)
-        return self._chunks[-1].model_id
+        self._policy = self._chunks[-1].model_id
+        return self._policy
 
     def run(self, seed: int, bag: Path) -> tuple[EpisodeResult, str]:
         """The scene of `seed`, recorded in `bag`, and why the recording is not whole; empty when it is.

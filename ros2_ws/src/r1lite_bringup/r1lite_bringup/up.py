@@ -160,8 +160,8 @@ class Launcher:
             limits_s = list(self._stop_limits_s)
             while limits_s and self._running():
                 number, limit_s = limits_s.pop(0)
-                self._send(number)
                 try:
+                    self._send(number)
                     if not self._all_ended.wait(limit_s):
                         names = ", ".join(self._running())
                         self._report(f"{names} still running {limit_s:g} s after {number.name}")

@@ -47,7 +47,7 @@ def test_a_seed_through_the_graph_is_scored_and_its_recording_goes_to_the_report
         told = {chunk.instruction for _, _, chunk in bag.messages(["/policy_node/action_chunk"])}
     assert told == {task.instruction}
     assert (notes.task, notes.setting, notes.scene, notes.outcome) == ("lift", "tiny", "seed 7", "failure")
-    assert notes.policy == checkpoint.name and not notes.failure
+    assert notes.policy == found["model_id"] and not notes.failure
     assert "report.html" in capsys.readouterr().out
 
 

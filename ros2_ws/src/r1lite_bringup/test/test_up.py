@@ -106,6 +106,22 @@ def test_a_node_that_ignores_interrupts_is_terminated(launch):
     assert "thinker still running 0.5 s after SIGINT" in output.getvalue()
 
 
+def test_an_interrupt_while_signals_are_sent_leaves_no_node_behind(launch, monkeypatch):
+    launcher, output = launch(*TWO_NODES, stop_limits_s=((signal.SIGINT, 10.0), (signal.SIGKILL, 10.0)))
+    send, sent = launcher._send, []
+
+    def interrupted(number: signal.Signals) -> None:
+        sent.append(number)
+        if len(sent) == 1:
+            raise KeyboardInterrupt
+        send(number)
+
+    monkeypatch.setattr(launcher, "_send", interrupted)
+    launcher.stop()
+    assert sent == [signal.SIGINT, signal.SIGKILL]
+    assert set(launcher.exit_codes.values()) == {-signal.SIGKILL}, output.getvalue()
+
+
 def test_a_node_that_ignores_everything_is_killed_with_its_children(launch, tmp_path):
     behaviour = (
         "import subprocess; child = subprocess.Popen(['sleep', '60']); signal.signal(signal.SIGTERM, signal.SIG_IGN); "
