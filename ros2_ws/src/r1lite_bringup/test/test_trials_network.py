@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -21,21 +20,17 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not sourced")
 
 from depthvla_msgs.msg import Counter as CounterMessage  # noqa: E402
-from depthvla_msgs.msg import ExecutorStatus, PolicyStatus  # noqa: E402
+from depthvla_msgs.msg import ExecutorStatus  # noqa: E402
 
 from depthvla_policy import robot as robot_description  # noqa: E402
 from depthvla_policy.control.arbiter import Mode  # noqa: E402
-from depthvla_policy.nodes import qos  # noqa: E402
 from depthvla_policy.nodes.messages import duration_message, time_message  # noqa: E402
-from depthvla_policy.nodes.probe import Probe, private_domain, wait_until  # noqa: E402
+from depthvla_policy.nodes.probe import wait_until  # noqa: E402
 from r1lite_bringup.trials import network, network_table  # noqa: E402
 from r1lite_bringup.trials.link import Conditions  # noqa: E402
 from r1lite_bringup.trials.link_process import ADDRESSES, SplitNetwork, unavailable  # noqa: E402
 from r1lite_bringup.trials.network_figures import Commands, Window, figures  # noqa: E402
 from r1lite_bringup.trials.network_fragments import FragmentsConfig, shares  # noqa: E402
-from r1lite_bringup.trials.network_host import Host  # noqa: E402
-from r1lite_bringup.trials.network_rig import use_template  # noqa: E402
-from r1lite_bringup.trials.rig import POLICY  # noqa: E402
 from r1lite_bringup.trials.stream import Stream  # noqa: E402
 
 ROBOT = robot_description.load()
@@ -213,30 +208,48 @@ def test_all_images_arrive_over_a_good_cable_and_none_over_a_lost_one():
     assert shares(dataclasses.replace(config, loss=1.0), tuned=True) == [0.0, 0.0]
 
 
+CUT = """
+import contextlib
+from depthvla_msgs.msg import PolicyStatus
+from depthvla_policy.nodes import qos
+from depthvla_policy.nodes.probe import Probe, private_domain, wait_until
+from r1lite_bringup.trials.link import Conditions
+from r1lite_bringup.trials.link_process import SplitNetwork
+from r1lite_bringup.trials.network_host import Host
+from r1lite_bringup.trials.network_rig import use_template
+from r1lite_bringup.trials.rig import POLICY
+
+bad = Conditions(delay_s=0.02, jitter_s=0.01, loss=0.02)
+with SplitNetwork() as split, private_domain(), contextlib.ExitStack() as stack:
+    use_template()
+    with split.inside("host"):
+        host = stack.enter_context(Host(executor=False))
+    with split.inside("robot"):
+        probe = stack.enter_context(Probe())
+    publisher = probe.publisher(PolicyStatus, f"/{POLICY}/status", qos.status())
+
+    def said():
+        return [message.reason for message in host.since(0.0)[1]]
+
+    split.set(bad)
+    publisher.publish(PolicyStatus(reason="before"))
+    wait_until(lambda: said() == ["before"], 20.0, lambda: "the first status")
+    split.set(Conditions(cut=True))
+    publisher.publish(PolicyStatus(reason="during"))
+    wait_until(lambda: split.set(Conditions(cut=True))["lost"], 10.0, lambda: "a frame to be lost")
+    assert said() == ["before"]
+    split.set(bad)
+    wait_until(lambda: said() == ["before", "during"], 20.0, lambda: "the second status")
+"""
+
+
 @needs_namespaces
 def test_what_was_said_during_a_cut_is_heard_after_it():
-    """Real DDS participants, with the project's profile, over a link that is bad besides."""
-    bad = Conditions(delay_s=0.02, jitter_s=0.01, loss=0.02)
-    with SplitNetwork() as split, private_domain(), contextlib.ExitStack() as stack:
-        use_template()
-        with split.inside("host"):
-            host = stack.enter_context(Host(executor=False))
-        with split.inside("robot"):
-            probe = stack.enter_context(Probe())
-        publisher = probe.publisher(PolicyStatus, f"/{POLICY}/status", qos.status())
-
-        def said() -> list[str]:
-            return [message.reason for message in host.since(0.0)[1]]
-
-        split.set(bad)
-        publisher.publish(PolicyStatus(reason="before"))
-        wait_until(lambda: said() == ["before"], 20.0, lambda: "the first status")
-        split.set(Conditions(cut=True))
-        publisher.publish(PolicyStatus(reason="during"))
-        wait_until(lambda: split.set(Conditions(cut=True))["lost"], 10.0, lambda: "a frame to be lost")
-        assert said() == ["before"]
-        split.set(bad)
-        wait_until(lambda: said() == ["before", "during"], 20.0, lambda: "the second status")
+    """Real DDS participants, with the project's profile, over a link that is bad besides. In a process of its own:
+    Fast DDS reads its profile with the first participant of a process.
+    """
+    trial = subprocess.run([sys.executable, "-c", CUT], capture_output=True, text=True, timeout=90.0)
+    assert trial.returncode == 0, trial.stderr
 
 
 TRIAL_THAT_IS_KILLED = """
