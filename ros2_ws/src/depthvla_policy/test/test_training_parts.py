@@ -12,7 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from depthvla_policy.model import config as model_config
-from depthvla_policy.model.depthvla import DEPTH_PARTS, DepthVLA
+from depthvla_policy.model import mixture
+from depthvla_policy.model.depthvla import DEPTH_PARTS, DepthVLA, Inputs
 from depthvla_policy.model.layouts import PARTS, part_of
 from depthvla_policy.training import flops, lora
 from depthvla_policy.training import objective as losses
@@ -20,6 +21,7 @@ from depthvla_policy.training.batch import Batch
 from depthvla_policy.training.config import LoraConfig, LossConfig, TrainConfig
 from depthvla_policy.training.draws import draw
 from depthvla_policy.training.ema import Ema
+from depthvla_policy.training.grounding import Grounding
 from depthvla_policy.training.parameters import choose
 from depthvla_policy.training.stages import depth_objective, policy_objective
 
@@ -69,6 +71,11 @@ STAGES = {
     "frozen encoder": (run(freeze=("depth_encoder",)), CONFIG),
     "frozen vlm": (run(freeze=("vlm",)), CONFIG),
     "detached": (run(loss=LossConfig(detach_prefix=True)), CONFIG),
+    "detached and grounded": (run(loss=LossConfig(detach_prefix=True, grounding_weight=0.5)), CONFIG),
+    "joint, detached and grounded": (
+        run(loss=LossConfig(detach_prefix=True, grounding_weight=0.5, depth_weight=0.0)),
+        dataclasses.replace(CONFIG, prefix_attention="joint"),
+    ),
     "joint": (run(), dataclasses.replace(CONFIG, prefix_attention="joint")),
     "joint, no depth loss": (
         run(loss=LossConfig(depth_weight=0.0)),
@@ -86,10 +93,11 @@ def test_exactly_the_parameters_that_a_loss_reaches_are_trained(name):
     module = objective(config, c)
     wanted = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     assert set(gradients(module, config, c)) == wanted
-    # With everything open to it, a gradient would have come to nothing else but what was frozen.
+    # With everything open to it, a gradient would have come to nothing else but what was frozen. (Keys that a loss does
+    # not look at, beside others in one tensor, get zeros.)
     for parameter in module.parameters():
         parameter.requires_grad_(True)
-    frozen = {name for name in gradients(module, config, c) if name not in wanted}
+    frozen = {name for name, found in gradients(module, config, c).items() if name not in wanted and found.any()}
     closed = {"frozen depth": DEPTH_PARTS, "frozen encoder": ("depth_encoder.",), "frozen vlm": PARTS["vlm"]}
     if not config.lora.rank:
         closed_parts = closed.get(name, ())
@@ -113,12 +121,35 @@ def test_the_depth_expert_alone_predicts_what_it_predicts_in_the_network():
 
 
 def test_observations_without_a_target_are_left_out_of_the_grounding_loss():
-    head = losses.Grounding(8, patches=4)
-    vlm, text_mask, target = torch.randn(4, 9, 8), torch.ones(4, 3, dtype=torch.bool), torch.tensor([3, 0, -1, -1])
-    torch.testing.assert_close(head(vlm, text_mask, target), head(vlm[:2], text_mask[:2], target[:2]))
-    nothing = head(vlm[2:], text_mask[2:], target[2:])
+    model, seen = tiny_model.model(), tiny_model.inputs(batch=4)
+    grounding, target = Grounding(model), torch.tensor([3, 0, -1, -1])
+
+    def loss(first, last):
+        part = Inputs(*(given[first:last] for given in (seen.images, seen.text, seen.text_mask, seen.state)))
+        return grounding(model.prefix(part), part.text_mask, target[first:last])
+
+    torch.testing.assert_close(loss(0, 4), loss(0, 2))
+    nothing = loss(2, 4)
     nothing.backward()
-    assert nothing == 0.0 and all(torch.equal(p.grad, torch.zeros_like(p)) for p in head.parameters())
+    assert nothing == 0.0 and not any(p.grad.any() for p in model.parameters() if p.grad is not None)
+
+
+def test_the_grounding_loss_is_of_the_attention_that_the_network_pays_and_of_the_place_told(monkeypatch):
+    model, seen = tiny_model.model(), tiny_model.inputs(batch=4)
+    grounding, target, calls = Grounding(model), torch.tensor([3, 0, 1, 2]), []
+    with torch.no_grad():
+        grounding.place.weight.zero_()
+        grounding.place.bias.copy_(torch.tensor([1.0, -1.0]))  # row and column in patches, of a grid of 2
+    attend = mixture.attend
+    monkeypatch.setattr(mixture, "attend", lambda *given: calls.append(given) or attend(*given))
+    found = grounding(model.prefix(seen), seen.text_mask, target)
+    q, k, _, mask = calls[grounding.layer]
+    weights = ((q[:, 0] @ k[:, 0].mT) * q.shape[-1] ** -0.5).masked_fill(~mask[:, 0], -torch.inf).softmax(-1)
+    missed = []
+    for i, words in enumerate(seen.text_mask):
+        missed += [-weights[i, -len(words) :][words][:, target[i]].log().mean()]
+    off = torch.tensor([4.0, 2.0, 5.0, 1.0]).sqrt()
+    torch.testing.assert_close(found, torch.stack(missed).mean() + off.mean())
 
 
 def test_clean_steps_are_left_out_of_the_loss(monkeypatch):
@@ -261,6 +292,9 @@ def test_settings_that_do_not_fit_the_network_are_named(changes, message):
         objective(run(**changes))
 
 
-def test_grounding_without_a_target_is_refused():
+def test_grounding_is_refused_where_no_target_is_known_or_no_layer_looks():
+    config = run(loss=LossConfig(grounding_weight=0.5))
+    with pytest.raises(ValueError, match="at least 2 layers; this one has 1"):
+        objective(config, dataclasses.replace(CONFIG, layers=1))
     with pytest.raises(ValueError, match="no frame has a target"):
         policy_objective(tiny_model.model(), run(loss=LossConfig(grounding_weight=0.5)), USED, has_targets=False)

@@ -29,6 +29,21 @@ def depth_image(depth_m: Tensor) -> Tensor:
     return scaled.clamp(0.0, 1.0).unsqueeze(-3).expand(*depth_m.shape[:-2], 3, *depth_m.shape[-2:])
 
 
+@torch.no_grad()
+def _place(positions_TD: Tensor) -> None:
+    """Start a table of positions, row by row of a square grid, as sines and cosines of row and column (He et al. 2022).
+
+    transformers starts it with small noise, below which a small network from nothing hardly sees where a patch is.
+    """
+    tokens, width = positions_TD.shape
+    bands = math.ceil(width / 4)
+    frequencies = 1e4 ** -(torch.arange(bands) / bands)
+    angles = torch.arange(math.isqrt(tokens))[:, None] * frequencies
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    row, column = waves[:, None].expand(-1, len(waves), -1), waves.expand(len(waves), -1, -1)
+    positions_TD.copy_(torch.cat([row, column], dim=-1).flatten(0, 1)[:, :width])
+
+
 class SiglipEncoder(nn.Module):
     """SigLIP patch tokens projected to the VLM's width (PaliGemma's multi-modal projector)."""
 
@@ -46,6 +61,7 @@ class SiglipEncoder(nn.Module):
             )
         )
         self.projector = nn.Linear(config.width, width)
+        _place(self.tower.embeddings.position_embedding.weight)
 
     def restore_buffers(self) -> None:
         """Make what a checkpoint does not hold, after the network was built on the meta device."""
@@ -75,6 +91,7 @@ class DinoEncoder(nn.Module):
                 patch_size=patch_size,
             )
         )
+        _place(self.tower.embeddings.position_embeddings[0, 1:])
         # On the CPU whatever the default device: a network that is built on the meta device must keep its constants.
         constants = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device="cpu")
         self.register_buffer("mean", constants[0].view(1, 3, 1, 1), persistent=False)

@@ -48,8 +48,8 @@ class LossConfig:
     depth_weight: float | None = None
     """of SI-log; left out, the network's own depth.loss_weight, and nothing where the depth expert is frozen"""
     grounding_weight: float = 0.0
-    """of telling from the VLM's text and image tokens in which patch of the first camera the named object is, through a
-    head that is thrown away after training: it makes a small VLM, which knows no words yet, find the named object"""
+    """of looking, in one attention head of the VLM, from the text at the patch of the first camera that holds the named
+    object: it teaches a small VLM, which knows no words yet, to find what the text names"""
     draws: int = 1
     """noise and time draws per observation, on one prefix"""
     max_delay: int = 0

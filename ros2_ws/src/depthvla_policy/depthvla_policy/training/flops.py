@@ -51,13 +51,11 @@ class Work:
         return passed + (self.linear + self.first if weights else 0.0)
 
 
-def policy_flops(
-    c: ModelConfig, trained: Collection[str], *, draws: int, depth: bool, vlm: bool, lora: bool = False
-) -> float:
+def policy_flops(c: ModelConfig, trained: Collection[str], *, draws: int, depth: bool, lora: bool = False) -> float:
     """Forward and backward of one observation with `draws` draws of noise and time.
 
-    trained: parts of `layouts.PARTS` that have a gradient. depth, vlm: whether those outputs enter the loss. lora:
-    whether adapters are trained in place of the mixture's weights; their own work is left out.
+    trained: parts of `layouts.PARTS` that have a gradient. depth: whether its output enters the loss. lora: whether
+    adapters are trained in place of the mixture's weights; their own work is left out.
     """
     image_tokens, depth_tokens = c.image_tokens, c.image_tokens if c.depth else 0
     vlm_tokens = image_tokens + c.max_text_tokens
@@ -66,7 +64,7 @@ def policy_flops(
     vision = encoder_work(c.vision, c, extra=0) * c.cameras + Work(
         linear_flops(image_tokens, c.vision.width, c.vlm.width)
     )
-    text = expert_work(c, c.vlm, vlm_tokens, prefix if joint else vlm_tokens, vlm)
+    text = expert_work(c, c.vlm, vlm_tokens, prefix if joint else vlm_tokens, False)
     own = "vlm" in trained and not lora
     works = [(vision, own, False), (text, own, "vlm" in trained and lora)]
     if c.depth:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthvla_policy.model.config import EncoderConfig, ExpertConfig, ModelConfig
@@ -19,28 +18,7 @@ from depthvla_policy.model.losses import flow_matching, si_log
 from depthvla_policy.training.batch import Batch
 from depthvla_policy.training.config import LossConfig
 from depthvla_policy.training.draws import Draws, vary_colours
-
-
-class Grounding(nn.Module):
-    """In which patch of the first camera the named object is: the token of every patch against the mean of the text's,
-    behind the VLM.
-    """
-
-    def __init__(self, width: int, patches: int, features: int = 64) -> None:
-        super().__init__()
-        self.patches, self.scale = patches, features**-0.5
-        self.text, self.patch = nn.Linear(width, features), nn.Linear(width, features)
-
-    def forward(self, vlm: Tensor, text_mask: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy, a scalar. vlm: (B, T, D), the first camera's patches first and the text last; text_mask: (B,
-        L). target: (B,) patch; observations where it is -1 are left out.
-        """
-        weight = text_mask[..., None].to(vlm.dtype)
-        words = (vlm[:, -text_mask.shape[1] :] * weight).sum(1) / weight.sum(1)
-        scores = torch.einsum("bpd,bd->bp", self.patch(vlm[:, : self.patches]), self.text(words)).float() * self.scale
-        known = target >= 0
-        missed = F.cross_entropy(scores, target.clamp(min=0), reduction="none")
-        return torch.where(known, missed, 0.0).sum() / known.sum().clamp(min=1)
+from depthvla_policy.training.grounding import Grounding
 
 
 class PolicyObjective(nn.Module):
@@ -64,7 +42,7 @@ class PolicyObjective(nn.Module):
         depth = self.depth_weight > 0
         images = _pixels(batch.images, draws)
         inputs = Inputs(images, batch.text, batch.text_mask, batch.state, depth_m=seen)
-        prefix = self.model.prefix(inputs, depth=depth, vlm=self.grounding is not None)
+        prefix = self.model.prefix(inputs, depth=depth)
 
         n = len(draws.noise) // len(batch.images)
         clean = torch.arange(draws.noise.shape[1], device=draws.delay.device) < draws.delay
@@ -83,7 +61,7 @@ class PolicyObjective(nn.Module):
             if not self.training:
                 losses["abs_rel"] = abs_rel(prefix.log_depth, batch.depth_m)
         if self.grounding is not None:
-            losses["grounding"] = self.grounding(prefix.vlm, batch.text_mask, batch.target)
+            losses["grounding"] = self.grounding(prefix, batch.text_mask, batch.target)
             total = total + self.loss.grounding_weight * losses["grounding"]
         return {"total": total, **losses}
 

@@ -6,6 +6,7 @@ them at every step.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from torch import nn
@@ -13,8 +14,10 @@ from torch import nn
 from depthvla_policy.model.config import ModelConfig
 from depthvla_policy.model.layouts import part_of
 from depthvla_policy.training.config import DEPTH_EXPERT, TrainConfig
+from depthvla_policy.training.grounding import grounded_layer
 
-KEYS_ONLY = (".self_attn.k_proj.", ".self_attn.v_proj.", ".input_layernorm.")
+KEYS_VALUES = (".self_attn.k_proj.", ".self_attn.v_proj.", ".input_layernorm.")
+VALUES = (".self_attn.v_proj.", ".input_layernorm.")
 
 
 def frozen_parts(config: TrainConfig, c: ModelConfig) -> frozenset[str]:
@@ -38,13 +41,12 @@ def choose(model: nn.Module, config: TrainConfig, c: ModelConfig) -> list[str]:
     """
     frozen = frozen_parts(config, c)
     depth = config.stage == "depth-pretrain" or depth_weight(config, c) > 0
-    # In depth pre-training there is no flow loss; the grounding loss reads the output of the VLM.
-    flow, vlm = config.stage != "depth-pretrain", config.loss.grounding_weight > 0
+    flow, grounding = config.stage != "depth-pretrain", config.loss.grounding_weight > 0
     chosen = []
     for name, parameter in model.named_parameters():
         trained = (
             part_of(name) not in frozen
-            and _reached(name, c, flow=flow, depth=depth, vlm=vlm, detached=config.loss.detach_prefix)
+            and _reached(name, c, flow=flow, depth=depth, grounding=grounding, detached=config.loss.detach_prefix)
             and (not config.lora.rank or ".lora_" in name)
         )
         parameter.requires_grad_(trained)
@@ -63,20 +65,27 @@ def groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict
     ]
 
 
-def _reached(name: str, c: ModelConfig, *, flow: bool, depth: bool, vlm: bool, detached: bool) -> bool:
-    """Whether a loss depends on the parameter; `depth` and `vlm` are the losses on those experts' outputs."""
-    part = part_of(name)
+def _reached(name: str, c: ModelConfig, *, flow: bool, depth: bool, grounding: bool, detached: bool) -> bool:
+    """Whether a loss depends on the parameter."""
+    part, joint = part_of(name), c.prefix_attention == "joint"
     if part == "action":
         return flow and not (detached and name.startswith("state_proj."))
     if name.endswith("mask_token"):
         return False  # of DINOv2's own pre-training
-    own, other = (vlm, depth) if part == "vlm" else (depth, vlm)
-    if own:
+    if part != "vlm" and depth:
         return True
-    if not (flow and not detached) and not (c.prefix_attention == "joint" and other):
-        return False
-    # Others see keys and values only, so the rest of the last layer has no reader.
-    expert = f"mixture.experts.{'vlm' if part == 'vlm' else 'depth'}."
-    if name.startswith((expert + "norm.", "depth_head.")):
-        return False
-    return not name.startswith(f"{expert}layers.{c.layers - 1}.") or any(key in name for key in KEYS_ONLY)
+    if (flow and not detached) or (joint and depth):
+        # Others see keys and values only, so the rest of the last layer has no reader.
+        return _reached_through(name, c.layers - 1, KEYS_VALUES)
+    if part == "vlm":
+        return grounding and _reached_through(name, grounded_layer(c) + 1, VALUES)
+    return grounding and joint and _reached_through(name, grounded_layer(c), KEYS_VALUES)
+
+
+def _reached_through(name: str, layer: int, of_layer: tuple[str, ...]) -> bool:
+    """Whether a parameter of a prefix is before that layer, or among `of_layer` in it."""
+    if name.startswith("depth_head.") or (name.startswith("mixture.") and ".layers." not in name):
+        return False  # behind all layers
+    found = re.match(r"mixture\.experts\.\w+\.layers\.(\d+)\.", name)
+    at = int(found[1]) if found else -1
+    return at < layer or (at == layer and any(key in name for key in of_layer))

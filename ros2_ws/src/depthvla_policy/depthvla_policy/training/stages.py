@@ -30,7 +30,8 @@ from depthvla_policy.training.batch import Collate, collate_rgbd
 from depthvla_policy.training.config import TrainConfig
 from depthvla_policy.training.data import TrainData
 from depthvla_policy.training.flops import depth_flops, policy_flops
-from depthvla_policy.training.objective import DepthObjective, Grounding, PolicyObjective, depth_only
+from depthvla_policy.training.grounding import Grounding
+from depthvla_policy.training.objective import DepthObjective, PolicyObjective, depth_only
 
 LEROBOT = "lerobot"  # the layout of demonstrations, whose pictures have depth too
 
@@ -81,10 +82,8 @@ def policy_objective(
     if loss.grounding_weight > 0:
         if not has_targets:
             raise ValueError(f"loss.grounding_weight is {loss.grounding_weight} and no frame has a target; allowed: 0")
-        grounding = Grounding(c.vlm.width, (c.image_size // c.patch_size) ** 2)
-    flops = policy_flops(
-        c, trained, draws=loss.draws, depth=weight > 0, vlm=grounding is not None, lora=config.lora.rank > 0
-    )
+        grounding = Grounding(model)
+    flops = policy_flops(c, trained, draws=loss.draws, depth=weight > 0, lora=config.lora.rank > 0)
     return PolicyObjective(model, loss, used, weight, grounding), flops
 
 
