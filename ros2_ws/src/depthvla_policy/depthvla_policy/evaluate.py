@@ -23,7 +23,8 @@ from depthvla_policy.evaluation.rollout import BASELINES, RolloutConfig, environ
 
 ALL = "all"
 THROUGH_ROS = "r1lite_bringup.evaluate"
-OF_BOTH = ("policy", "task", "seeds", "first_seed", "json", "task_options", "through", "out")  # settings with ROS
+# Settings with ROS.
+OF_BOTH = ("policy", "task", "seeds", "first_seed", "json", "task_options", "realtime_chunking", "through", "out")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class EvaluateConfig:
     latency_steps: int = 0  # control steps from an observation to its chunk's arrival
     depth_every: int = 4  # predicted depth of every n-th chunk is compared with the truth; 0 for none
     strategy: Literal["replace", "blend", "ensemble"] = "blend"  # how the executor joins chunks
+    # how a chunk continues the one in execution: not, guided (any policy), or as it was trained with loss.max_delay
+    realtime_chunking: Literal["off", "guided", "trained"] = "off"
     workers: int = 2  # processes
     videos: Path | None = None  # folder for videos of the first seeds, one each
     video_seeds: int = 5  # how many of them
@@ -96,6 +99,7 @@ def evaluate(config: EvaluateConfig) -> dict:
         OWN if config.baseline == ALL else config.baseline,
         config.depth_every,
         config.strategy,
+        config.realtime_chunking,
         config.task_options,
     )
     if config.json:
@@ -121,6 +125,7 @@ def ros_words(config: EvaluateConfig) -> list[str]:
         raise ValueError("--through ros needs a policy: --policy FOLDER")
     words = [sys.executable, "-m", THROUGH_ROS, "--policy", str(config.policy), "--task", config.task]
     words += ["--seeds", str(config.seeds), "--first-seed", str(config.first_seed)]
+    words += ["--realtime-chunking", config.realtime_chunking]
     for flag, value in (("--json", config.json), ("--out", config.out)):
         words += [flag, str(value)] if value else []
     return words + (["--task-options", *config.task_options] if config.task_options else [])

@@ -51,14 +51,14 @@ class RampPolicy:
     has_depth, takes_depth = True, False
     depth_size = 4
     image_fit = ImageFit(4, "crop")
-    period_s = 1 / 15
+    period_s, horizon = 1 / 15, HORIZON
 
     def __init__(self, slope: float = 0.01, inference_s: float = 0.004) -> None:
         self.slope, self.inference_s = slope, inference_s
         self.asked: list[tuple] = []
 
-    def infer(self, observation, *, depth: bool = False, seed: int | None = None) -> Prediction:
-        self.asked.append((observation, depth, seed))
+    def infer(self, observation, *, depth: bool = False, seed: int | None = None, **continued) -> Prediction:
+        self.asked.append((observation, depth, seed, continued))
         actions = np.tile(observation.state, (HORIZON, 1))
         actions[:, 0] += self.slope * np.arange(HORIZON)
         depth_m = {name: np.full((4, 4), 1.9, np.float32) for name in observation.images} if depth else {}
@@ -91,6 +91,17 @@ def test_latency_holds_the_start_pose_and_then_skips_the_steps_that_are_past(env
     assert 0.0 < moved[3] <= 0.03
     np.testing.assert_allclose(moved[6:8], [0.06, 0.07], atol=1e-6)
     assert result.held_steps == 3
+
+
+def test_a_chunk_continues_what_the_executor_is_about_to_do(env, robot):
+    policy = RampPolicy()
+    config = RolloutConfig(execute=8, latency_steps=2, realtime_chunking="trained")
+    run_episode(env, robot, policy, 0, config)
+    first, second = (asked[3] for asked in policy.asked[:2])
+    assert not first, "nothing is in execution yet"
+    assert (second["method"], second["delay"]) == ("trained", 3)
+    moved = second["committed"][:, 0] - env.home[0]
+    np.testing.assert_allclose(moved, 0.01 * np.arange(8, HORIZON), atol=1e-6)
 
 
 def test_a_measured_latency_is_rounded_up_to_control_steps_and_the_policy_answers_one_question_at_a_time(env, robot):

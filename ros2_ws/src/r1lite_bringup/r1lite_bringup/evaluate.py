@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from tqdm import tqdm
@@ -47,6 +48,7 @@ class EvaluateConfig:
     setting: str = ""  # under which the report groups the episodes
     device: str = "cpu"  # where the network runs
     depth: bool = True  # predict depth as well, which is recorded and compared with the truth
+    realtime_chunking: Literal["off", "guided", "trained"] = "off"  # how a chunk continues the one in execution
     report: bool = True  # build the report of the recordings
     video: bool = False  # with a video of every episode
 
@@ -89,7 +91,12 @@ def evaluate(config: EvaluateConfig) -> tuple[dict, Path]:
         "model_id": None,
         "environment": environment_id(config.task).split(":")[-1],
         "through": "ros",
-        "settings": {"task_options": config.task_options, "time_limit_s": limit_s, "setting": config.setting},
+        "settings": {
+            "task_options": config.task_options,
+            "time_limit_s": limit_s,
+            "setting": config.setting,
+            "realtime_chunking": config.realtime_chunking,
+        },
     }
     done, failed, found = [], {}, {}
     begin = time.perf_counter()
@@ -165,6 +172,7 @@ def _running(config: EvaluateConfig, policy: Path, options: dict, out: Path) -> 
         "seed": str(config.first_seed),
         "device": config.device,
         "depth": str(config.depth).lower(),
+        "realtime_chunking": config.realtime_chunking,
         "record": "on_request",
     }
     added = {"simulator_node": options, "chunk_executor_node": {"mode_on_activate": "DISARMED"}}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from depthvla_policy import tasks
+from depthvla_policy.control.continuation import REALTIME_CHUNKING
 from depthvla_policy.evaluation import task_options
 
 PACKAGE = "r1lite_bringup"
@@ -54,6 +55,12 @@ ARGUMENTS = (
     Argument("instruction", "", "the task in words; when empty, that of the simulation's task"),
     Argument("device", "cpu", "where the network runs", ("cpu", "cuda")),
     Argument("depth", "true", "publish predicted depth while somebody listens", BOOLEAN),
+    Argument(
+        "realtime_chunking",
+        "",
+        "how a chunk continues the one in execution; when empty, as the policy node's parameters say",
+        ("", *REALTIME_CHUNKING),
+    ),
     Argument("leader", "false", "a scripted person moves leader arms, to try teleoperation with (robot:=sim)", BOOLEAN),
     Argument("rviz", "false", "show cameras, depth, the robot and where it is going in RViz", BOOLEAN),
     Argument(
@@ -112,6 +119,7 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
                 "device": values["device"],
                 "instruction": values["instruction"],
                 "depth": values["depth"] == "true",
+                **({"realtime_chunking": chunking} if (chunking := values["realtime_chunking"]) else {}),
                 # A simulated scene in which nothing moves gives the same image again and again.
                 **({"camera_frozen_after_s": 0.0} if simulated else {}),
             },

@@ -94,6 +94,11 @@ def test_arguments_reach_the_nodes(model):
     assert "x" in {Path(str(value)).name for value in running["episode_recorder_node"].parameters.values()}
 
 
+def test_chunks_are_joined_as_the_parameter_file_says_unless_an_argument_does(model):
+    assert "realtime_chunking" not in nodes(model)["policy_node"].parameters
+    assert nodes(model, realtime_chunking="trained")["policy_node"].parameters["realtime_chunking"] == "trained"
+
+
 def test_a_simulation_has_an_instruction_of_its_own_and_a_robot_has_none(model):
     assert nodes(model)["policy_node"].parameters["instruction"] == tasks.load("lift").instruction
     staged = nodes(model, task="blocks_stacking")

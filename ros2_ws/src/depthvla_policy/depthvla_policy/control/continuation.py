@@ -11,6 +11,9 @@ import numpy as np
 from depthvla_policy.control.chunk import MAX_PERIOD_S, MIN_PERIOD_S
 from depthvla_policy.control.refusal import Reason, Refusal
 
+# How a chunk continues the motion: not at all, or a method of model/realtime.py.
+REALTIME_CHUNKING = ("off", "guided", "trained")
+
 
 @dataclass(frozen=True)
 class Continuation:

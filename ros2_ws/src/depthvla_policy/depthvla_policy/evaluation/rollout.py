@@ -20,6 +20,7 @@ from depthvla_policy import robot as robot_description
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.control.chunk import Chunk
 from depthvla_policy.control.config import ExecutorConfig
+from depthvla_policy.control.continuation import REALTIME_CHUNKING, Plan
 from depthvla_policy.control.executor import ChunkExecutor
 from depthvla_policy.evaluation import task_options
 from depthvla_policy.evaluation.metrics import depth_errors
@@ -45,7 +46,8 @@ class RolloutConfig:
     "shuffled_cameras" hands the policy the pictures of another scene, in which the robot does the same;
     "wrong_instruction" tells it another instruction than the scene's, which still decides about success.
     depth_every: predicted depth of every n-th chunk is compared with the truth; 0 for none. strategy: how the executor
-    joins chunks (control/timeline.py). task_options: NAME=VALUE words (evaluation/task_options.py).
+    joins chunks (control/timeline.py). realtime_chunking: one of REALTIME_CHUNKING. task_options: NAME=VALUE words
+    (evaluation/task_options.py).
     """
 
     execute: int = 4
@@ -53,6 +55,7 @@ class RolloutConfig:
     baseline: str = "none"
     depth_every: int = 4
     strategy: str = ExecutorConfig.strategy
+    realtime_chunking: str = "off"
     task_options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -64,6 +67,10 @@ class RolloutConfig:
             )
         if self.baseline not in BASELINES:
             raise ValueError(f"baseline is {self.baseline!r}; allowed: {', '.join(BASELINES)}")
+        if self.realtime_chunking not in REALTIME_CHUNKING:
+            raise ValueError(
+                f"realtime_chunking is {self.realtime_chunking!r}; allowed: {', '.join(REALTIME_CHUNKING)}"
+            )
         task_options.parse(self.task_options)
 
     @property
@@ -137,7 +144,8 @@ def run_episode(
                 raise RuntimeError(f"the executor cannot start in scene {seed}: {refusal}")
         if policy is not None and config.baseline != "do_nothing" and result.steps >= next_question:
             asked = {**seen, "images": shown["images"], "instruction": told or seen["instruction"]}
-            chunk, took_s = _ask(policy, env, asked, now_ns, result, config, video)
+            plan = executor.plan() if config.realtime_chunking != "off" else None
+            chunk, took_s = _ask(policy, env, asked, now_ns, plan, result, config, video)
             measured = config.latency_steps is None
             latency = math.ceil(took_s / robot.period_s) if measured else config.latency_steps
             result.latency_steps.append(latency)
@@ -238,11 +246,12 @@ def _ask(
     env: gymnasium.Env,
     seen: dict,
     now_ns: int,
+    plan: Plan | None,
     result: EpisodeResult,
     config: RolloutConfig,
     video: RolloutVideo | None,
 ) -> tuple[Chunk, float]:
-    """The chunk, and how long it took [s]."""
+    """The chunk, which continues `plan` where there is one, and how long it took [s]."""
     compare = policy.has_depth and config.depth_every > 0 and result.chunks % config.depth_every == 0
     depth = compare or (video is not None and policy.has_depth)
     depth_m = None
@@ -250,7 +259,11 @@ def _ask(
         depth_m = {name: env.unwrapped.simulation.render_depth(name) for name in seen["images"]}
     observation = Observation(now_ns, dict(seen["images"]), seen["state"], seen["instruction"], depth_m)
     noise_seed = int(np.random.SeedSequence([result.seed, result.chunks]).generate_state(1)[0])
-    prediction = policy.infer(observation, depth=depth, seed=noise_seed)
+    period_ns, continued = round(policy.period_s * 1e9), {}
+    going_on = plan.continuation(now_ns, period_ns=period_ns, horizon=policy.horizon) if plan else None
+    if going_on:
+        continued = {"committed": going_on.committed, "delay": going_on.delay, "method": config.realtime_chunking}
+    prediction = policy.infer(observation, depth=depth, seed=noise_seed, **continued)
     result.chunks += 1
     took_s = prediction.preprocess_s + prediction.inference_s
     if compare:
@@ -259,7 +272,7 @@ def _ask(
         result.inference_s.append(took_s)
     if video:
         video.depth_m = prediction.depth_m
-    return Chunk(now_ns, result.chunks, round(policy.period_s * 1e9), prediction.actions), took_s
+    return Chunk(now_ns, result.chunks, period_ns, prediction.actions), took_s
 
 
 def _compare_depth(policy: Policy, env: gymnasium.Env, predicted: dict[str, np.ndarray], result: EpisodeResult) -> None:

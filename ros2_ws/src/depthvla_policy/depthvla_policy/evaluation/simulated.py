@@ -127,12 +127,12 @@ def setting_words(settings: Mapping[str, Any]) -> str:
     """The setting's name, the task options, and what decides about the motion and is not the default of a run."""
     default = RolloutConfig()
     words = [settings.get("setting", ""), " ".join(sorted(settings.get("task_options", ())))]
-    for key in ("execute", "latency_steps", "strategy"):
+    for key in ("execute", "latency_steps", "strategy", "realtime_chunking"):
         value = settings.get(key, getattr(default, key))
         if value == getattr(default, key):
             continue
         latency = "latency measured" if value is None else f"latency {value} step{'s' if value != 1 else ''}"
-        words.append(latency if key == "latency_steps" else f"{key} {value}")
+        words.append(latency if key == "latency_steps" else f"{key.replace('_', ' ')} {value}")
     return ", ".join(word for word in words if word)
 
 

@@ -24,7 +24,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from depthvla_policy import robot as robot_description
 from depthvla_policy.control.chunk import Chunk
-from depthvla_policy.control.continuation import Continuation, Plan
+from depthvla_policy.control.continuation import REALTIME_CHUNKING, Continuation, Plan
 from depthvla_policy.control.observation_buffer import JOINT_DEPTH, ObservationBuffer, ObservationLimits, camera_stream
 from depthvla_policy.control.refusal import Reason, Refusal
 from depthvla_policy.nodes import camera_calibration, image_messages, qos
@@ -76,7 +76,7 @@ PARAMETERS = (
         "off",
         "How chunks continue the motion in execution (~/plan): not at all, guided (any checkpoint) or trained (one"
         " trained with max_delay).",
-        choices=("off", "guided", "trained"),
+        choices=REALTIME_CHUNKING,
     ),
     Parameter(
         "camera_max_age_s", LIMITS.camera_max_age_s, "No chunk when a camera's newest image is older.", 0.01, 5.0
