@@ -24,7 +24,10 @@ from depthvla_policy.evaluation.rollout import BASELINES, RolloutConfig, environ
 ALL = "all"
 THROUGH_ROS = "r1lite_bringup.evaluate"
 # Settings with ROS.
-OF_BOTH = ("policy", "task", "seeds", "first_seed", "json", "task_options", "realtime_chunking", "through", "out")
+OF_BOTH = (
+    *("policy", "task", "task_options", "time_limit_s", "seeds", "first_seed", "realtime_chunking"),
+    *("json", "through", "out"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class EvaluateConfig:
     policy: Path | None = None  # checkpoint folder; not needed for the baseline do_nothing
     task: str = "lift"  # a task of r1lite_sim, or a Gymnasium id
     task_options: tuple[str, ...] = ()  # NAME=VALUE, as colour=blue side=left; the value random is drawn for each seed
+    time_limit_s: float | None = None  # of an episode; the simulated task's own when left out
     seeds: int = 40  # number of scenes
     first_seed: int = 0  # seed of the first scene
     json: Path | None = None  # file for the results; an earlier one is replaced
@@ -101,6 +105,7 @@ def evaluate(config: EvaluateConfig) -> dict:
         config.strategy,
         config.realtime_chunking,
         config.task_options,
+        config.time_limit_s,
     )
     if config.json:
         config.json.parent.mkdir(parents=True, exist_ok=True)
@@ -126,8 +131,8 @@ def ros_words(config: EvaluateConfig) -> list[str]:
     words = [sys.executable, "-m", THROUGH_ROS, "--policy", str(config.policy), "--task", config.task]
     words += ["--seeds", str(config.seeds), "--first-seed", str(config.first_seed)]
     words += ["--realtime-chunking", config.realtime_chunking]
-    for flag, value in (("--json", config.json), ("--out", config.out)):
-        words += [flag, str(value)] if value else []
+    for flag, value in (("--time-limit-s", config.time_limit_s), ("--json", config.json), ("--out", config.out)):
+        words += [flag, str(value)] if value is not None else []
     return words + (["--task-options", *config.task_options] if config.task_options else [])
 
 

@@ -93,6 +93,11 @@ def test_latency_holds_the_start_pose_and_then_skips_the_steps_that_are_past(env
     assert result.held_steps == 3
 
 
+def test_an_episode_ends_at_the_time_limit_that_it_was_given(env, robot):
+    assert run_episode(env, robot, RampPolicy(), 0, RolloutConfig(time_limit_s=0.5)).steps == 8
+    assert run_episode(env, robot, RampPolicy(), 0, RolloutConfig(time_limit_s=9.0)).steps == env.length
+
+
 def test_a_chunk_continues_what_the_executor_is_about_to_do(env, robot):
     policy = RampPolicy()
     config = RolloutConfig(execute=8, latency_steps=2, realtime_chunking="trained")

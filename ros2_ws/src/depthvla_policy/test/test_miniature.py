@@ -21,7 +21,8 @@ def config(root: Path, **settings) -> MiniatureConfig:
 
 def evaluated(progress: list[float], options: tuple[str, ...] = ()) -> dict:
     episodes = [EpisodeResult(i, "lift", success=value == 1.0, progress=value) for i, value in enumerate(progress)]
-    about = {"environment": "some/Env-v0", "model_id": None, "settings": {"task_options": options}}
+    settings = {"task_options": options, "time_limit_s": 30.0}
+    about = {"environment": "some/Env-v0", "model_id": None, "settings": settings}
     return results.collect(about, episodes)
 
 
@@ -87,6 +88,7 @@ def test_an_evaluation_of_too_few_scenes_or_other_options_is_done_again(tmp_path
     assert waits()
     assert not waits(options=("lift:colour=random",))
     assert waits(options=("lift:colour=random",), seeds=3)
+    assert waits(options=("lift:colour=random",), time_limit_s=60.0)
 
 
 def test_few_shot_limits_every_training_and_keeps_apart(tmp_path):

@@ -47,7 +47,7 @@ class RolloutConfig:
     "wrong_instruction" tells it another instruction than the scene's, which still decides about success.
     depth_every: predicted depth of every n-th chunk is compared with the truth; 0 for none. strategy: how the executor
     joins chunks (control/timeline.py). realtime_chunking: one of REALTIME_CHUNKING. task_options: NAME=VALUE words
-    (evaluation/task_options.py).
+    (evaluation/task_options.py). time_limit_s: ends an episode in simulated time, if the environment has not before.
     """
 
     execute: int = 4
@@ -57,6 +57,7 @@ class RolloutConfig:
     strategy: str = ExecutorConfig.strategy
     realtime_chunking: str = "off"
     task_options: tuple[str, ...] = ()
+    time_limit_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.execute < 1:
@@ -67,6 +68,8 @@ class RolloutConfig:
             )
         if self.baseline not in BASELINES:
             raise ValueError(f"baseline is {self.baseline!r}; allowed: {', '.join(BASELINES)}")
+        if self.time_limit_s is not None and not 0.0 < self.time_limit_s < math.inf:
+            raise ValueError(f"time_limit_s is {self.time_limit_s}; it must be above 0")
         if self.realtime_chunking not in REALTIME_CHUNKING:
             raise ValueError(
                 f"realtime_chunking is {self.realtime_chunking!r}; allowed: {', '.join(REALTIME_CHUNKING)}"
@@ -163,7 +166,8 @@ def run_episode(
         for name in getattr(task, "done", ()):
             if result.substeps[name] is None:
                 result.substeps[name] = result.steps
-        ended = terminated or truncated
+        late = config.time_limit_s is not None and result.steps * robot.period_s >= config.time_limit_s
+        ended = terminated or truncated or late
     result.success, result.progress = bool(info["success"]), float(info["progress"])
     state = executor.state
     result.chunks_refused = state.chunks_refused
