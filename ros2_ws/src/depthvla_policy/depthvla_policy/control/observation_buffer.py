@@ -121,6 +121,13 @@ class ObservationBuffer:
                 self._count(result)
             return result
 
+    def skip(self) -> None:
+        """The reference frames that are here will not be taken any more."""
+        with self._lock:
+            newest_ns = self._streams[self._reference].newest_ns
+            if newest_ns is not None:
+                self._used_ns = newest_ns
+
     def check(self, now_ns: int) -> Refusal | None:
         """What is wrong with a stream (missing, stale, frozen), counted as by `take`; no frame is used up."""
         with self._lock:

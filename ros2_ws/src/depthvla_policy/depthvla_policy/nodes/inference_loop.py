@@ -24,8 +24,7 @@ if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not with thi
 
 # Without new frames the loop still looks this often, so that a camera that stopped is reported in time.
 IDLE_S = 0.01
-# An image is decoded when it comes, unless the next chunk is further away than this: then a newer one will come before.
-AHEAD_S = 0.07
+EARLY = 0.1  # of the interval between two chunks: so much earlier than due an image may come
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Inference:
 
 
 class InferenceLoop:
-    """Makes at most one chunk per reference frame and `min_interval_s`.
+    """Makes at most one chunk per reference frame and `interval_s`.
 
     `result` is called with every chunk and `refused` with every reason for making none, both on the loop's thread.
     """
@@ -59,13 +58,15 @@ class InferenceLoop:
         result: Callable[[Inference], None],
         refused: Callable[[Refusal], None],
         now_ns: Callable[[], int],
-        min_interval_s: float = 0.0,
+        interval_s: float = 0.0,
         continuation: Callable[[int], Continuation | None] = lambda stamp_ns: None,
         method: str = "guided",
         noise_seed: int = -1,
         steady_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`poll` brings the buffer up to date; `decode` turns the buffer's image payload into (H, W, 3) uint8 RGB.
+
+        `interval_s`: between two chunks on average, the least; a single one may come a tenth of it early.
 
         `continuation` is asked with an observation's stamp for the motion that its chunk continues, in the way of
         `method` (see `Policy.infer`). `noise_seed`: see the parameter of policy_node.
@@ -75,11 +76,11 @@ class InferenceLoop:
         self._instruction, self._depth_wanted = instruction, depth_wanted
         self._result, self._refused = result, refused
         self._now_ns, self._steady_s = now_ns, steady_s
-        self._min_interval_s = min_interval_s
+        self._interval_s = interval_s
         self._continuation, self._method = continuation, method
         self._noise_seed = noise_seed
         self._decoders = Decoders(self._decode_and_fit)
-        self._next_s = -np.inf
+        self._due_s = -np.inf
         self._sequence = 0
         self._woken = threading.Event()
         self._stopping = threading.Event()
@@ -90,7 +91,7 @@ class InferenceLoop:
 
     def expect(self, camera: str, payload: Any) -> None:
         """An image came that the next chunk may be made of. It is decoded while the loop does something else."""
-        if self._steady_s() > self._next_s - AHEAD_S:
+        if self._steady_s() > self._open_s - IDLE_S:
             self._decoders.begin(camera, payload)
 
     def wake(self) -> None:
@@ -111,7 +112,9 @@ class InferenceLoop:
         """One round: a result, a refusal, or neither while waiting."""
         begin = self._steady_s()
         self._poll()
-        if begin < self._next_s:  # too early for another chunk, not for saying that a stream has ended
+        if begin < self._open_s:  # too early for another chunk, not for saying that a stream has ended
+            # A chunk is made of an image that has just come, not of one that has waited until it was time.
+            self._buffer.skip()
             wrong = self._buffer.check(self._now_ns())
             if wrong:
                 self._refused(wrong)
@@ -125,7 +128,7 @@ class InferenceLoop:
             if raw.reason is not Reason.WAITING:
                 self._refused(raw)
             return
-        self._next_s = begin + self._min_interval_s
+        self._due_s = max(self._due_s, begin) + self._interval_s
         outcome = self._infer(raw, instruction, begin)
         if self._stopping.is_set():
             return
@@ -154,13 +157,18 @@ class InferenceLoop:
         self._sequence += 1
         return Inference(self._sequence, raw, observation, prediction, begin, decoded - begin, continuation)
 
+    @property
+    def _open_s(self) -> float:
+        """From when on an image is taken: a little before the chunk is due, since images do not come to the dot."""
+        return self._due_s - EARLY * self._interval_s
+
     def _decode_and_fit(self, payload: Any) -> tuple[np.ndarray, np.ndarray]:
         image = self._decode(payload)
         return image, self._policy.image_fit.apply(image)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            pause = max(self._next_s - self._steady_s(), 0.0)
+            pause = max(self._open_s - self._steady_s(), 0.0)
             if pause:
                 self._stopping.wait(min(pause, IDLE_S))
             else:

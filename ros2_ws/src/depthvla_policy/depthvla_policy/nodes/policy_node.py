@@ -179,7 +179,7 @@ class PolicyNode(ManagedNode):
             result=self._publish_chunk,
             refused=self._report,
             now_ns=self._now_ns,
-            min_interval_s=1.0 / self.value("max_rate_hz"),
+            interval_s=1.0 / self.value("max_rate_hz"),
             continuation=self._continuation,
             method=self._method,
             noise_seed=self.value("noise_seed"),
