@@ -45,4 +45,4 @@ def test_a_table_row_has_as_many_cells_as_its_head(text):
 
 
 def test_a_parameter_file_that_differs_from_the_default_is_seen(text):
-    assert "| `max_rate_hz` | `15.0`; installed: `5.0` |" in text
+    assert "| `max_rate_hz` | `15.0`; installed: `3.75` |" in text
