@@ -42,8 +42,9 @@ def test_images_have_been_through_jpeg(env):
 
 
 def test_images_on_demand_are_the_same_ones_until_the_next_step(env):
+    env = env.unwrapped  # Gymnasium's checks want a dict
     rendered, _ = env.reset(seed=5)
-    env.unwrapped.render_images_on_demand = True
+    env.render_images_on_demand = True
     try:
         observation, _ = env.reset(seed=5)
         images = observation["images"]
@@ -54,7 +55,7 @@ def test_images_on_demand_are_the_same_ones_until_the_next_step(env):
         with pytest.raises(RuntimeError, match="has passed"):
             images["head"]
     finally:
-        env.unwrapped.render_images_on_demand = False
+        env.render_images_on_demand = False
 
 
 def test_an_episode_of_the_expert_ends_with_success_and_a_return_of_one(env):
