@@ -15,8 +15,11 @@ from depthvla_policy.data.demonstrations import Demonstrations
 from depthvla_policy.data.from_bags import FromBagsConfig, convert
 from depthvla_policy.evaluation import rectification
 from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.episode import recorded_robot
+from depthvla_policy.evaluation.episode import read_episode
+from depthvla_policy.evaluation.pictures import read_pictures
+from depthvla_policy.evaluation.recorded_graph import recorded_robot
 from depthvla_policy.evaluation.replay import observations
+from depthvla_policy.evaluation.viewer.recording import Recording
 from depthvla_policy.policy import calibration
 from depthvla_policy.policy.calibration import Rectifier
 from depthvla_policy.policy.images import ImageFit, decode_jpeg
@@ -156,3 +159,43 @@ def test_a_recorded_robot_has_the_topics_that_its_policy_was_given(tmp_path):
     assert found.camera("wrist_left").topic == "/left/image_rect_raw/compressed"
     assert found.camera("head").camera_info == "/calib"
     assert found.camera("wrist_right") == ROBOT.camera("wrist_right")
+
+
+def bag_of_depth(path, calibration_file=""):
+    """An image of the head camera, rectified for the policy, and the depth predicted of it."""
+    bent = np.array([[1.1, 0, 0], [0, 1.1, 0], [0, 0, 1]]) @ K  # what rectifies is in the file, or in the bag
+    parameters = {"cameras.head.rectify": True, "cameras.head.calibration_file": calibration_file}
+    with SyntheticBag(path, recorded_with(**parameters)) as bag:
+        bag.camera_info(HEAD_INFO, 0.0, bent if calibration_file else K, WIDTH, HEIGHT, BENT)
+        bag.camera_info("/policy_node/depth/head/camera_info", 0.0, K, WIDTH, HEIGHT)
+        bag.image("head", 0.0, gradient(0, 0, "head"))
+        bag.depth("/policy_node/depth/head/image", 0.0, np.full((HEIGHT, WIDTH), 1.0, np.float32))
+    return path
+
+
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_a_report_shows_the_image_that_the_depth_was_predicted_of(tmp_path, in_a_file):
+    file = str(written(tmp_path / "head.yaml")) if in_a_file else ""
+    with Bag(bag_of_depth(tmp_path / "bag", file)) as bag:
+        episode = read_episode(bag)
+        ((head, *_),) = read_pictures(bag, episode, [bag.start_ns]).views
+        came = next(decode_jpeg(message.data) for _, _, message in bag.messages([ROBOT.camera("head").topic]))
+        snapshot = Recording(bag).snapshot(0.1)
+    rectified = Rectifier(calibration.parse(description()))(came)
+    assert not np.array_equal(rectified, came)
+    for image, k in (
+        (head.image, episode.camera_matrices[ROBOT.camera("head").topic]),
+        (snapshot.images["head"].pixels(), snapshot.camera_matrices["head"]),
+    ):
+        np.testing.assert_array_equal(image, rectified)
+        np.testing.assert_array_equal(k, K)
+    np.testing.assert_allclose(head.fitted, rectified, atol=1)
+
+
+def test_a_report_without_the_calibration_does_not_put_image_and_depth_together(tmp_path):
+    with Bag(bag_of_depth(tmp_path / "bag", str(tmp_path / "elsewhere.yaml"))) as bag:
+        episode = read_episode(bag)
+        ((head, *_),) = read_pictures(bag, episode, [bag.start_ns]).views
+        snapshot = Recording(bag).snapshot(0.1)
+    assert head.image is not None and head.predicted_m is not None and head.fitted is None
+    assert snapshot.images["head"].pixels() is not None and "head" not in snapshot.camera_matrices

@@ -100,7 +100,7 @@ def _instruction(bag: Path) -> str:
 def _recorded_cameras(bag: Path) -> dict[str, bool | str]:
     """Where the recorded policy had its cameras' images, and whether it rectified them."""
     from depthvla_policy.evaluation.bag import Bag
-    from depthvla_policy.evaluation.episode import recorded_parameters
+    from depthvla_policy.evaluation.recorded_graph import recorded_parameters
 
     try:
         with Bag(bag) as recording:

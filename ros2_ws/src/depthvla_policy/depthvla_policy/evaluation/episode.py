@@ -5,24 +5,25 @@ Everything comes from the bag, the robot's description included. `pictures` read
 
 from __future__ import annotations
 
-import dataclasses
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from depthvla_policy import robot as robot_description
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.evaluation.bag import Bag, JointStream, camera_matrix, duration_s, joint_stream, stamp_ns
 from depthvla_policy.evaluation.notes import Notes, read_notes
-from depthvla_policy.robot import Camera, Robot
-
-POLICY = "/policy_node"
-EXECUTOR = "/chunk_executor_node"
-SIMULATOR = "/simulator_node"
+from depthvla_policy.evaluation.recorded_graph import (
+    EXECUTOR,
+    POLICY,
+    SIMULATOR,
+    info_topic,
+    picture_topics,
+    recorded_robot,
+)
+from depthvla_policy.evaluation.rectification import rectifiers
+from depthvla_policy.policy.calibration import Rectifier
+from depthvla_policy.robot import Robot
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class Episode:
     policy_reasons: tuple[str, ...]  # why there was no chunk after the first one, as often as the policy said so
     picture_stamps: dict[str, np.ndarray]  # topic of images or depth -> (N,) stamps [ns], sorted
     camera_matrices: dict[str, np.ndarray]  # topic of images or depth -> (3, 3), as far as they were recorded
+    rectifiers: dict[str, Rectifier | None]  # as of `rectification.rectifiers`; matrices are those of rectified images
     notes: Notes
 
     def seconds(self, stamps_ns: np.ndarray) -> np.ndarray:
@@ -137,6 +139,11 @@ def read_episode(bag: Bag) -> Episode:
     infos = _info_topics(robot)
     streams, stamps = bag.scan([*names, *infos], infos.values())
     chunks = _chunks(streams[f"{POLICY}/action_chunk"])
+    matrices = {image: camera_matrix(streams[info][0][1]) for info, image in infos.items() if streams[info]}
+    rectified = rectifiers(bag, robot)
+    for topic, rectifier in rectified.items():
+        matrices.pop(topic, None)
+        matrices |= {topic: rectifier.calibration.straight_k} if rectifier else {}
     start_ns = int(chunks.stamp_ns[0]) if chunks.stamp_ns.size else bag.start_ns
     return Episode(
         robot=robot,
@@ -158,63 +165,10 @@ def read_episode(bag: Bag) -> Episode:
         mode_changes=_mode_changes(streams[f"{EXECUTOR}/mode"], bag.start_ns),
         policy_reasons=tuple(m.reason for _, m in streams[f"{POLICY}/status"] if m.reason and stamp_ns(m) >= start_ns),
         picture_stamps=stamps,
-        camera_matrices={image: camera_matrix(streams[info][0][1]) for info, image in infos.items() if streams[info]},
+        camera_matrices=matrices,
+        rectifiers=rectified,
         notes=notes,
     )
-
-
-def recorded_robot(bag: Bag, robot: Robot | None = None) -> Robot:
-    """The description that the recorder put into the bag, the default one where it put none, or `robot`; with the
-    cameras' topics that the policy was given as parameters.
-
-    Raises:
-        ValueError: it lacks something, or has something wrong.
-    """
-    robot, parameters = robot or _described_robot(bag), recorded_parameters(bag)
-    cameras = tuple(
-        dataclasses.replace(
-            camera,
-            topic=parameters.get(f"cameras.{camera.name}.topic", camera.topic),
-            camera_info=parameters.get(f"cameras.{camera.name}.camera_info", camera.camera_info),
-        )
-        for camera in robot.cameras
-    )
-    return dataclasses.replace(robot, cameras=cameras)
-
-
-def recorded_parameters(bag: Bag) -> dict[str, Any]:
-    """Of the policy's node; empty where they were not recorded. Raises ValueError where they cannot be read."""
-    return read_notes(bag.custom_data).parameters.get(POLICY, {})
-
-
-def predicted_topic(camera: str) -> str:
-    return f"{POLICY}/depth/{camera}/image"
-
-
-def true_topic(camera: str) -> str:
-    return f"{SIMULATOR}/depth/{camera}/image"
-
-
-def picture_topics(camera: Camera) -> tuple[str, str, str]:
-    """Topics of its images, its predicted and its true depth."""
-    return camera.topic, predicted_topic(camera.name), true_topic(camera.name)
-
-
-def info_topic(image_topic: str) -> str:
-    return image_topic.rsplit("/", 1)[0] + "/camera_info"
-
-
-def _described_robot(bag: Bag) -> Robot:
-    text = bag.custom_data.get("robot")
-    if text is None:
-        return robot_description.load()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "robot.yaml"
-        path.write_text(text)
-        try:
-            return robot_description.load(path)
-        except ValueError as error:  # without the name of the temporary file
-            raise ValueError(f"robot: {error.__cause__ or error}") from error
 
 
 def _chunks(messages: list) -> Chunks:

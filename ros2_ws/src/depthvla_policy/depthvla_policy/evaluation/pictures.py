@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from depthvla_policy.evaluation.bag import PAIR_TOLERANCE_NS, Bag, depth_image, stamp_ns
-from depthvla_policy.evaluation.episode import Episode, picture_topics, predicted_topic, true_topic
+from depthvla_policy.evaluation.episode import Episode
 from depthvla_policy.evaluation.metrics import DepthErrors, depth_errors, resample
+from depthvla_policy.evaluation.recorded_graph import picture_topics, predicted_topic, true_topic
+from depthvla_policy.policy.calibration import Rectifier
 from depthvla_policy.policy.images import decode_jpeg
 from depthvla_policy.robot import Camera
 
@@ -108,12 +110,17 @@ def depth_pairs(episode: Episode) -> dict[str, dict[int, int]]:
     return pairs
 
 
-def camera_image(message: Any) -> np.ndarray:
-    """A sensor_msgs/CompressedImage, or an Image of RGB, as (H, W, 3) uint8 RGB.
+def camera_image(message: Any, rectify: Rectifier | None = None) -> np.ndarray:
+    """A sensor_msgs/CompressedImage, or an Image of RGB, as (H, W, 3) uint8 RGB, and rectified.
 
     Raises:
-        ValueError: the bytes are not an image, or of an encoding that is not allowed.
+        ValueError: the bytes are not an image, or of an encoding or size that is not allowed.
     """
+    image = _decoded(message)
+    return rectify(image) if rectify else image
+
+
+def _decoded(message: Any) -> np.ndarray:
     encoding = getattr(message, "encoding", None)
     if encoding is None:
         return decode_jpeg(message.data)
@@ -176,7 +183,8 @@ def _nearest(stamps_ns: np.ndarray, time_ns: int, tolerance_ns: int | None = Non
 def _view(camera: Camera, messages: dict[str, Any], episode: Episode) -> View:
     infos = episode.camera_matrices
     image_topic, predicted_name, true_name = picture_topics(camera)
-    image = camera_image(messages[image_topic]) if image_topic in messages else None
+    rectify = episode.rectifiers.get(image_topic)
+    image = camera_image(messages[image_topic], rectify) if image_topic in messages else None
     predicted = depth_image(messages[predicted_name]) if predicted_name in messages else None
     fitted = true = None
     if predicted is not None and predicted_name in infos:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.episode import recorded_parameters
+from depthvla_policy.evaluation.recorded_graph import recorded_parameters
 from depthvla_policy.policy import calibration
-from depthvla_policy.policy.calibration import Calibration
+from depthvla_policy.policy.calibration import Calibration, Rectifier
 from depthvla_policy.robot import Robot
 
 
@@ -18,6 +18,22 @@ def as_recorded(bag: Bag, robot: Robot, cameras: Sequence[str]) -> dict[str, Cal
     rectified = [name for name in cameras if parameters.get(f"cameras.{name}.rectify", False)]
     files = {name: parameters.get(f"cameras.{name}.calibration_file", "") for name in rectified}
     return calibrations(bag, robot, rectified, {name: Path(file) for name, file in files.items() if file})
+
+
+def rectifiers(bag: Bag, robot: Robot) -> dict[str, Rectifier | None]:
+    """Image topic -> what makes of its images those that the recorded policy saw, for the cameras that were rectified;
+    None where there is no calibration any more, as of a file on another machine.
+    """
+    found: dict[str, Rectifier | None] = {}
+    for camera in robot.cameras:
+        try:
+            known = as_recorded(bag, robot, [camera.name])
+        except (FileNotFoundError, ValueError):
+            found[camera.topic] = None
+        else:
+            if camera.name in known:
+                found[camera.topic] = Rectifier(known[camera.name])
+    return found
 
 
 def calibrations(bag: Bag, robot: Robot, cameras: Sequence[str], files: Mapping[str, Path]) -> dict[str, Calibration]:

@@ -18,7 +18,7 @@ from depthvla_policy.control.feedback import arm_positions, arm_stream, gripper_
 from depthvla_policy.control.observation_buffer import camera_stream
 from depthvla_policy.control.refusal import Reason, Refusal
 from depthvla_policy.evaluation.bag import Bag, stamp_ns
-from depthvla_policy.evaluation.episode import EXECUTOR, POLICY
+from depthvla_policy.evaluation.recorded_graph import EXECUTOR, POLICY
 from depthvla_policy.evaluation.rectification import as_recorded
 from depthvla_policy.policy.calibration import Rectifier
 from depthvla_policy.policy.images import decode_jpeg

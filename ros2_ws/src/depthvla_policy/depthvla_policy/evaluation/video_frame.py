@@ -17,10 +17,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.evaluation.bag import JointStream, depth_image
-from depthvla_policy.evaluation.episode import Episode, picture_topics
+from depthvla_policy.evaluation.episode import Episode
 from depthvla_policy.evaluation.figures import GREY, INK, LIGHT, MODE_COLOURS, RED, STYLE, mode_spans
 from depthvla_policy.evaluation.metrics import resample
 from depthvla_policy.evaluation.pictures import camera_image
+from depthvla_policy.evaluation.recorded_graph import picture_topics
 
 WIDTH = 1280
 GAP = 8
@@ -68,7 +69,8 @@ class Composer:
         for column, camera in enumerate(self._cameras):
             image, depth, _ = picture_topics(camera)
             if image in newest:
-                self._draw_image(column, camera.name, image, camera_image(newest[image]))
+                seen = camera_image(newest[image], self._episode.rectifiers.get(image))
+                self._draw_image(column, camera.name, image, seen)
             if depth in newest:
                 self._draw_depth(column, image, depth, depth_image(newest[depth]))
         self._draw_banner(time_ns)

@@ -25,7 +25,7 @@ from depthvla_policy.control.chunk import Chunk
 from depthvla_policy.control.refusal import Refusal
 from depthvla_policy.evaluation import open_loop
 from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.episode import recorded_robot
+from depthvla_policy.evaluation.recorded_graph import recorded_robot
 from depthvla_policy.evaluation.replay import recorded_chunks
 from depthvla_policy.nodes import qos
 from depthvla_policy.nodes.bag_player import BagPlayer, Played

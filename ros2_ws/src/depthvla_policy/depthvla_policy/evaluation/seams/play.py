@@ -19,7 +19,7 @@ from depthvla_policy.control.executor import ChunkExecutor
 from depthvla_policy.control.refusal import Refusal
 from depthvla_policy.control.timeline import Timeline
 from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.episode import recorded_robot
+from depthvla_policy.evaluation.recorded_graph import recorded_robot
 from depthvla_policy.evaluation.replay import RecordedChunk, observations
 from depthvla_policy.policy.observation import Observation
 from depthvla_policy.robot import Robot

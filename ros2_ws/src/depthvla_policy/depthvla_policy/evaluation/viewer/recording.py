@@ -10,10 +10,11 @@ import numpy as np
 
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.evaluation.bag import Bag, camera_matrix, depth_image, duration_s, stamp_ns
-from depthvla_policy.evaluation.episode import EXECUTOR, POLICY, info_topic, predicted_topic, recorded_robot
+from depthvla_policy.evaluation.pictures import camera_image
+from depthvla_policy.evaluation.recorded_graph import EXECUTOR, POLICY, info_topic, predicted_topic, recorded_robot
+from depthvla_policy.evaluation.rectification import rectifiers
 from depthvla_policy.evaluation.replay import recorded_chunks, recorded_plans
 from depthvla_policy.evaluation.viewer.snapshot import DepthPicture, Picture, Snapshot, joint_positions
-from depthvla_policy.policy.images import decode_jpeg
 from depthvla_policy.robot import Camera, Robot
 
 JOINT_STATES = "/joint_states"
@@ -43,6 +44,7 @@ class Recording:
     def __init__(self, bag: Bag, robot: Robot | None = None) -> None:
         """`robot`: the one that the bag holds, when None."""
         self.robot = robot or recorded_robot(bag)
+        self._rectifiers = rectifiers(bag, self.robot)
         self.start_ns, self.duration_s = bag.start_ns, bag.duration_s
         chunks = recorded_chunks(bag, self.robot)
         self._streams = {name: _stream(messages) for name, messages in bag.read(self._topics()).items()}
@@ -61,13 +63,13 @@ class Recording:
         executor, policy = self._at(EXECUTOR_STATUS, now), self._at(POLICY_STATUS, now)
         chunk = self._chunks.at(now)
         images = {camera.name: self._picture(camera.topic, now) for camera in self.robot.cameras}
-        infos = {camera.name: self._at(camera.camera_info, now) for camera in self.robot.cameras}
+        matrices = {camera.name: self._matrix(camera, now) for camera in self.robot.cameras}
         depth = {camera.name: self._depth(camera, now) for camera in self.robot.cameras}
         return Snapshot(
             now_ns=now,
             joints=self._joints(now),
             images={name: picture for name, picture in images.items() if picture},
-            camera_matrices={name: camera_matrix(info) for name, info in infos.items() if info is not None},
+            camera_matrices={name: matrix for name, matrix in matrices.items() if matrix is not None},
             depth={name: picture for name, picture in depth.items() if picture},
             chunk=chunk.chunk if chunk else None,
             plan=self._plans.at(now),
@@ -105,7 +107,14 @@ class Recording:
         message = self._at(topic, now_ns)
         if message is None or not hasattr(message, "format"):  # raw images are recorded by nobody
             return None
-        return Picture(stamp_ns(message), partial(decode_jpeg, message.data))
+        return Picture(stamp_ns(message), partial(camera_image, message, self._rectifiers.get(topic)))
+
+    def _matrix(self, camera: Camera, now_ns: int) -> np.ndarray | None:
+        if camera.topic in self._rectifiers:
+            rectifier = self._rectifiers[camera.topic]
+            return rectifier.calibration.straight_k if rectifier else None
+        info = self._at(camera.camera_info, now_ns)
+        return None if info is None else camera_matrix(info)
 
     def _depth(self, camera: Camera, now_ns: int) -> DepthPicture | None:
         topic = predicted_topic(camera.name)
