@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model, PI0Config, PI0ForConditionalGeneration
 
-from depthvla_policy.convert import ConvertConfig, Plan, convert, export, main
+from depthvla_policy.conversion.plan import Plan
+from depthvla_policy.conversion.to_transformers import export
+from depthvla_policy.convert import ConvertConfig, convert, main
 from depthvla_policy.model import config as model_config
 from depthvla_policy.model import layouts
 from depthvla_policy.model.depthvla import DepthVLA

@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import PaliGemmaProcessor, PI0ForConditionalGeneration, PreTrainedTokenizerFast
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from depthvla_policy.convert import ConvertConfig, convert, export
+from depthvla_policy.conversion.to_transformers import export
+from depthvla_policy.convert import ConvertConfig, convert
 from depthvla_policy.model.config import DepthConfig, EncoderConfig, ExpertConfig, ModelConfig
 from depthvla_policy.model.depthvla import DepthVLA, Inputs
 from depthvla_policy.policy import checkpoint

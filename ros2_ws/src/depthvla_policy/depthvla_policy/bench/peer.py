@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PI0Config, PI0ForConditionalGeneration
 
-from depthvla_policy.convert import pi0_config
+from depthvla_policy.conversion.to_transformers import pi0_config
 from depthvla_policy.model.config import ModelConfig
 from depthvla_policy.model.depthvla import Inputs
 

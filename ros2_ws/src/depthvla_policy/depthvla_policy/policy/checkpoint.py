@@ -100,6 +100,12 @@ def write(
     partial.rename(folder / WEIGHTS)
 
 
+def check_free(folder: Path) -> None:
+    """Raises ValueError where the folder holds a checkpoint already."""
+    if (folder / WEIGHTS).exists():
+        raise ValueError(f"{folder} holds a checkpoint already; give another --out")
+
+
 def weights_path(folder: Path) -> Path:
     """The weights of a checkpoint folder. Raises FileNotFoundError where there are none."""
     path = folder / WEIGHTS
