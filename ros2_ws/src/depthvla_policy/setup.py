@@ -16,7 +16,7 @@ setup(
     name=package,
     version="0.1.0",
     packages=find_packages(exclude=["test"]),
-    package_data={f"{package}.evaluation": ["paper/*.yaml"], f"{package}.serving": ["robots/*.yaml"]},
+    package_data={f"{package}.evaluation.report": ["paper/*.yaml"], f"{package}.serving": ["robots/*.yaml"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
         (f"share/{package}", ["package.xml"]),

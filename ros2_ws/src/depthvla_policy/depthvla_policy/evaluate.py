@@ -17,9 +17,9 @@ from typing import Literal
 import tyro
 from tqdm import tqdm
 
-from depthvla_policy.evaluation import paired, results
-from depthvla_policy.evaluation.results import OWN
-from depthvla_policy.evaluation.rollout import BASELINES, RolloutConfig, environment_id, run_episodes
+from depthvla_policy.evaluation.rollouts import paired, results
+from depthvla_policy.evaluation.rollouts.results import OWN
+from depthvla_policy.evaluation.rollouts.rollout import BASELINES, RolloutConfig, environment_id, run_episodes
 
 ALL = "all"
 THROUGH_ROS = "r1lite_bringup.evaluate"
@@ -164,7 +164,7 @@ def _run(config: EvaluateConfig, rollout: RolloutConfig, videos: Path | None) ->
 
 def _report(files: Sequence[Path], out: Path) -> int:
     # Not on top: every worker process imports this module, and none needs what draws.
-    from depthvla_policy.evaluation import report
+    from depthvla_policy.evaluation.report import build as report
 
     print()
     return report.main([*map(str, files), "--out", str(out)])

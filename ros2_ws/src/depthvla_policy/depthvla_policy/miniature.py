@@ -18,7 +18,7 @@ import tyro
 
 from depthvla_policy import robot, tasks
 from depthvla_policy.data.layout import read_layout
-from depthvla_policy.evaluation import miniature_table, results
+from depthvla_policy.evaluation.rollouts import miniature_table, results
 from depthvla_policy.model import config as model_config
 from depthvla_policy.policy import checkpoint
 from depthvla_policy.policy.prompt import train_tokenizer

@@ -9,7 +9,7 @@ import numpy as np
 from rosbags.typesys import Stores, get_typestore
 
 from depthvla_policy import robot as robot_description
-from depthvla_policy.evaluation.recording import BagWriter, register_type
+from depthvla_policy.evaluation.bags.recording import BagWriter, register_type
 
 MESSAGES = Path(__file__).resolve().parents[2]
 

@@ -16,7 +16,7 @@ from depthvla_policy.control.observation_buffer import ObservationLimits
 from depthvla_policy.data.bag_frames import BagFrames
 from depthvla_policy.data.demonstrations import Demonstrations
 from depthvla_policy.data.from_bags import FromBagsConfig, convert, main
-from depthvla_policy.evaluation.bag import Bag
+from depthvla_policy.evaluation.bags.bag import Bag
 from depthvla_policy.policy.images import ImageFit
 
 PERIOD_S = 1 / 15

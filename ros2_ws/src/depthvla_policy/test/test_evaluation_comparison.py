@@ -10,15 +10,16 @@ import yaml
 from matplotlib.colors import to_hex
 from synthetic_bag import SyntheticBag
 
-from depthvla_policy.evaluation import episode_report, figures, report
-from depthvla_policy.evaluation.comparison import Estimate
-from depthvla_policy.evaluation.comparison_figure import (
+from depthvla_policy.evaluation.bags.recording import EpisodeNotes
+from depthvla_policy.evaluation.report import build as report
+from depthvla_policy.evaluation.report import episode_report, figures
+from depthvla_policy.evaluation.report.comparison import Estimate
+from depthvla_policy.evaluation.report.comparison_figure import (
     AVERAGE,
     comparison_figure,
     merged_bars,
     published_bars,
 )
-from depthvla_policy.evaluation.recording import EpisodeNotes
 
 SECOND = 1_000_000_000
 

@@ -7,7 +7,7 @@ import pytest
 from synthetic_bag import SyntheticBag
 
 from depthvla_policy.control.chunk import Chunk
-from depthvla_policy.evaluation.bag import Bag
+from depthvla_policy.evaluation.bags.bag import Bag
 from depthvla_policy.evaluation.open_loop import open_loop, summarise, table
 from depthvla_policy.evaluation.open_loop_figure import open_loop_figure
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from depthvla_policy.evaluation import paired, results
-from depthvla_policy.evaluation.rollout import EpisodeResult
-from depthvla_policy.evaluation.wrong_instruction import wrong_instruction
+from depthvla_policy.evaluation.rollouts import paired, results
+from depthvla_policy.evaluation.rollouts.rollout import EpisodeResult
+from depthvla_policy.evaluation.rollouts.wrong_instruction import wrong_instruction
 
 
 def evaluated(progress: dict[int, float], environment: str = "r1lite_sim/Lift-v0") -> dict:

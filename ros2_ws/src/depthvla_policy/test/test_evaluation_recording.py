@@ -8,8 +8,8 @@ import time
 import pytest
 
 from depthvla_policy import robot as robot_description
-from depthvla_policy.evaluation.bag import Bag, header_stamp_ns
-from depthvla_policy.evaluation.recording import (
+from depthvla_policy.evaluation.bags.bag import Bag, header_stamp_ns
+from depthvla_policy.evaluation.bags.recording import (
     FLUSH_PERIOD_S,
     NOTES_FILE,
     BagWriter,

@@ -8,9 +8,9 @@ import time
 import pytest
 from rosbags.rosbag2 import Reader
 
-from depthvla_policy.evaluation import recording
-from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.recording import NOTES_FILE, BagWriter
+from depthvla_policy.evaluation.bags import recording
+from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.recording import NOTES_FILE, BagWriter
 from depthvla_policy.evaluation.recover import MAGIC, broken, main, recover
 
 STRING = "std_msgs/msg/String"

@@ -13,12 +13,12 @@ from test_evaluation_replay import write_bag as write_bag_of_chunks
 
 from depthvla_policy.data.demonstrations import Demonstrations
 from depthvla_policy.data.from_bags import FromBagsConfig, convert
-from depthvla_policy.evaluation import rectification
-from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.episode import read_episode
-from depthvla_policy.evaluation.pictures import read_pictures
-from depthvla_policy.evaluation.recorded_graph import recorded_robot
-from depthvla_policy.evaluation.replay import observations
+from depthvla_policy.evaluation.bags import rectification
+from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.episode import read_episode
+from depthvla_policy.evaluation.bags.pictures import read_pictures
+from depthvla_policy.evaluation.bags.recorded_graph import recorded_robot
+from depthvla_policy.evaluation.bags.replay import observations
 from depthvla_policy.evaluation.viewer.recording import Recording
 from depthvla_policy.policy import calibration
 from depthvla_policy.policy.calibration import Rectifier

@@ -7,8 +7,8 @@ import pytest
 from synthetic_bag import SyntheticBag
 
 from depthvla_policy.control.refusal import Reason
-from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.replay import observations, recorded_chunks
+from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.replay import observations, recorded_chunks
 from depthvla_policy.policy.observation import Observation
 
 FRAME_S = 1 / 15

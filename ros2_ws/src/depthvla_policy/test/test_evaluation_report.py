@@ -10,13 +10,14 @@ import pytest
 from synthetic_bag import SyntheticBag
 
 from depthvla_policy import robot as robot_description
-from depthvla_policy.evaluation import figures, report
-from depthvla_policy.evaluation.bag import Bag, depth_image
-from depthvla_policy.evaluation.episode import read_episode
-from depthvla_policy.evaluation.figures import mode_spans
-from depthvla_policy.evaluation.pictures import camera_image, read_pictures
-from depthvla_policy.evaluation.scores import score_episode
-from depthvla_policy.evaluation.summary import _alike, findings, summarise_episode
+from depthvla_policy.evaluation.bags.bag import Bag, depth_image
+from depthvla_policy.evaluation.bags.episode import read_episode
+from depthvla_policy.evaluation.bags.pictures import camera_image, read_pictures
+from depthvla_policy.evaluation.report import build as report
+from depthvla_policy.evaluation.report import figures
+from depthvla_policy.evaluation.report.figures import mode_spans
+from depthvla_policy.evaluation.report.scores import score_episode
+from depthvla_policy.evaluation.report.summary import _alike, findings, summarise_episode
 from depthvla_policy.policy.images import ImageFit
 
 K = np.array([[20.0, 0, 15.5], [0, 20.0, 8.5], [0, 0, 1]])  # of an image of 32 x 18

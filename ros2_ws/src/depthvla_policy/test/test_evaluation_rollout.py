@@ -11,9 +11,9 @@ import pytest
 
 from depthvla_policy import evaluate
 from depthvla_policy.evaluate import EvaluateConfig
-from depthvla_policy.evaluation import results
-from depthvla_policy.evaluation.results import summarise_episodes
-from depthvla_policy.evaluation.rollout import EpisodeResult, RolloutConfig, environment_id, run_episode
+from depthvla_policy.evaluation.rollouts import results
+from depthvla_policy.evaluation.rollouts.results import summarise_episodes
+from depthvla_policy.evaluation.rollouts.rollout import EpisodeResult, RolloutConfig, environment_id, run_episode
 from depthvla_policy.policy.images import ImageFit
 from depthvla_policy.policy.policy import Prediction
 
@@ -146,7 +146,7 @@ def test_a_substep_is_dated_by_the_control_step_after_which_it_was_done(env, rob
 
 def test_a_video_has_every_control_step_and_depth_with_every_chunk(env, robot, tmp_path):
     av = pytest.importorskip("av")
-    from depthvla_policy.evaluation.rollout_video import RolloutVideo
+    from depthvla_policy.evaluation.rollouts.video import RolloutVideo
 
     env.render = lambda: np.full((48, 64, 3), 200, np.uint8)
     policy = RampPolicy()

@@ -9,17 +9,17 @@ import pytest
 
 from depthvla_policy import tasks
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.evaluation.comparison import averages, differences, group_scores
-from depthvla_policy.evaluation.episode import ModeChange
+from depthvla_policy.evaluation.bags.episode import ModeChange
+from depthvla_policy.evaluation.bags.notes import read_notes
+from depthvla_policy.evaluation.bags.recording import EpisodeNotes
 from depthvla_policy.evaluation.metrics import (
     bootstrap_difference,
     bootstrap_interval,
     bootstrap_mean_of_means,
     wilson_interval,
 )
-from depthvla_policy.evaluation.notes import read_notes
-from depthvla_policy.evaluation.recording import EpisodeNotes
-from depthvla_policy.evaluation.scores import Score, score_episode, task_substeps
+from depthvla_policy.evaluation.report.comparison import averages, differences, group_scores
+from depthvla_policy.evaluation.report.scores import Score, score_episode, task_substeps
 
 SECOND = 1_000_000_000
 SUBSTEPS = {"fold": ("grasped", "folded", "laid")}

@@ -10,7 +10,7 @@ from test_evaluation_replay import write_bag
 
 from depthvla_policy.control.chunk import Chunk
 from depthvla_policy.control.timeline import STRATEGIES
-from depthvla_policy.evaluation.replay import RecordedChunk
+from depthvla_policy.evaluation.bags.replay import RecordedChunk
 from depthvla_policy.evaluation.seams import __main__ as command
 from depthvla_policy.evaluation.seams.measure import consistency, measure
 from depthvla_policy.evaluation.seams.play import Source, flights, play

@@ -9,11 +9,11 @@ import shutil
 import pytest
 import yaml
 
-from depthvla_policy.evaluation import session_text
-from depthvla_policy.evaluation.recording import BagWriter
+from depthvla_policy.evaluation.bags.recording import BagWriter
 from depthvla_policy.evaluation.recover import recover
-from depthvla_policy.evaluation.session import Plan, Result, SessionFolder
-from depthvla_policy.evaluation.session_scoring import Ask, Scoring, Wish
+from depthvla_policy.evaluation.session import text as session_text
+from depthvla_policy.evaluation.session.folder import Plan, Result, SessionFolder
+from depthvla_policy.evaluation.session.scoring import Ask, Scoring, Wish
 from depthvla_policy.tasks import Task
 
 TASK = Task(

@@ -11,9 +11,11 @@ import pytest
 from synthetic_bag import SyntheticBag
 
 from depthvla_policy import evaluate
-from depthvla_policy.evaluation import episode_report, figures, report, results, simulated
-from depthvla_policy.evaluation.recording import EpisodeNotes
-from depthvla_policy.evaluation.rollout import EpisodeResult
+from depthvla_policy.evaluation.bags.recording import EpisodeNotes
+from depthvla_policy.evaluation.report import build as report
+from depthvla_policy.evaluation.report import episode_report, figures, simulated
+from depthvla_policy.evaluation.rollouts import results
+from depthvla_policy.evaluation.rollouts.rollout import EpisodeResult
 
 
 @pytest.fixture(autouse=True)

@@ -11,12 +11,12 @@ import pytest
 from synthetic_bag import SyntheticBag
 
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.evaluation import figures
-from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.episode import read_episode
-from depthvla_policy.evaluation.episode_report import write_episode
-from depthvla_policy.evaluation.recording import EpisodeNotes
-from depthvla_policy.evaluation.video_frame import BANNER, CHIPS, GAP, Composer
+from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.episode import read_episode
+from depthvla_policy.evaluation.bags.recording import EpisodeNotes
+from depthvla_policy.evaluation.report import figures
+from depthvla_policy.evaluation.report.episode_report import write_episode
+from depthvla_policy.evaluation.report.video_frame import BANNER, CHIPS, GAP, Composer
 
 K = np.array([[20.0, 0, 15.5], [0, 20.0, 8.5], [0, 0, 1]])  # of an image of 32 x 18
 SECOND = 1_000_000_000

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from depthvla_policy import miniature
-from depthvla_policy.evaluation import miniature_table, results
-from depthvla_policy.evaluation.rollout import EpisodeResult
+from depthvla_policy.evaluation.rollouts import miniature_table, results
+from depthvla_policy.evaluation.rollouts.rollout import EpisodeResult
 from depthvla_policy.miniature import PI0, REFERENCE, MiniatureConfig, jobs
 
 RANDOM_DEPTH = "depthvla-small-ablation-i-random-depth"

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from depthvla_policy.evaluation.bag import Bag, camera_matrix, stamp_ns
+from depthvla_policy.evaluation.bags.bag import Bag, camera_matrix, stamp_ns
 from depthvla_policy.evaluation.recover import recover
 
 MODULE = "depthvla_policy.nodes.episode_recorder_node"
@@ -104,7 +104,7 @@ def test_types_are_recorded_with_the_hash_of_the_installed_ones(ros, tmp_path):
     from ament_index_python.packages import get_package_share_directory
     from rosbags.typesys import Stores, get_typestore
 
-    from depthvla_policy.evaluation.recording import register_type
+    from depthvla_policy.evaluation.bags.recording import register_type
     from depthvla_policy.nodes.message_types import read_definition
 
     store = get_typestore(Stores.ROS2_JAZZY)

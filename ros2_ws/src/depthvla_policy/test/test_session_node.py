@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pty_terminal import Terminal
 
-from depthvla_policy.evaluation.bag import Bag
+from depthvla_policy.evaluation.bags.bag import Bag
 
 MODULE = "depthvla_policy.nodes.session"
 RECORDER = "depthvla_policy.nodes.episode_recorder_node"

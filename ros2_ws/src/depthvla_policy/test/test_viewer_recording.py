@@ -6,7 +6,7 @@ from synthetic_bag import SyntheticBag
 from test_evaluation_replay import FRAME_S, trajectories, write_chunk
 
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.evaluation.bag import Bag
+from depthvla_policy.evaluation.bags.bag import Bag
 from depthvla_policy.evaluation.viewer.player import Playback
 from depthvla_policy.evaluation.viewer.recording import Recording
 

@@ -27,7 +27,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.evaluation import report
+from depthvla_policy.evaluation.report import build as report
 from depthvla_policy.nodes import qos
 from r1lite_bringup.graph import ArgumentError, environment, graph
 

@@ -20,8 +20,9 @@ import tyro
 from tqdm import tqdm
 
 from depthvla_policy import robot as robots
-from depthvla_policy.evaluation import report, results, task_options
-from depthvla_policy.evaluation.rollout import environment_id
+from depthvla_policy.evaluation.report import build as report
+from depthvla_policy.evaluation.rollouts import results, task_options
+from depthvla_policy.evaluation.rollouts.rollout import environment_id
 from depthvla_policy.nodes.probe import private_domain
 from r1lite_bringup import graph
 from r1lite_bringup.evaluate_episode import Episodes, EvaluationError

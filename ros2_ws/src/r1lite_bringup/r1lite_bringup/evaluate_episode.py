@@ -10,7 +10,7 @@ from pathlib import Path
 from depthvla_msgs.msg import ActionChunk, ExecutorStatus, TaskProgress
 
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.evaluation.rollout import EpisodeResult
+from depthvla_policy.evaluation.rollouts.rollout import EpisodeResult
 from depthvla_policy.nodes import qos
 from depthvla_policy.nodes.messages import nanoseconds
 from depthvla_policy.nodes.probe import Heard, Probe, wait_until

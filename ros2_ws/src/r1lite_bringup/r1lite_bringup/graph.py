@@ -12,7 +12,7 @@ from pathlib import Path
 
 from depthvla_policy import tasks
 from depthvla_policy.control.continuation import REALTIME_CHUNKING
-from depthvla_policy.evaluation import task_options
+from depthvla_policy.evaluation.rollouts import task_options
 
 PACKAGE = "r1lite_bringup"
 

@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _instruction(bag: Path) -> str:
-    from depthvla_policy.evaluation.bag import Bag
+    from depthvla_policy.evaluation.bags.bag import Bag
 
     try:
         with Bag(bag) as recording:
@@ -99,8 +99,8 @@ def _instruction(bag: Path) -> str:
 
 def _recorded_cameras(bag: Path) -> dict[str, bool | str]:
     """Where the recorded policy had its cameras' images, and whether it rectified them."""
-    from depthvla_policy.evaluation.bag import Bag
-    from depthvla_policy.evaluation.recorded_graph import recorded_parameters
+    from depthvla_policy.evaluation.bags.bag import Bag
+    from depthvla_policy.evaluation.bags.recorded_graph import recorded_parameters
 
     try:
         with Bag(bag) as recording:

@@ -87,7 +87,7 @@ def test_a_state_vector_follows_the_description(file):
 
 
 def test_a_camera_is_recorded_with_its_predicted_depth(file):
-    from depthvla_policy.evaluation.recording import parse_rules
+    from depthvla_policy.evaluation.bags.recording import parse_rules
     from r1lite_bringup import graph
 
     parameters = yaml.safe_load((graph.share() / "config" / "episode_recorder_node.param.yaml").read_text())

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.notes import read_notes
+from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.notes import read_notes
 
 
 def test_a_seed_through_the_graph_is_scored_and_its_recording_goes_to_the_report(

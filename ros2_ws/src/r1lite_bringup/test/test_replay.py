@@ -15,8 +15,8 @@ import yaml
 
 from depthvla_policy import robot as robot_description
 from depthvla_policy.control.refusal import Refusal
-from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.replay import observations
+from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.replay import observations
 from depthvla_policy.policy.calibration import Calibration, describe
 from depthvla_policy.policy.observation import noise_seed
 from r1lite_bringup import graph, replay

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from depthvla_policy import robot as robots
 from depthvla_policy.data.lerobot_writer import IMAGES, DatasetWriter, Frame
-from depthvla_policy.evaluation import task_options
+from depthvla_policy.evaluation.rollouts import task_options
 from r1lite_sim import tasks
 from r1lite_sim.experts import EXPERTS, make_expert
 from r1lite_sim.images import encode_depth, encode_jpeg

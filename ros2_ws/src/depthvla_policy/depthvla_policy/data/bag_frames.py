@@ -13,8 +13,8 @@ import numpy as np
 
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.control.observation_buffer import ObservationBuffer, ObservationLimits, RawObservation
-from depthvla_policy.evaluation.bag import Bag, JointStream, joint_stream, stamp_ns
-from depthvla_policy.evaluation.recorded_graph import EXECUTOR, POLICY
+from depthvla_policy.evaluation.bags.bag import Bag, JointStream, joint_stream, stamp_ns
+from depthvla_policy.evaluation.bags.recorded_graph import EXECUTOR, POLICY
 from depthvla_policy.robot import Robot
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"

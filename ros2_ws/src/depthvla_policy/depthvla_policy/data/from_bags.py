@@ -19,9 +19,9 @@ from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.control.observation_buffer import ObservationLimits
 from depthvla_policy.data.bag_frames import IN_COMMAND, BagFrame, BagFrames
 from depthvla_policy.data.lerobot_writer import DatasetWriter, Frame
-from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.recorded_graph import recorded_robot
-from depthvla_policy.evaluation.rectification import as_recorded, calibrations
+from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.recorded_graph import recorded_robot
+from depthvla_policy.evaluation.bags.rectification import as_recorded, calibrations
 from depthvla_policy.policy.calibration import Calibration
 from depthvla_policy.robot import Robot
 

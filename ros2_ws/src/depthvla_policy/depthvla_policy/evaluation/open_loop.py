@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from depthvla_policy.control.chunk import Chunk
-from depthvla_policy.evaluation.bag import Bag, JointStream, joint_stream
+from depthvla_policy.evaluation.bags.bag import Bag, JointStream, joint_stream
 from depthvla_policy.robot import Robot
 
 MAX_GAP_NS = 200_000_000  # between two commands, for what lies between them to count as commanded

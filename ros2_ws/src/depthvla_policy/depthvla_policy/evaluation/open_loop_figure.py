@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from depthvla_policy.evaluation.figures import BLUE, GREY, STYLE, WIDTH_IN
+from depthvla_policy.evaluation.report.figures import BLUE, GREY, STYLE, WIDTH_IN
 
 
 def open_loop_figure(summary: dict) -> Figure:

@@ -22,7 +22,7 @@ from rosbags.rosbag2.metadata import parse_qos
 from rosbags.rosbag2.storage_mcap import decompress
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from depthvla_policy.evaluation.recording import FAILED, NOTES_FILE, new_bag
+from depthvla_policy.evaluation.bags.recording import FAILED, NOTES_FILE, new_bag
 
 # https://mcap.dev/spec
 MAGIC = b"\x89MCAP0\r\n"

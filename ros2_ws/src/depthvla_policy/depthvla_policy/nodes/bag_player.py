@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from depthvla_policy.evaluation.bag import header_stamp_ns
+from depthvla_policy.evaluation.bags.bag import header_stamp_ns
 
 CLOCK_PERIOD_NS = 5_000_000  # in which the clock goes on at least
 

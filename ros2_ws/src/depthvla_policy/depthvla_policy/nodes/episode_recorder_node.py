@@ -1,7 +1,7 @@
 """Records episodes, each to a rosbag2 folder of its own: serialised messages in, MCAP out.
 
 An episode lasts from ~/start to ~/stop; with `record_on_activate`, the first one lasts from activation to deactivation.
-`nodes.recording` takes the messages, a thread of `evaluation.recording.BagWriter` writes them.
+`nodes.recording` takes the messages, a thread of `evaluation.bags.recording.BagWriter` writes them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo
 
 from depthvla_policy import robot as robot_description
-from depthvla_policy.evaluation.recording import (
+from depthvla_policy.evaluation.bags.recording import (
     OUTCOMES,
     BagWriter,
     EpisodeNotes,

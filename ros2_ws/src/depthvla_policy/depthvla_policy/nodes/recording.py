@@ -16,7 +16,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.serialization import deserialize_message
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
-from depthvla_policy.evaluation.recording import BagWriter, EpisodeNotes, Selector, TopicRule
+from depthvla_policy.evaluation.bags.recording import BagWriter, EpisodeNotes, Selector, TopicRule
 from depthvla_policy.nodes.message_types import message_class, read_definition
 from depthvla_policy.nodes.polling import PolledSubscription
 from depthvla_policy.nodes.runtime import ManagedNode

@@ -24,9 +24,9 @@ from depthvla_policy import robot as robot_description
 from depthvla_policy.control.chunk import Chunk
 from depthvla_policy.control.refusal import Refusal
 from depthvla_policy.evaluation import open_loop
-from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.recorded_graph import recorded_robot
-from depthvla_policy.evaluation.replay import recorded_chunks
+from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.recorded_graph import recorded_robot
+from depthvla_policy.evaluation.bags.replay import recorded_chunks
 from depthvla_policy.nodes import qos
 from depthvla_policy.nodes.bag_player import BagPlayer, Played
 from depthvla_policy.nodes.diagnostics import ERROR, OK, Health
@@ -121,8 +121,8 @@ class ReplayNode(ManagedNode):
 
     def _report(self, bag: Bag, played: Played) -> None:
         # matplotlib takes a second to import, which the policy need not wait for.
-        from depthvla_policy.evaluation import figures
         from depthvla_policy.evaluation.open_loop_figure import open_loop_figure
+        from depthvla_policy.evaluation.report import figures
 
         chunks = list(self._chunks)
         if not chunks:

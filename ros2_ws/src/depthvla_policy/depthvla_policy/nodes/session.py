@@ -1,7 +1,7 @@
 """Scored episodes of a task, one after the other: python -m depthvla_policy.nodes.session --task lift --out FOLDER.
 
 Run it in a terminal of its own, beside the operator's console: it records and scores, and does not move the arms. What
-counts is in `evaluation.session`, what a key does to a score in `evaluation.session_scoring`.
+counts is in `evaluation.session.folder`, what a key does to a score in `evaluation.session.scoring`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import tyro
 
 from depthvla_policy import tasks
 from depthvla_policy.control.operator import REPEAT_LIMIT_NS, Keys
-from depthvla_policy.evaluation import session_text
-from depthvla_policy.evaluation.session import Plan, SessionFolder
-from depthvla_policy.evaluation.session_scoring import ENTER, Ask, Scoring, Wish
+from depthvla_policy.evaluation.session import text as session_text
+from depthvla_policy.evaluation.session.folder import Plan, SessionFolder
+from depthvla_policy.evaluation.session.scoring import ENTER, Ask, Scoring, Wish
 from depthvla_policy.nodes.session_graph import SessionGraph
 from depthvla_policy.nodes.terminal import Screen, open_terminal, terminal_restored
 

@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from depthvla_policy import robot as robot_description
 from depthvla_policy.control.refusal import Refusal
-from depthvla_policy.evaluation.bag import camera_matrix, depth_image, duration_s
+from depthvla_policy.evaluation.bags.bag import camera_matrix, depth_image, duration_s
 from depthvla_policy.evaluation.viewer import server as web
 from depthvla_policy.evaluation.viewer.panel import Panel
 from depthvla_policy.evaluation.viewer.scene import Scene

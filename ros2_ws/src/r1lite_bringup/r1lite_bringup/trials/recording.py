@@ -34,7 +34,7 @@ from sensor_msgs.msg import CompressedImage, JointState
 from tqdm import tqdm
 
 from depthvla_policy import robot as robot_description
-from depthvla_policy.evaluation.bag import Bag
+from depthvla_policy.evaluation.bags.bag import Bag
 from depthvla_policy.evaluation.recover import broken, recover
 from depthvla_policy.nodes import qos
 from depthvla_policy.nodes.probe import Probe, private_domain

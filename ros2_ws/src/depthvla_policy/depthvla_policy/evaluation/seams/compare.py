@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthvla_policy.evaluation.recording import describe_machine
+from depthvla_policy.evaluation.bags.recording import describe_machine
 from depthvla_policy.evaluation.seams.measure import consistency, measure
 from depthvla_policy.evaluation.seams.play import Played, Source, flights, play
 from depthvla_policy.robot import Robot

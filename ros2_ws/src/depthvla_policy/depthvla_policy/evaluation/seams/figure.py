@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from depthvla_policy.control.timeline import STRATEGIES
-from depthvla_policy.evaluation.figures import BLUE, GREEN, GREY, LIGHT, ORANGE, RED, STYLE, WIDTH_IN
+from depthvla_policy.evaluation.report.figures import BLUE, GREEN, GREY, LIGHT, ORANGE, RED, STYLE, WIDTH_IN
 from depthvla_policy.evaluation.seams.compare import INDEPENDENT, Result
 from depthvla_policy.evaluation.seams.play import FAST_HZ, Played
 from depthvla_policy.robot import Robot

@@ -18,9 +18,9 @@ from depthvla_policy.control.curve import Curve
 from depthvla_policy.control.executor import ChunkExecutor
 from depthvla_policy.control.refusal import Refusal
 from depthvla_policy.control.timeline import Timeline
-from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.recorded_graph import recorded_robot
-from depthvla_policy.evaluation.replay import RecordedChunk, observations
+from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.recorded_graph import recorded_robot
+from depthvla_policy.evaluation.bags.replay import RecordedChunk, observations
 from depthvla_policy.policy.observation import Observation
 from depthvla_policy.robot import Robot
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tyro
 
-from depthvla_policy.evaluation.bag import Bag
+from depthvla_policy.evaluation.bags.bag import Bag
 from depthvla_policy.evaluation.viewer import server as web
 from depthvla_policy.evaluation.viewer.panel import Panel
 from depthvla_policy.evaluation.viewer.player import Controls, Playback

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.evaluation.bag import Bag, camera_matrix, depth_image, duration_s, stamp_ns
-from depthvla_policy.evaluation.pictures import camera_image
-from depthvla_policy.evaluation.recorded_graph import EXECUTOR, POLICY, info_topic, predicted_topic, recorded_robot
-from depthvla_policy.evaluation.rectification import rectifiers
-from depthvla_policy.evaluation.replay import recorded_chunks, recorded_plans
+from depthvla_policy.evaluation.bags.bag import Bag, camera_matrix, depth_image, duration_s, stamp_ns
+from depthvla_policy.evaluation.bags.pictures import camera_image
+from depthvla_policy.evaluation.bags.recorded_graph import EXECUTOR, POLICY, info_topic, predicted_topic, recorded_robot
+from depthvla_policy.evaluation.bags.rectification import rectifiers
+from depthvla_policy.evaluation.bags.replay import recorded_chunks, recorded_plans
 from depthvla_policy.evaluation.viewer.snapshot import DepthPicture, Picture, Snapshot, joint_positions
 from depthvla_policy.robot import Camera, Robot
 

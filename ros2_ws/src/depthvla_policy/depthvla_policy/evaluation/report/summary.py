@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from depthvla_policy.evaluation.episode import Episode
-from depthvla_policy.evaluation.figures import mode_spans
+from depthvla_policy.evaluation.bags.episode import Episode
+from depthvla_policy.evaluation.bags.pictures import DepthFrame
 from depthvla_policy.evaluation.metrics import summarise
-from depthvla_policy.evaluation.pictures import DepthFrame
-from depthvla_policy.evaluation.scores import Score
+from depthvla_policy.evaluation.report.figures import mode_spans
+from depthvla_policy.evaluation.report.scores import Score
 
 
 def summarise_episode(episode: Episode, score: Score, compared: Sequence[DepthFrame] = ()) -> dict:

@@ -18,13 +18,13 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from depthvla_policy.evaluation import comparison_figure, comparison_page, figures, simulated
-from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.comparison_summary import ComparedEpisode, summarise_comparison
-from depthvla_policy.evaluation.episode_report import EpisodeReport, unknown_task, write_episode
-from depthvla_policy.evaluation.notes import Notes, read_notes
-from depthvla_policy.evaluation.scores import task_substeps
-from depthvla_policy.evaluation.summary import table
+from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.notes import Notes, read_notes
+from depthvla_policy.evaluation.report import comparison_figure, comparison_page, figures, simulated
+from depthvla_policy.evaluation.report.comparison_summary import ComparedEpisode, summarise_comparison
+from depthvla_policy.evaluation.report.episode_report import EpisodeReport, unknown_task, write_episode
+from depthvla_policy.evaluation.report.scores import task_substeps
+from depthvla_policy.evaluation.report.summary import table
 
 SUMMARY = "summary.json"
 
@@ -161,7 +161,3 @@ def _all_notes(paths: Sequence[Path]) -> list[Notes]:
         with suppress(Exception), Bag(path) as bag:
             notes.append(read_notes(bag.custom_data))
     return notes
-
-
-if __name__ == "__main__":
-    sys.exit(main())

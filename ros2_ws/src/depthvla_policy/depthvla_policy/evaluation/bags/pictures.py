@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from depthvla_policy.evaluation.bag import PAIR_TOLERANCE_NS, Bag, depth_image, stamp_ns
-from depthvla_policy.evaluation.episode import Episode
+from depthvla_policy.evaluation.bags.bag import PAIR_TOLERANCE_NS, Bag, depth_image, stamp_ns
+from depthvla_policy.evaluation.bags.episode import Episode
+from depthvla_policy.evaluation.bags.recorded_graph import picture_topics, predicted_topic, true_topic
 from depthvla_policy.evaluation.metrics import DepthErrors, depth_errors, resample
-from depthvla_policy.evaluation.recorded_graph import picture_topics, predicted_topic, true_topic
 from depthvla_policy.policy.calibration import Rectifier
 from depthvla_policy.policy.images import decode_jpeg
 from depthvla_policy.robot import Camera

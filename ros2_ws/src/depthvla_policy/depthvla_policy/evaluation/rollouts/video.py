@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from depthvla_policy.evaluation import video
-from depthvla_policy.evaluation.video_frame import depth_colours
+from depthvla_policy.evaluation.report import video
+from depthvla_policy.evaluation.report.video_frame import depth_colours
 
 RATE_HZ = 15
 SCENE = (640, 480)  # width, height

@@ -7,8 +7,17 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from depthvla_policy.evaluation.comparison_figure import AVERAGE, UNNAMED
-from depthvla_policy.evaluation.page_parts import document, image, notes, percent, section, table, tiles, with_unit
+from depthvla_policy.evaluation.report.comparison_figure import AVERAGE, UNNAMED
+from depthvla_policy.evaluation.report.page_parts import (
+    document,
+    image,
+    notes,
+    percent,
+    section,
+    table,
+    tiles,
+    with_unit,
+)
 
 
 def render(summary: dict, figure: Path | None) -> str:

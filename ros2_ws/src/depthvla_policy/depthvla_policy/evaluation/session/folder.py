@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from depthvla_policy.evaluation.bag import Bag
+from depthvla_policy.evaluation.bags.bag import Bag
 from depthvla_policy.tasks import Task
 
 FILE = "session.yaml"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from depthvla_policy import tasks
-from depthvla_policy.evaluation.episode import Episode
-from depthvla_policy.evaluation.notes import Notes
+from depthvla_policy.evaluation.bags.episode import Episode
+from depthvla_policy.evaluation.bags.notes import Notes
 
 DECIDED = {"success": True, "failure": False}  # outcomes that count
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from depthvla_policy.evaluation.recording import Mark
+from depthvla_policy.evaluation.bags.recording import Mark
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from depthvla_policy.evaluation.metrics import (
     bootstrap_mean_of_means,
     wilson_interval,
 )
-from depthvla_policy.evaluation.scores import Score
+from depthvla_policy.evaluation.report.scores import Score
 
 LEAST_PAIRS = 2  # scenes that two policies must share to be compared scene by scene
 

@@ -17,9 +17,9 @@ from depthvla_policy.control.continuation import Plan
 from depthvla_policy.control.feedback import arm_positions, arm_stream, gripper_opening, gripper_stream
 from depthvla_policy.control.observation_buffer import camera_stream
 from depthvla_policy.control.refusal import Reason, Refusal
-from depthvla_policy.evaluation.bag import Bag, stamp_ns
-from depthvla_policy.evaluation.recorded_graph import EXECUTOR, POLICY
-from depthvla_policy.evaluation.rectification import as_recorded
+from depthvla_policy.evaluation.bags.bag import Bag, stamp_ns
+from depthvla_policy.evaluation.bags.recorded_graph import EXECUTOR, POLICY
+from depthvla_policy.evaluation.bags.rectification import as_recorded
 from depthvla_policy.policy.calibration import Rectifier
 from depthvla_policy.policy.images import decode_jpeg
 from depthvla_policy.policy.observation import Observation

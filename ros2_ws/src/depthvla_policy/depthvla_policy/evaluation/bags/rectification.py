@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.recorded_graph import recorded_parameters
+from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.recorded_graph import recorded_parameters
 from depthvla_policy.policy import calibration
 from depthvla_policy.policy.calibration import Calibration, Rectifier
 from depthvla_policy.robot import Robot

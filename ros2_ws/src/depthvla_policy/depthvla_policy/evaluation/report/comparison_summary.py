@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from depthvla_policy.evaluation.comparison import Average, averages, differences, group_scores
-from depthvla_policy.evaluation.comparison_figure import Bars, measured_bars, merged_bars
 from depthvla_policy.evaluation.metrics import summarise
-from depthvla_policy.evaluation.scores import Score
+from depthvla_policy.evaluation.report.comparison import Average, averages, differences, group_scores
+from depthvla_policy.evaluation.report.comparison_figure import Bars, measured_bars, merged_bars
+from depthvla_policy.evaluation.report.scores import Score
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.evaluation.bag import Bag, JointStream, camera_matrix, duration_s, joint_stream, stamp_ns
-from depthvla_policy.evaluation.notes import Notes, read_notes
-from depthvla_policy.evaluation.recorded_graph import (
+from depthvla_policy.evaluation.bags.bag import Bag, JointStream, camera_matrix, duration_s, joint_stream, stamp_ns
+from depthvla_policy.evaluation.bags.notes import Notes, read_notes
+from depthvla_policy.evaluation.bags.recorded_graph import (
     EXECUTOR,
     POLICY,
     SIMULATOR,
@@ -21,7 +21,7 @@ from depthvla_policy.evaluation.recorded_graph import (
     picture_topics,
     recorded_robot,
 )
-from depthvla_policy.evaluation.rectification import rectifiers
+from depthvla_policy.evaluation.bags.rectification import rectifiers
 from depthvla_policy.policy.calibration import Rectifier
 from depthvla_policy.robot import Robot
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from html import escape
 
-from depthvla_policy.evaluation.episode import Episode
-from depthvla_policy.evaluation.figures import INK, MODE_COLOURS, ORANGE, RED, mode_spans
-from depthvla_policy.evaluation.page_parts import section
+from depthvla_policy.evaluation.bags.episode import Episode
+from depthvla_policy.evaluation.report.figures import INK, MODE_COLOURS, ORANGE, RED, mode_spans
+from depthvla_policy.evaluation.report.page_parts import section
 
 WIDTH = 1000  # units of the strip's drawing
 MODE_TOP, MODE_HEIGHT, CHUNK_TOP, HEIGHT = 26, 18, 46, 74

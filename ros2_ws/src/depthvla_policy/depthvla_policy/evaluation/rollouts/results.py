@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from depthvla_policy.evaluation.metrics import bootstrap_interval, summarise, wilson_interval
-from depthvla_policy.evaluation.rollout import EpisodeResult
+from depthvla_policy.evaluation.rollouts.rollout import EpisodeResult
 
 OWN = "none"  # the policy itself, among the baselines
 

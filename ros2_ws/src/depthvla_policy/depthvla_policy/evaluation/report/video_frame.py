@@ -16,12 +16,12 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.evaluation.bag import JointStream, depth_image
-from depthvla_policy.evaluation.episode import Episode
-from depthvla_policy.evaluation.figures import GREY, INK, LIGHT, MODE_COLOURS, RED, STYLE, mode_spans
+from depthvla_policy.evaluation.bags.bag import JointStream, depth_image
+from depthvla_policy.evaluation.bags.episode import Episode
+from depthvla_policy.evaluation.bags.pictures import camera_image
+from depthvla_policy.evaluation.bags.recorded_graph import picture_topics
 from depthvla_policy.evaluation.metrics import resample
-from depthvla_policy.evaluation.pictures import camera_image
-from depthvla_policy.evaluation.recorded_graph import picture_topics
+from depthvla_policy.evaluation.report.figures import GREY, INK, LIGHT, MODE_COLOURS, RED, STYLE, mode_spans
 
 WIDTH = 1280
 GAP = 8

@@ -22,7 +22,7 @@ from rosbags.interfaces import Nodetype, Qos
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from depthvla_policy.evaluation.bag import PAIR_TOLERANCE_NS, header_stamp_ns
+from depthvla_policy.evaluation.bags.bag import PAIR_TOLERANCE_NS, header_stamp_ns
 from depthvla_policy.robot import Robot
 
 PAIR_HISTORY = 32  # messages of a paired topic that wait for their partner: 2 s at 15 Hz

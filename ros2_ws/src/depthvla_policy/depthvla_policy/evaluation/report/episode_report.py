@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from depthvla_policy.evaluation import figures, page
-from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.episode import Episode, read_episode
-from depthvla_policy.evaluation.pictures import Pictures, depth_moments, read_pictures
-from depthvla_policy.evaluation.player import player
-from depthvla_policy.evaluation.scores import Score, score_episode, task_substeps
-from depthvla_policy.evaluation.summary import findings, summarise_episode
-from depthvla_policy.evaluation.video import EpisodeVideo, NoVideoError
+from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.episode import Episode, read_episode
+from depthvla_policy.evaluation.bags.pictures import Pictures, depth_moments, read_pictures
+from depthvla_policy.evaluation.report import figures, page
+from depthvla_policy.evaluation.report.player import player
+from depthvla_policy.evaluation.report.scores import Score, score_episode, task_substeps
+from depthvla_policy.evaluation.report.summary import findings, summarise_episode
+from depthvla_policy.evaluation.report.video import EpisodeVideo, NoVideoError
 
 FILM_MOMENTS = 6
 DEPTH_MOMENTS = (0.05, 0.5, 0.95)  # shares of the time in which depth was predicted

@@ -13,8 +13,8 @@ import yaml
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from depthvla_policy.evaluation.comparison import Average, Estimate, Group
-from depthvla_policy.evaluation.figures import GREY, INK, STYLE, WIDTH_IN
+from depthvla_policy.evaluation.report.comparison import Average, Estimate, Group
+from depthvla_policy.evaluation.report.figures import GREY, INK, STYLE, WIDTH_IN
 
 AVERAGE = "Average"
 PAPER = Path(__file__).with_name("paper") / "figure_4.yaml"

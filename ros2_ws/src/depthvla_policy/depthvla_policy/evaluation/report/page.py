@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from depthvla_policy.evaluation.page_parts import (
+from depthvla_policy.evaluation.report.page_parts import (
     card,
     document,
     facts,
@@ -20,7 +20,7 @@ from depthvla_policy.evaluation.page_parts import (
     tiles,
     with_unit,
 )
-from depthvla_policy.evaluation.player import seek_button
+from depthvla_policy.evaluation.report.player import seek_button
 
 PictureFiles = dict[str, list[tuple[str, Path]]]  # section -> [(caption, PNG file)]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from depthvla_policy.evaluation.episode import Episode
-from depthvla_policy.evaluation.video_frame import Composer
+from depthvla_policy.evaluation.bags.episode import Episode
+from depthvla_policy.evaluation.report.video_frame import Composer
 
 CODEC = "libx264"
 # Constant quality; a key frame a second, so that seeking is quick.

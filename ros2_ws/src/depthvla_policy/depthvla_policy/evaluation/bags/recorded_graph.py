@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from depthvla_policy import robot as robot_description
-from depthvla_policy.evaluation.bag import Bag
-from depthvla_policy.evaluation.notes import read_notes
+from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.notes import read_notes
 from depthvla_policy.robot import Camera, Robot
 
 POLICY = "/policy_node"

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from depthvla_policy.evaluation.metrics import bootstrap_interval
-from depthvla_policy.evaluation.session import ASIDE, UNFINISHED, Aside, Plan, Result
-from depthvla_policy.evaluation.session_scoring import Scoring
+from depthvla_policy.evaluation.session.folder import ASIDE, UNFINISHED, Aside, Plan, Result
+from depthvla_policy.evaluation.session.scoring import Scoring
 from depthvla_policy.tasks import Task
 
 BAR_WIDTH = 30

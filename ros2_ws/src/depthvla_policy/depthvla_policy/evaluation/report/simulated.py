@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from depthvla_policy import robot as robot_description
-from depthvla_policy.evaluation import results
-from depthvla_policy.evaluation.comparison_summary import ComparedEpisode
-from depthvla_policy.evaluation.results import OWN
-from depthvla_policy.evaluation.rollout import RolloutConfig, environment_id
-from depthvla_policy.evaluation.scores import Score
+from depthvla_policy.evaluation.report.comparison_summary import ComparedEpisode
+from depthvla_policy.evaluation.report.scores import Score
+from depthvla_policy.evaluation.rollouts import results
+from depthvla_policy.evaluation.rollouts.results import OWN
+from depthvla_policy.evaluation.rollouts.rollout import RolloutConfig, environment_id
 
 DO_NOTHING = "do_nothing"
 NEEDED = ("seed", "success", "progress", "steps")  # of a row

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.evaluation.bag import JointStream
-from depthvla_policy.evaluation.episode import Episode
+from depthvla_policy.evaluation.bags.bag import JointStream
+from depthvla_policy.evaluation.bags.episode import Episode
+from depthvla_policy.evaluation.bags.pictures import DepthFrame, View
 from depthvla_policy.evaluation.metrics import summarise
-from depthvla_policy.evaluation.pictures import DepthFrame, View
 
 INK, GREY, LIGHT = "#1c2733", "#8a94a0", "#dfe3e8"
 BLUE, ORANGE, GREEN, RED = "#2563c9", "#e07b1a", "#2e9e5b", "#cf3a3a"

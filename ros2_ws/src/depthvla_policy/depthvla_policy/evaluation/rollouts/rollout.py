@@ -22,14 +22,14 @@ from depthvla_policy.control.chunk import Chunk
 from depthvla_policy.control.config import ExecutorConfig
 from depthvla_policy.control.continuation import REALTIME_CHUNKING, Plan
 from depthvla_policy.control.executor import ChunkExecutor
-from depthvla_policy.evaluation import task_options
 from depthvla_policy.evaluation.metrics import depth_errors
-from depthvla_policy.evaluation.wrong_instruction import wrong_instruction
+from depthvla_policy.evaluation.rollouts import task_options
+from depthvla_policy.evaluation.rollouts.wrong_instruction import wrong_instruction
 from depthvla_policy.policy.observation import Observation
 from depthvla_policy.robot import Robot
 
 if TYPE_CHECKING:
-    from depthvla_policy.evaluation.rollout_video import RolloutVideo
+    from depthvla_policy.evaluation.rollouts.video import RolloutVideo
     from depthvla_policy.policy.policy import Policy
 
 OTHER_SCENE = 500  # from the seed of an episode to the one whose pictures "shuffled_cameras" shows
@@ -228,7 +228,7 @@ def _start_worker(policy_folder: Path | None, task: str, config: RolloutConfig, 
 def _run_in_worker(seed: int, videos: Path | None) -> EpisodeResult:
     if videos is None:
         return run_episode(seed=seed, **_worker)
-    from depthvla_policy.evaluation.rollout_video import RolloutVideo
+    from depthvla_policy.evaluation.rollouts.video import RolloutVideo
 
     cameras = [camera.name for camera in _worker["robot"].cameras]
     with RolloutVideo(videos / f"seed_{seed}.mp4", cameras) as video:
