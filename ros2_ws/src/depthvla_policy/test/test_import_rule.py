@@ -26,6 +26,8 @@ FORBIDDEN = {
     "evaluation": ["depthvla_policy.nodes", "rclpy"],
     "training": ["depthvla_policy.nodes", "depthvla_policy.control"],
     "data": ["depthvla_policy.nodes"],
+    "conversion": ["depthvla_policy." + part for part in ("control", "nodes", "training", "data", "evaluation")]
+    + ["r1lite_sim", "r1lite_bringup"],
     "bench": ["depthvla_policy.nodes", "rclpy", "r1lite_sim", "r1lite_bringup"],
     "serving": ["depthvla_policy." + part for part in ("control", "nodes", "training", "evaluation")]
     + ["r1lite_sim", "r1lite_bringup"],
