@@ -55,7 +55,7 @@ class MiniatureConfig:
     depth_steps: int = 1000  # of pre-training the depth expert before
     batch_size: int = 16
     seeds: int = 20  # scenes of each evaluation
-    time_limit_s: float = 30.0  # of an episode; the expert stacks three blocks in 12 s
+    time_limit_s: float = 30.0  # of an episode; the expert stacks three blocks in 8 s
     at_once: int = 2  # commands side by side, of one thread each
     few_shot: bool = False  # 20 demonstrations of each task
     plan: bool = False  # print what would run, and how long it would take

@@ -1,4 +1,4 @@
-"""Real nodes as processes, for tests over real DDS; the probe that watches them is in `nodes.probe`.
+"""Real nodes as processes, for tests over real DDS; the probe that watches them is in `nodes.common.probe`.
 
 Import it only where rclpy is installed.
 """
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from depthvla_policy.nodes.probe import TIMEOUT_S, Heard, Probe, private_domain, wait_until
+from depthvla_policy.nodes.common.probe import TIMEOUT_S, Heard, Probe, private_domain, wait_until
 
 __all__ = ["Heard", "NodeProcess", "Probe", "private_domain", "wait_until"]
 

@@ -50,8 +50,8 @@ def heard(ros):
     """Makes a calibration in a node, `send`s CameraInfo to it and returns it when the last one has come."""
     from sensor_msgs.msg import CameraInfo
 
-    from depthvla_policy.nodes import qos
-    from depthvla_policy.nodes.camera_calibration import CameraCalibration
+    from depthvla_policy.nodes.common import qos
+    from depthvla_policy.nodes.policy.camera_calibration import CameraCalibration
 
     with ros.Probe("calibrations") as probe:
         publisher = probe.publisher(CameraInfo, TOPIC, qos.stream("reliable", 10))
@@ -163,14 +163,14 @@ def policy(rectified=()):
 
 
 def test_a_checkpoint_of_rectified_images_is_not_shown_others(ros):
-    from depthvla_policy.nodes.camera_calibration import of_policy
+    from depthvla_policy.nodes.policy.camera_calibration import of_policy
 
     with pytest.raises(ValueError, match="table@1 was trained on rectified images: cameras.head.rectify must be true"):
         of_policy(ParameterisedNode(), policy(rectified=("head",)), for_depth=True)
 
 
 def test_only_cameras_that_need_a_calibration_have_one(ros, tmp_path):
-    from depthvla_policy.nodes.camera_calibration import of_policy
+    from depthvla_policy.nodes.policy.camera_calibration import of_policy
 
     files = {f"cameras.{name}.calibration_file": written(tmp_path / name) for name in ("head", "wrist_left")}
     node = ParameterisedNode(**files, **{"cameras.head.rectify": True})
@@ -179,7 +179,7 @@ def test_only_cameras_that_need_a_calibration_have_one(ros, tmp_path):
 
 
 def test_a_calibration_file_that_is_not_there_is_no_start(ros):
-    from depthvla_policy.nodes.camera_calibration import of_policy
+    from depthvla_policy.nodes.policy.camera_calibration import of_policy
 
     node = ParameterisedNode(**{"cameras.head.calibration_file": "/nowhere/head.yaml"})
     with pytest.raises(FileNotFoundError, match="calibration /nowhere/head.yaml does not exist"):

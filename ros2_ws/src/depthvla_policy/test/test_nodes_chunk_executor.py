@@ -23,7 +23,7 @@ class Rig:
         from sensor_msgs.msg import JointState
         from std_msgs.msg import Bool
 
-        from depthvla_policy.nodes import qos
+        from depthvla_policy.nodes.common import qos
 
         self.robot, self.home = robot, home
         self.probe = ros.Probe()
@@ -82,8 +82,8 @@ class Rig:
     def send(self, chunk, change=lambda message: None):
         from depthvla_msgs.msg import ActionChunk
 
-        from depthvla_policy.nodes import qos
-        from depthvla_policy.nodes.messages import chunk_to_message
+        from depthvla_policy.nodes.common import qos
+        from depthvla_policy.nodes.common.messages import chunk_to_message
 
         if self._chunks is None:
             self._chunks = self.probe.publisher(ActionChunk, f"{NODE}/action_chunk", qos.chunks())
@@ -258,7 +258,7 @@ def test_a_switch_over_a_gap_is_refused_with_the_gap_in_the_answer(rig):
 def test_the_mode_is_latched_with_its_cause(rig):
     from depthvla_msgs.msg import ModeChange
 
-    from depthvla_policy.nodes import qos
+    from depthvla_policy.nodes.common import qos
 
     rig = rig()
     rig.arm()
@@ -282,8 +282,8 @@ def test_a_policy_that_withdraws_is_held_although_steps_are_left(rig):
 def test_what_is_going_to_be_done_is_published_while_the_policy_is_in_command(rig, robot):
     from depthvla_msgs.msg import Plan
 
-    from depthvla_policy.nodes import qos
-    from depthvla_policy.nodes.messages import plan_from_message
+    from depthvla_policy.nodes.common import qos
+    from depthvla_policy.nodes.common.messages import plan_from_message
 
     rig = rig()
     plans = rig.probe.listen(Plan, f"{NODE}/plan", qos.chunks(0.0))

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from depthvla_policy.nodes.decoders import KEPT, Decoders
+from depthvla_policy.nodes.policy.decoders import KEPT, Decoders
 
 
 class Payload:

@@ -9,7 +9,7 @@ import pytest
 from depthvla_policy.control.continuation import Continuation
 from depthvla_policy.control.observation_buffer import ObservationBuffer
 from depthvla_policy.control.refusal import Reason
-from depthvla_policy.nodes.inference_loop import InferenceLoop
+from depthvla_policy.nodes.policy.inference_loop import InferenceLoop
 
 MS = 1_000_000
 T0 = 1_700_000_000_000 * MS

@@ -38,7 +38,7 @@ class FakeExecutor:
         from depthvla_msgs.srv import SetMode
         from std_srvs.srv import Trigger
 
-        from depthvla_policy.nodes import qos
+        from depthvla_policy.nodes.common import qos
 
         self.asked, self.refuse, self._ModeChange = [], {}, ModeChange
         self.probe = ros.Probe("fake_executor")
@@ -99,7 +99,7 @@ class FakeRecorder:
         from depthvla_msgs.msg import RecorderStatus
         from depthvla_msgs.srv import MarkSubstep, StartEpisode, StopEpisode
 
-        from depthvla_policy.nodes import qos
+        from depthvla_policy.nodes.common import qos
 
         self.asked, self.refuse = [], {}
         self.go_on = threading.Event()

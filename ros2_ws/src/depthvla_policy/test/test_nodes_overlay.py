@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
-from depthvla_policy.nodes.overlay import Overlay  # noqa: E402
+from depthvla_policy.nodes.view.overlay import Overlay  # noqa: E402
 
 # rviz_2d_overlay_msgs/msg/OverlayText
 FIELDS = {

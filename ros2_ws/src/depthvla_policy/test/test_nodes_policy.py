@@ -33,7 +33,7 @@ class Robot:
     def __init__(self, probe, robot, pose, raw=()):
         from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
-        from depthvla_policy.nodes import qos
+        from depthvla_policy.nodes.common import qos
 
         self.probe, self.pose, self.silent, self.still, self.stuck = probe, pose, set(), set(), set()
         sensor = qos.stream("best_effort", 5)
@@ -87,7 +87,7 @@ class Rig:
     def __init__(self, ros, robot, pose, checkpoint, raw=(), name="policy_node", **parameters):
         from depthvla_msgs.msg import ActionChunk, PolicyStatus
 
-        from depthvla_policy.nodes import qos
+        from depthvla_policy.nodes.common import qos
 
         self.probe = ros.Probe(f"robot_of_{name}")
         self.robot = Robot(self.probe, robot, pose, raw)
@@ -133,7 +133,7 @@ def stamp_ns(message):
 
 def test_a_chunk_is_a_whole_prediction_stamped_by_its_head_image(rig, robot):
     from depthvla_policy.control.chunk import check_chunk
-    from depthvla_policy.nodes.messages import chunk_from_message
+    from depthvla_policy.nodes.common.messages import chunk_from_message
 
     rig.wait_for_chunks(3)
     messages = rig.chunks[-3:]
@@ -213,8 +213,8 @@ def test_a_chunk_continues_the_executors_plan(ros, rig, robot, home, checkpoint)
     from depthvla_msgs.msg import Plan as PlanMessage
 
     from depthvla_policy.control.continuation import Plan
-    from depthvla_policy.nodes import qos
-    from depthvla_policy.nodes.messages import chunk_from_message, plan_to_message
+    from depthvla_policy.nodes.common import qos
+    from depthvla_policy.nodes.common.messages import chunk_from_message, plan_to_message
 
     name, probe = "continuing_policy_node", rig.probe
     parameters = {"autostart": True, "model": str(checkpoint), "instruction": "lift", "realtime_chunking": "guided"}

@@ -41,7 +41,7 @@ def graph():
 
 @pytest.fixture
 def writer(ros, graph):
-    from depthvla_policy.nodes.sole_writer import SoleWriter
+    from depthvla_policy.nodes.executor.sole_writer import SoleWriter
 
     writer = SoleWriter(graph, TOPICS, ["/tracker"])
     assert writer.rival(0.0) is None
@@ -49,7 +49,7 @@ def writer(ros, graph):
 
 
 def unknown():
-    from depthvla_policy.nodes.sole_writer import UNKNOWN
+    from depthvla_policy.nodes.executor.sole_writer import UNKNOWN
 
     return UNKNOWN
 

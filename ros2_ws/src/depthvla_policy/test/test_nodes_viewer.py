@@ -52,8 +52,8 @@ def publish(probe, robot, pictures):
     from sensor_msgs.msg import CameraInfo, CompressedImage
     from std_msgs.msg import Header
 
-    from depthvla_policy.nodes import image_messages
-    from depthvla_policy.nodes.messages import time_message
+    from depthvla_policy.nodes.common import image_messages
+    from depthvla_policy.nodes.common.messages import time_message
 
     camera = robot.cameras[0]
     stamp_ns = probe.now_ns()

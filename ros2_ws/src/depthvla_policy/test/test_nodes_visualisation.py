@@ -32,7 +32,7 @@ class Rig:
         from std_msgs.msg import String
         from visualization_msgs.msg import MarkerArray
 
-        from depthvla_policy.nodes import qos
+        from depthvla_policy.nodes.common import qos
 
         self.robot, self.home, self.sequence = robot, home, 0
         self.probe = ros.Probe()
@@ -59,7 +59,7 @@ class Rig:
         self.joints.publish(JointState(name=list(TORSO), position=list(TORSO.values())))
 
     def chunk(self, **changes):
-        from depthvla_policy.nodes.messages import chunk_to_message
+        from depthvla_policy.nodes.common.messages import chunk_to_message
 
         self.sequence += 1
         positions = self.home + 0.01 * np.arange(16)[:, None]
@@ -71,7 +71,7 @@ class Rig:
         return chunk
 
     def plan(self):
-        from depthvla_policy.nodes.messages import plan_to_message
+        from depthvla_policy.nodes.common.messages import plan_to_message
 
         plan = Plan(self.probe.now_ns(), self.sequence, PERIOD_NS, 0, np.tile(self.home, (16, 1)))
         self.plans.publish(plan_to_message(plan, self.robot))

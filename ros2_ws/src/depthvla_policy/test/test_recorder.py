@@ -46,7 +46,7 @@ def test_what_was_published_is_in_the_bag_with_types_and_qos(ros, robot, tmp_pat
     from diagnostic_msgs.msg import DiagnosticArray
     from sensor_msgs.msg import CameraInfo, JointState
 
-    from depthvla_policy.nodes import qos
+    from depthvla_policy.nodes.common import qos
 
     limb, camera = robot.limbs[0], robot.cameras[0]
     topics = ["{limb.topics.arm_feedback}", "{camera.camera_info} max_rate_hz=0.01", "/policy_node/action_chunk"]
@@ -105,7 +105,7 @@ def test_types_are_recorded_with_the_hash_of_the_installed_ones(ros, tmp_path):
     from rosbags.typesys import Stores, get_typestore
 
     from depthvla_policy.evaluation.bags.recording import register_type
-    from depthvla_policy.nodes.message_types import read_definition
+    from depthvla_policy.nodes.common.message_types import read_definition
 
     store = get_typestore(Stores.ROS2_JAZZY)
     for name in ("ActionChunk", "EpisodeEvent", "ExecutorStatus", "PolicyStatus", "TaskProgress"):
@@ -174,7 +174,7 @@ def test_a_stream_that_starts_later_is_recorded_and_a_missing_one_is_named(ros, 
 def test_messages_that_never_came_are_counted_of_one_publisher(ros, numbers, publishers, lost):
     from types import SimpleNamespace
 
-    from depthvla_policy.nodes.recording import Source
+    from depthvla_policy.nodes.recorder.recording import Source
 
     infos = [{"publication_sequence_number": number, "received_timestamp": 0} for number in numbers]
     looks = [frozenset(bytes(name, "ascii") for name in names) for names in publishers]
@@ -189,7 +189,7 @@ def test_messages_that_never_came_are_counted_of_one_publisher(ros, numbers, pub
 def test_a_stream_that_flows_already_is_joined_and_what_it_lacks_is_what_is_counted(ros, recorder, tmp_path):
     from sensor_msgs.msg import JointState
 
-    from depthvla_policy.nodes import qos
+    from depthvla_policy.nodes.common import qos
 
     topics = {"/states": qos.stream("best_effort", 10), "/commands": qos.stream("reliable", 1), "/mode": qos.status()}
     it = recorder(topics=list(topics))
@@ -283,7 +283,7 @@ class Recorder:
     def __init__(self, ros, probe, folder, module=MODULE, **parameters):
         from depthvla_msgs.msg import RecorderStatus
 
-        from depthvla_policy.nodes import qos
+        from depthvla_policy.nodes.common import qos
 
         self.probe = probe
         self.said = probe.listen(RecorderStatus, f"{NODE}/status", qos.status())
@@ -335,7 +335,7 @@ def test_episodes_are_started_scored_and_stopped_each_in_a_bag_of_its_own(ros, r
     from depthvla_msgs.msg import EpisodeEvent, PolicyStatus
     from std_msgs.msg import String
 
-    from depthvla_policy.nodes import qos
+    from depthvla_policy.nodes.common import qos
 
     topics = ["/words", "/policy_node/status"]
     it = recorder(topics=topics, parameters_of=["/probe", "/nobody"])

@@ -31,7 +31,7 @@ class Graph:
         from depthvla_msgs.msg import ModeChange
         from depthvla_msgs.srv import ResetScene, SetInstruction, SetMode
 
-        from depthvla_policy.nodes import qos
+        from depthvla_policy.nodes.common import qos
 
         self._ros, self._made, self.asked = ros, [], []
         self.folder = folder / "session"

@@ -28,7 +28,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.evaluation.report import build as report
-from depthvla_policy.nodes import qos
+from depthvla_policy.nodes.common import qos
 from r1lite_bringup.graph import ArgumentError, environment, graph
 
 DISCOVERY_S = 2.0  # until nodes of somebody else's run are seen

@@ -23,7 +23,7 @@ from depthvla_policy import robot as robots
 from depthvla_policy.evaluation.report import build as report
 from depthvla_policy.evaluation.rollouts import results, task_options
 from depthvla_policy.evaluation.rollouts.rollout import environment_id
-from depthvla_policy.nodes.probe import private_domain
+from depthvla_policy.nodes.common.probe import private_domain
 from r1lite_bringup import graph
 from r1lite_bringup.evaluate_episode import Episodes, EvaluationError
 from r1lite_bringup.up import Launcher

@@ -11,9 +11,9 @@ from depthvla_msgs.msg import ActionChunk, ExecutorStatus, TaskProgress
 
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.evaluation.rollouts.rollout import EpisodeResult
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.messages import nanoseconds
-from depthvla_policy.nodes.probe import Heard, Probe, wait_until
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.messages import nanoseconds
+from depthvla_policy.nodes.common.probe import Heard, Probe, wait_until
 from depthvla_policy.nodes.session_graph import SessionGraph
 
 SIMULATOR, POLICY = "/simulator_node", "/policy_node"

@@ -20,8 +20,8 @@ from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from depthvla_policy import robot as robot_description
-from depthvla_policy.nodes.probe import private_domain
-from depthvla_policy.nodes.runtime import COMMON_PARAMETERS, ManagedNode
+from depthvla_policy.nodes.common.probe import private_domain
+from depthvla_policy.nodes.common.runtime import COMMON_PARAMETERS, ManagedNode
 from r1lite_bringup import graph
 from r1lite_bringup.preflight import settings
 

@@ -118,13 +118,13 @@ class FakeRobot:
     def _listen(self, node, topic, reliability) -> None:
         from sensor_msgs.msg import JointState
 
-        from depthvla_policy.nodes import qos
+        from depthvla_policy.nodes.common import qos
 
         self._probe(node).listen(JointState, topic, qos.stream(reliability, 1))
 
     def _start(self, stream: Stream) -> None:
-        from depthvla_policy.nodes import qos
-        from depthvla_policy.nodes.messages import time_message
+        from depthvla_policy.nodes.common import qos
+        from depthvla_policy.nodes.common.messages import time_message
 
         probe, message = self._probe(stream.node), stream.make()
         publisher = probe.publisher(type(message), stream.topic, qos.stream(stream.reliability, 2))

@@ -149,7 +149,7 @@ def test_a_checkpoint_for_other_cameras_or_joints_is_refused(checkpoint, raw, fi
 
 def test_limbs_with_other_names_are_refused(changed, tmp_path):
     pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not sourced")
-    from depthvla_policy.nodes.messages import check_limbs
+    from depthvla_policy.nodes.common.messages import check_limbs
 
     changed["limbs"]["third"] = changed["limbs"].pop("left")
     path = tmp_path / "third.yaml"

@@ -80,7 +80,7 @@ def test_recordings_are_not_overwritten(ros, checkpoint, tmp_path, capsys):
 def test_success_counts_from_when_it_lasts(ros):
     from depthvla_msgs.msg import TaskProgress
 
-    from depthvla_policy.nodes.messages import time_message
+    from depthvla_policy.nodes.common.messages import time_message
     from r1lite_bringup.evaluate_episode import held_s
 
     def heard(*done: bool) -> list[TaskProgress]:
@@ -97,7 +97,7 @@ def test_success_counts_from_when_it_lasts(ros):
 def test_substeps_are_done_when_the_simulator_says_so(ros):
     from depthvla_msgs.msg import ExecutorStatus, TaskProgress
 
-    from depthvla_policy.nodes.messages import time_message
+    from depthvla_policy.nodes.common.messages import time_message
     from r1lite_bringup.evaluate_episode import substep_steps
 
     def at(message, step):

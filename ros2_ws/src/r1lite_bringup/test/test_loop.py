@@ -29,7 +29,7 @@ class Watch:
         from depthvla_msgs.msg import ActionChunk, ExecutorStatus, PolicyStatus
         from sensor_msgs.msg import JointState
 
-        from depthvla_policy.nodes import qos
+        from depthvla_policy.nodes.common import qos
 
         self.probe = probe
         self.chunks = probe.listen(ActionChunk, "/policy_node/action_chunk", qos.chunks())
@@ -163,7 +163,7 @@ def test_killing_the_policy_holds_the_arms(watch, launch):
 def test_a_camera_that_stops_stops_the_chunks_and_is_named(watch, launch):
     from sensor_msgs.msg import CompressedImage
 
-    from depthvla_policy.nodes import qos
+    from depthvla_policy.nodes.common import qos
 
     camera, limit_s = ROBOT.camera("wrist_left"), 0.25
     relayed = []

@@ -35,7 +35,7 @@ def recording(ros, checkpoint, tmp_path_factory) -> Path:
     """A few seconds of the simulated graph, whose policy draws noise that can be drawn again and rectifies a camera."""
     from depthvla_msgs.msg import ActionChunk
 
-    from depthvla_policy.nodes import qos
+    from depthvla_policy.nodes.common import qos
     from r1lite_bringup.up import Launcher
 
     folder = tmp_path_factory.mktemp("replay")

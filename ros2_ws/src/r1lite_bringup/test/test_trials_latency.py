@@ -9,7 +9,7 @@ pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not s
 
 from depthvla_msgs.msg import ActionChunk, ExecutorStatus, PolicyStatus  # noqa: E402
 
-from depthvla_policy.nodes.messages import duration_message, time_message  # noqa: E402
+from depthvla_policy.nodes.common.messages import duration_message, time_message  # noqa: E402
 from r1lite_bringup.trials import latency  # noqa: E402
 from r1lite_bringup.trials.rig import EXECUTOR, POLICY, Rig  # noqa: E402
 

@@ -24,8 +24,8 @@ from depthvla_msgs.msg import ExecutorStatus  # noqa: E402
 
 from depthvla_policy import robot as robot_description  # noqa: E402
 from depthvla_policy.control.arbiter import Mode  # noqa: E402
-from depthvla_policy.nodes.messages import duration_message, time_message  # noqa: E402
-from depthvla_policy.nodes.probe import wait_until  # noqa: E402
+from depthvla_policy.nodes.common.messages import duration_message, time_message  # noqa: E402
+from depthvla_policy.nodes.common.probe import wait_until  # noqa: E402
 from r1lite_bringup.trials import network, network_table  # noqa: E402
 from r1lite_bringup.trials.link import Conditions  # noqa: E402
 from r1lite_bringup.trials.link_process import ADDRESSES, SplitNetwork, unavailable  # noqa: E402
@@ -211,8 +211,8 @@ def test_all_images_arrive_over_a_good_cable_and_none_over_a_lost_one():
 CUT = """
 import contextlib
 from depthvla_msgs.msg import PolicyStatus
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.probe import Probe, private_domain, wait_until
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.probe import Probe, private_domain, wait_until
 from r1lite_bringup.trials.link import Conditions
 from r1lite_bringup.trials.link_process import SplitNetwork
 from r1lite_bringup.trials.network_host import Host

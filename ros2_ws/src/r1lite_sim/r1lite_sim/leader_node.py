@@ -17,12 +17,12 @@ from depthvla_policy import robot as robots
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.control.feedback import arm_positions, gripper_opening
 from depthvla_policy.control.refusal import Refusal
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.diagnostics import OK, WARN, Health
-from depthvla_policy.nodes.messages import doubles
-from depthvla_policy.nodes.parameters import Parameter
-from depthvla_policy.nodes.polling import PolledSubscription
-from depthvla_policy.nodes.runtime import ManagedNode, run
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.diagnostics import OK, WARN, Health
+from depthvla_policy.nodes.common.messages import doubles
+from depthvla_policy.nodes.common.parameters import Parameter
+from depthvla_policy.nodes.common.polling import PolledSubscription
+from depthvla_policy.nodes.common.runtime import ManagedNode, run
 from depthvla_policy.robot import Limb
 from r1lite_sim.leader import Leader
 

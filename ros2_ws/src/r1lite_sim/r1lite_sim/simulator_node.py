@@ -24,12 +24,12 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 
 from depthvla_policy import robot as robots
-from depthvla_policy.nodes import image_messages, qos
-from depthvla_policy.nodes.diagnostics import ERROR, OK, WARN, Health
-from depthvla_policy.nodes.messages import doubles
-from depthvla_policy.nodes.parameters import Parameter
-from depthvla_policy.nodes.polling import PolledSubscription
-from depthvla_policy.nodes.runtime import ManagedNode, run
+from depthvla_policy.nodes.common import image_messages, qos
+from depthvla_policy.nodes.common.diagnostics import ERROR, OK, WARN, Health
+from depthvla_policy.nodes.common.messages import doubles
+from depthvla_policy.nodes.common.parameters import Parameter
+from depthvla_policy.nodes.common.polling import PolledSubscription
+from depthvla_policy.nodes.common.runtime import ManagedNode, run
 from depthvla_policy.robot import Camera, Limb
 from r1lite_sim import images, simulation, tasks
 from r1lite_sim.objects import PALETTE

@@ -24,7 +24,7 @@ class Rig:
         from rclpy.qos import qos_profile_sensor_data
         from sensor_msgs.msg import JointState
 
-        from depthvla_policy.nodes import qos
+        from depthvla_policy.nodes.common import qos
 
         self.robot, self.probe, self._JointState, self._ModeChange = robot, probe, JointState, ModeChange
         self.pose = (robot.position_min + robot.position_max) / 2

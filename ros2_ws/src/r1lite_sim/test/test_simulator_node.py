@@ -25,7 +25,7 @@ class Watch:
         from rclpy.qos import qos_profile_sensor_data
         from sensor_msgs.msg import CameraInfo, CompressedImage, JointState
 
-        from depthvla_policy.nodes import qos
+        from depthvla_policy.nodes.common import qos
 
         self.ros, self.robot, self.probe = ros, robot, probe
         self.JointState, self.sensor = JointState, qos_profile_sensor_data
@@ -181,7 +181,7 @@ def test_diagnostics_tell_the_real_time_factor(watch):
 
 def test_transforms_lead_to_every_camera(watch):
     tf2_msgs = pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not installed")
-    from depthvla_policy.nodes import qos
+    from depthvla_policy.nodes.common import qos
 
     static = watch.probe.listen(tf2_msgs.TFMessage, "/tf_static", qos.status())
     moving = watch.probe.listen(tf2_msgs.TFMessage, "/tf")

@@ -31,10 +31,9 @@ from depthvla_policy.control.config import ExecutorConfig
 from depthvla_policy.control.executor import Answer, ChunkExecutor, Command
 from depthvla_policy.control.refusal import Reason, Refusal
 from depthvla_policy.control.timing import TickMonitor
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.diagnostics import ERROR, OK, WARN, Health
-from depthvla_policy.nodes.executor_parameters import CONFIG, PARAMETERS, robot_parameters
-from depthvla_policy.nodes.messages import (
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.diagnostics import ERROR, OK, WARN, Health
+from depthvla_policy.nodes.common.messages import (
     check_limbs,
     chunk_from_message,
     doubles,
@@ -43,9 +42,10 @@ from depthvla_policy.nodes.messages import (
     plan_to_message,
     time_message,
 )
-from depthvla_policy.nodes.polling import PolledSubscription
-from depthvla_policy.nodes.runtime import ManagedNode, run
-from depthvla_policy.nodes.sole_writer import SoleWriter
+from depthvla_policy.nodes.common.polling import PolledSubscription
+from depthvla_policy.nodes.common.runtime import ManagedNode, run
+from depthvla_policy.nodes.executor.executor_parameters import CONFIG, PARAMETERS, robot_parameters
+from depthvla_policy.nodes.executor.sole_writer import SoleWriter
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks

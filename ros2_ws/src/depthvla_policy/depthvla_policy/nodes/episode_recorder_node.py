@@ -1,7 +1,7 @@
 """Records episodes, each to a rosbag2 folder of its own: serialised messages in, MCAP out.
 
 An episode lasts from ~/start to ~/stop; with `record_on_activate`, the first one lasts from activation to deactivation.
-`nodes.recording` takes the messages, a thread of `evaluation.bags.recording.BagWriter` writes them.
+`recorder.recording` takes the messages, a thread of `evaluation.bags.recording.BagWriter` writes them.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from depthvla_policy.evaluation.bags.recording import (
     git_revision,
     parse_rules,
 )
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.diagnostics import ERROR, OK, WARN, Health
-from depthvla_policy.nodes.message_types import read_definition
-from depthvla_policy.nodes.node_parameters import NodeParameters
-from depthvla_policy.nodes.parameters import Parameter
-from depthvla_policy.nodes.recording import Recording, bag_qos
-from depthvla_policy.nodes.runtime import ManagedNode, run
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.diagnostics import ERROR, OK, WARN, Health
+from depthvla_policy.nodes.common.message_types import read_definition
+from depthvla_policy.nodes.common.parameters import Parameter
+from depthvla_policy.nodes.common.runtime import ManagedNode, run
+from depthvla_policy.nodes.recorder.node_parameters import NodeParameters
+from depthvla_policy.nodes.recorder.recording import Recording, bag_qos
 
 STATUS_PERIOD_S = 1.0
 EVENT_TYPE, EVENT_QOS = "depthvla_msgs/msg/EpisodeEvent", QoSProfile(depth=10)

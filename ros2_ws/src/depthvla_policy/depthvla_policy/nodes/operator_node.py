@@ -38,13 +38,13 @@ from depthvla_policy.control.operator import (
     next_substep,
 )
 from depthvla_policy.control.refusal import Refusal
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.diagnostics import OK, WARN, Health
-from depthvla_policy.nodes.messages import nanoseconds
-from depthvla_policy.nodes.parameters import Parameter
-from depthvla_policy.nodes.polling import PolledSubscription
-from depthvla_policy.nodes.runtime import ManagedNode, run
-from depthvla_policy.nodes.terminal import Screen, Terminal, open_terminal, terminal_restored
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.diagnostics import OK, WARN, Health
+from depthvla_policy.nodes.common.messages import nanoseconds
+from depthvla_policy.nodes.common.parameters import Parameter
+from depthvla_policy.nodes.common.polling import PolledSubscription
+from depthvla_policy.nodes.common.runtime import ManagedNode, run
+from depthvla_policy.nodes.common.terminal import Screen, Terminal, open_terminal, terminal_restored
 
 STATUS_PERIOD_S = 0.2
 STATUS_SILENCE_S = 1.0

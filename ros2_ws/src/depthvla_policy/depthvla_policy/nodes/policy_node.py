@@ -27,11 +27,9 @@ from depthvla_policy.control.chunk import Chunk
 from depthvla_policy.control.continuation import REALTIME_CHUNKING, Continuation, Plan
 from depthvla_policy.control.observation_buffer import JOINT_DEPTH, ObservationBuffer, ObservationLimits, camera_stream
 from depthvla_policy.control.refusal import Reason, Refusal
-from depthvla_policy.nodes import camera_calibration, image_messages, qos
-from depthvla_policy.nodes.depth_publisher import DepthFrame, DepthPublisher
-from depthvla_policy.nodes.diagnostics import OK, WARN, Health
-from depthvla_policy.nodes.inference_loop import Inference, InferenceLoop
-from depthvla_policy.nodes.messages import (
+from depthvla_policy.nodes.common import image_messages, qos
+from depthvla_policy.nodes.common.diagnostics import OK, WARN, Health
+from depthvla_policy.nodes.common.messages import (
     check_limbs,
     chunk_to_message,
     duration_message,
@@ -39,9 +37,12 @@ from depthvla_policy.nodes.messages import (
     plan_from_message,
     time_message,
 )
-from depthvla_policy.nodes.parameters import Parameter
-from depthvla_policy.nodes.polling import PolledSubscription
-from depthvla_policy.nodes.runtime import ManagedNode, run
+from depthvla_policy.nodes.common.parameters import Parameter
+from depthvla_policy.nodes.common.polling import PolledSubscription
+from depthvla_policy.nodes.common.runtime import ManagedNode, run
+from depthvla_policy.nodes.policy import camera_calibration
+from depthvla_policy.nodes.policy.depth_publisher import DepthFrame, DepthPublisher
+from depthvla_policy.nodes.policy.inference_loop import Inference, InferenceLoop
 from depthvla_policy.policy.observation import Observation
 from depthvla_policy.robot import Camera, Robot
 

@@ -27,13 +27,13 @@ from depthvla_policy.evaluation import open_loop
 from depthvla_policy.evaluation.bags.bag import Bag
 from depthvla_policy.evaluation.bags.recorded_graph import recorded_robot
 from depthvla_policy.evaluation.bags.replay import recorded_chunks
-from depthvla_policy.nodes import qos
 from depthvla_policy.nodes.bag_player import BagPlayer, Played
-from depthvla_policy.nodes.diagnostics import ERROR, OK, Health
-from depthvla_policy.nodes.message_types import message_class
-from depthvla_policy.nodes.messages import chunk_from_message, time_message
-from depthvla_policy.nodes.parameters import Parameter
-from depthvla_policy.nodes.runtime import ManagedNode, run
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.diagnostics import ERROR, OK, Health
+from depthvla_policy.nodes.common.message_types import message_class
+from depthvla_policy.nodes.common.messages import chunk_from_message, time_message
+from depthvla_policy.nodes.common.parameters import Parameter
+from depthvla_policy.nodes.common.runtime import ManagedNode, run
 from depthvla_policy.robot import Robot
 
 POLL_S = 0.1

@@ -23,8 +23,8 @@ from depthvla_policy.control.operator import REPEAT_LIMIT_NS, Keys
 from depthvla_policy.evaluation.session import text as session_text
 from depthvla_policy.evaluation.session.folder import Plan, SessionFolder
 from depthvla_policy.evaluation.session.scoring import ENTER, Ask, Scoring, Wish
+from depthvla_policy.nodes.common.terminal import Screen, open_terminal, terminal_restored
 from depthvla_policy.nodes.session_graph import SessionGraph
-from depthvla_policy.nodes.terminal import Screen, open_terminal, terminal_restored
 
 KEY_PERIOD_S = 0.1  # how often what is shown is made anew while nobody presses a key
 ERASE = ("\x7f", "\b")

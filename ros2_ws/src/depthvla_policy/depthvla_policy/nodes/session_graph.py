@@ -14,8 +14,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.messages import nanoseconds
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.messages import nanoseconds
 
 ANSWER_LIMIT_S = 5.0
 CLOSE_LIMIT_S = 30.0  # a bag is closed before ~/stop answers

@@ -21,15 +21,15 @@ from depthvla_policy.evaluation.viewer import server as web
 from depthvla_policy.evaluation.viewer.panel import Panel
 from depthvla_policy.evaluation.viewer.scene import Scene
 from depthvla_policy.evaluation.viewer.snapshot import DepthPicture, Picture, Snapshot
-from depthvla_policy.nodes import image_messages, qos
-from depthvla_policy.nodes.description import PARAMETERS as DESCRIPTION
-from depthvla_policy.nodes.description import Description
-from depthvla_policy.nodes.diagnostics import ERROR, OK, WARN, Health
-from depthvla_policy.nodes.listener import Listener
-from depthvla_policy.nodes.messages import check_limbs, nanoseconds
-from depthvla_policy.nodes.parameters import Parameter
-from depthvla_policy.nodes.polling import PolledSubscription
-from depthvla_policy.nodes.runtime import ManagedNode, run
+from depthvla_policy.nodes.common import image_messages, qos
+from depthvla_policy.nodes.common.diagnostics import ERROR, OK, WARN, Health
+from depthvla_policy.nodes.common.messages import check_limbs, nanoseconds
+from depthvla_policy.nodes.common.parameters import Parameter
+from depthvla_policy.nodes.common.polling import PolledSubscription
+from depthvla_policy.nodes.common.runtime import ManagedNode, run
+from depthvla_policy.nodes.view.description import PARAMETERS as DESCRIPTION
+from depthvla_policy.nodes.view.description import Description
+from depthvla_policy.nodes.view.listener import Listener
 from depthvla_policy.robot import Camera, Robot
 
 HISTORY = 16  # joints and pictures that wait for the depth predicted from them: 1.6 s at 10 Hz

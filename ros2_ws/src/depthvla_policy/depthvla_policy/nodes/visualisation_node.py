@@ -13,15 +13,16 @@ from visualization_msgs.msg import MarkerArray
 
 from depthvla_policy import robot as robot_description
 from depthvla_policy.evaluation.viewer.paths import motions, paths
-from depthvla_policy.nodes import markers, qos
-from depthvla_policy.nodes.description import PARAMETERS as DESCRIPTION
-from depthvla_policy.nodes.description import Description
-from depthvla_policy.nodes.diagnostics import ERROR, OK, WARN, Health
-from depthvla_policy.nodes.listener import Listener
-from depthvla_policy.nodes.messages import check_limbs
-from depthvla_policy.nodes.overlay import Overlay
-from depthvla_policy.nodes.parameters import Parameter
-from depthvla_policy.nodes.runtime import ManagedNode, run
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.diagnostics import ERROR, OK, WARN, Health
+from depthvla_policy.nodes.common.messages import check_limbs
+from depthvla_policy.nodes.common.parameters import Parameter
+from depthvla_policy.nodes.common.runtime import ManagedNode, run
+from depthvla_policy.nodes.view import markers
+from depthvla_policy.nodes.view.description import PARAMETERS as DESCRIPTION
+from depthvla_policy.nodes.view.description import Description
+from depthvla_policy.nodes.view.listener import Listener
+from depthvla_policy.nodes.view.overlay import Overlay
 
 LIFETIME_NS = 500_000_000  # of a marker that is not renewed
 TEXT_ABOVE_HEAD_M = 0.25

@@ -15,10 +15,10 @@ from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from depthvla_policy.control.refusal import Refusal
-from depthvla_policy.nodes import image_messages, qos
-from depthvla_policy.nodes.messages import nanoseconds
-from depthvla_policy.nodes.polling import PolledSubscription
-from depthvla_policy.nodes.sole_writer import UNKNOWN
+from depthvla_policy.nodes.common import image_messages, qos
+from depthvla_policy.nodes.common.messages import nanoseconds
+from depthvla_policy.nodes.common.polling import PolledSubscription
+from depthvla_policy.nodes.executor.sole_writer import UNKNOWN
 from r1lite_bringup.preflight.observed import Calibration, Endpoint, Graph, Picture, Sample
 
 NODE = "preflight"

@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 
 from depthvla_policy.control.observation_buffer import ObservationLimits
-from depthvla_policy.nodes import episode_recorder_node, executor_parameters, policy_node
+from depthvla_policy.nodes import episode_recorder_node, policy_node
+from depthvla_policy.nodes.executor import executor_parameters
 from depthvla_policy.robot import Camera, Robot
 from r1lite_bringup import graph
 

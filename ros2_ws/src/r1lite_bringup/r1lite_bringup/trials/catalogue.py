@@ -16,9 +16,9 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.messages import nanoseconds, time_message
-from depthvla_policy.nodes.probe import Probe
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.messages import nanoseconds, time_message
+from depthvla_policy.nodes.common.probe import Probe
 from r1lite_bringup.trials.relay import Change
 from r1lite_bringup.trials.rig import EXECUTOR, LEADER, POLICY, RELAYED_LIMB, SIMULATOR, Rig
 

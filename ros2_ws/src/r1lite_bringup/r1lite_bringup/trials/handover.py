@@ -22,7 +22,7 @@ from std_msgs.msg import Bool
 from tqdm import tqdm
 
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.nodes.messages import nanoseconds
+from depthvla_policy.nodes.common.messages import nanoseconds
 from r1lite_bringup.trials import handover_figure
 from r1lite_bringup.trials.machine import machine
 from r1lite_bringup.trials.rig import Rig

@@ -22,8 +22,8 @@ import tyro
 from depthvla_msgs.msg import ActionChunk, ExecutorStatus, PolicyStatus
 
 from depthvla_policy.evaluation.bags.recording import describe_machine, git_revision
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.messages import nanoseconds
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.messages import nanoseconds
 from r1lite_bringup.trials.rig import EXECUTOR, POLICY, Rig
 from r1lite_bringup.trials.stream import percentiles
 

@@ -13,9 +13,9 @@ from depthvla_msgs.msg import ExecutorStatus, ModeChange, PolicyStatus
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.messages import nanoseconds
-from depthvla_policy.nodes.polling import PolledSubscription
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.messages import nanoseconds
+from depthvla_policy.nodes.common.polling import PolledSubscription
 from depthvla_policy.robot import Robot
 from r1lite_bringup.trials.stream import Stream
 

@@ -13,7 +13,7 @@ import numpy as np
 from depthvla_msgs.msg import ExecutorStatus
 
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.nodes.messages import nanoseconds
+from depthvla_policy.nodes.common.messages import nanoseconds
 from depthvla_policy.robot import Robot
 from r1lite_bringup.trials.stream import Stream, largest, percentiles, stands_from, steps
 

@@ -14,8 +14,8 @@ import sys
 from depthvla_msgs.msg import ActionChunk, ExecutorStatus, PolicyStatus
 from rclpy.qos import QoSProfile
 
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.probe import Heard, Probe
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.probe import Heard, Probe
 from r1lite_bringup.trials.rig import EXECUTOR, POLICY
 
 DEPTH = 1000

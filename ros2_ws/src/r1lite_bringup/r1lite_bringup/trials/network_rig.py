@@ -17,8 +17,8 @@ import numpy as np
 from depthvla_msgs.msg import ExecutorStatus
 
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.nodes.messages import nanoseconds
-from depthvla_policy.nodes.probe import Probe, private_domain
+from depthvla_policy.nodes.common.messages import nanoseconds
+from depthvla_policy.nodes.common.probe import Probe, private_domain
 from r1lite_bringup.trials.link import Conditions
 from r1lite_bringup.trials.link_process import SplitNetwork
 from r1lite_bringup.trials.listener import Listener

@@ -36,8 +36,8 @@ from tqdm import tqdm
 from depthvla_policy import robot as robot_description
 from depthvla_policy.evaluation.bags.bag import Bag
 from depthvla_policy.evaluation.recover import broken, recover
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.probe import Probe, private_domain
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.probe import Probe, private_domain
 from depthvla_policy.robot import Robot
 from r1lite_bringup.graph import Node, share
 from r1lite_bringup.trials.machine import machine

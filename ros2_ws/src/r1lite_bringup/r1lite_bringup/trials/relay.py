@@ -8,7 +8,7 @@ from typing import Any
 
 from rclpy.qos import QoSProfile
 
-from depthvla_policy.nodes.probe import Probe
+from depthvla_policy.nodes.common.probe import Probe
 
 Change = Callable[[Any], Iterable[Any]]  # a message in; the messages that are sent instead, possibly none
 

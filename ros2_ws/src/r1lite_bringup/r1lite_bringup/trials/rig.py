@@ -27,9 +27,9 @@ from std_srvs.srv import Trigger
 
 from depthvla_policy import robot as robot_description
 from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.messages import time_message
-from depthvla_policy.nodes.probe import Probe, private_domain, wait_until
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.messages import time_message
+from depthvla_policy.nodes.common.probe import Probe, private_domain, wait_until
 from r1lite_bringup.graph import Node, graph, share
 from r1lite_bringup.trials.listener import Listener
 from r1lite_bringup.trials.relay import Relay

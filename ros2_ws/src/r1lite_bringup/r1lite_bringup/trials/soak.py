@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from depthvla_policy.nodes.messages import nanoseconds
+from depthvla_policy.nodes.common.messages import nanoseconds
 from r1lite_bringup.trials.machine import machine
 from r1lite_bringup.trials.rig import Rig
 from r1lite_bringup.trials.stream import percentiles

@@ -16,7 +16,7 @@ import numpy as np
 from depthvla_policy.control.continuation import Continuation
 from depthvla_policy.control.observation_buffer import ObservationBuffer, RawObservation
 from depthvla_policy.control.refusal import Reason, Refusal
-from depthvla_policy.nodes.decoders import Decoders
+from depthvla_policy.nodes.policy.decoders import Decoders
 from depthvla_policy.policy.observation import Observation, noise_seed
 
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not with this module

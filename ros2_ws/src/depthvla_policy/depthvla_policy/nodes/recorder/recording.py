@@ -17,9 +17,9 @@ from rclpy.serialization import deserialize_message
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
 from depthvla_policy.evaluation.bags.recording import BagWriter, EpisodeNotes, Selector, TopicRule
-from depthvla_policy.nodes.message_types import message_class, read_definition
-from depthvla_policy.nodes.polling import PolledSubscription
-from depthvla_policy.nodes.runtime import ManagedNode
+from depthvla_policy.nodes.common.message_types import message_class, read_definition
+from depthvla_policy.nodes.common.polling import PolledSubscription
+from depthvla_policy.nodes.common.runtime import ManagedNode
 
 QUEUE_DEPTH = 1000  # messages that wait in the middleware between two polls: 2 s of the fastest topic
 DISCOVERY_PERIOD_S = 0.1  # short, because what a publisher says before it is found is not recorded

@@ -9,10 +9,10 @@ import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
 
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.parameters import Parameter
-from depthvla_policy.nodes.polling import PolledSubscription
-from depthvla_policy.nodes.runtime import ManagedNode
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.parameters import Parameter
+from depthvla_policy.nodes.common.polling import PolledSubscription
+from depthvla_policy.nodes.common.runtime import ManagedNode
 from depthvla_policy.policy import calibration
 from depthvla_policy.policy.calibration import Calibration, Rectifier
 from depthvla_policy.robot import Camera

@@ -14,8 +14,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
-from depthvla_policy.nodes.diagnostics import STALE, Diagnostics, Health
-from depthvla_policy.nodes.parameters import Parameter, declare, refuse_unknown
+from depthvla_policy.nodes.common.diagnostics import STALE, Diagnostics, Health
+from depthvla_policy.nodes.common.parameters import Parameter, declare, refuse_unknown
 
 # Bounds the time from a signal to the shutdown transition; the executor cannot be woken from a Python signal handler.
 SPIN_TIMEOUT_S = 0.1

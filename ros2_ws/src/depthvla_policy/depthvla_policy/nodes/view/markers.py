@@ -10,7 +10,7 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
 from depthvla_policy.evaluation.viewer.paths import Path
-from depthvla_policy.nodes.messages import duration_message
+from depthvla_policy.nodes.common.messages import duration_message
 
 LINE_M, STEP_M, FINGERS_M, TEXT_M = 0.006, 0.014, 0.003, 0.06
 

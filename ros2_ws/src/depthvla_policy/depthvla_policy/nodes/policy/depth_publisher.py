@@ -16,9 +16,9 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 from depthvla_policy.evaluation.viewer.clouds import depth_colours
-from depthvla_policy.nodes import image_messages, qos
-from depthvla_policy.nodes.camera_calibration import CameraCalibration
-from depthvla_policy.nodes.messages import time_message
+from depthvla_policy.nodes.common import image_messages, qos
+from depthvla_policy.nodes.common.messages import time_message
+from depthvla_policy.nodes.policy.camera_calibration import CameraCalibration
 from depthvla_policy.policy.calibration import Calibration
 from depthvla_policy.policy.images import ImageFit
 

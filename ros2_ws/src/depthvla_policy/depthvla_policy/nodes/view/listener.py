@@ -12,9 +12,9 @@ from depthvla_policy.control.chunk import Chunk, check_chunk
 from depthvla_policy.control.continuation import Plan
 from depthvla_policy.control.refusal import Refusal
 from depthvla_policy.evaluation.viewer.snapshot import caption, joint_positions
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.messages import chunk_from_message, nanoseconds, plan_from_message
-from depthvla_policy.nodes.polling import PolledSubscription
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.messages import chunk_from_message, nanoseconds, plan_from_message
+from depthvla_policy.nodes.common.polling import PolledSubscription
 from depthvla_policy.robot import Robot
 
 EXECUTOR_SILENT_NS = 1_000_000_000  # it says something at every tick

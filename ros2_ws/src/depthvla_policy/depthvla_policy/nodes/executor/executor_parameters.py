@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from depthvla_policy.control.config import TAKE_OVERS, ExecutorConfig
 from depthvla_policy.control.timeline import STRATEGIES
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.parameters import Parameter
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.parameters import Parameter
 from depthvla_policy.robot import Robot
 
 DEFAULT = ExecutorConfig()

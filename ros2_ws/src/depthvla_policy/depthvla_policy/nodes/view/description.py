@@ -9,8 +9,8 @@ from std_msgs.msg import String
 
 from depthvla_policy.evaluation.viewer.paths import grasp_frame
 from depthvla_policy.kinematics import Kinematics
-from depthvla_policy.nodes import qos
-from depthvla_policy.nodes.parameters import Parameter
+from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.parameters import Parameter
 from depthvla_policy.robot import Robot
 
 TOPIC = "/robot_description"
