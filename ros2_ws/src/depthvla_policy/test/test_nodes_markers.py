@@ -9,7 +9,7 @@ pytest.importorskip("visualization_msgs", reason="visualization_msgs is not inst
 
 from visualization_msgs.msg import Marker  # noqa: E402
 
-from depthvla_policy.nodes import markers  # noqa: E402
+from depthvla_policy.nodes.view import markers  # noqa: E402
 
 LIFETIME_NS = 1_500_000_000
 

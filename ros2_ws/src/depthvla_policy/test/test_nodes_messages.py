@@ -18,8 +18,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointField  # no
 from std_msgs.msg import Header  # noqa: E402
 
 from depthvla_policy.evaluation.viewer.clouds import depth_colours  # noqa: E402
-from depthvla_policy.nodes import messages  # noqa: E402
-from depthvla_policy.nodes.common import image_messages
+from depthvla_policy.nodes.common import (
+    image_messages,
+    messages,  # noqa: E402
+)
 from depthvla_policy.nodes.policy import depth_publisher
 from depthvla_policy.policy.images import ImageFit  # noqa: E402
 
