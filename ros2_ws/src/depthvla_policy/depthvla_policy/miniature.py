@@ -46,12 +46,12 @@ class MiniatureConfig:
 
     out: Path = Path("out/miniature")  # everything goes there; with --few-shot, to few-shot/ in it
     # TASK=FOLDER[,FOLDER...] of each task; a network is trained on all of them together
-    demonstrations: tuple[str, ...] = ("lift=data/lift_red_right", "blocks_stacking=data/blocks_stacking_rgb")
+    demonstrations: tuple[str, ...] = ("lift=data/lift_red_right_400", "blocks_stacking=data/blocks_stacking_rgb")
     # TASK:NAME=VALUE of the scenes in which a task is evaluated
     options: tuple[str, ...] = ("blocks_stacking:colours=red,green,blue",)
     variants: tuple[str, ...] = tuple(VARIANTS)  # of those in VARIANTS
     training_seeds: int = 3  # networks of each variant
-    steps: int = 1500  # of training
+    steps: int = 2500  # of training
     depth_steps: int = 1000  # of pre-training the depth expert before
     batch_size: int = 16
     seeds: int = 20  # scenes of each evaluation
@@ -187,13 +187,16 @@ def plan_text(waiting: Sequence[Job], at_once: int) -> str:
 
 def write_table(config: MiniatureConfig) -> str:
     """The table of what is there, which is also written to table.md."""
-    runs = {}
+    runs, logs = {}, {}
     for variant in VARIANTS:
         for folder in sorted(config.root.glob(f"{variant}-[0-9]*")):
+            seed = int(folder.name.removeprefix(f"{variant}-"))
+            if lines := log.read(folder / log.JSONL):
+                logs[variant, seed] = lines[-1]
             for task in config.folders:
                 if (path := folder / f"{task}.json").exists():
-                    runs[variant, int(folder.name.removeprefix(f"{variant}-")), task] = results.read(path)
-    text = miniature_table.markdown(runs, VARIANTS, list(config.folders), REFERENCE)
+                    runs[variant, seed, task] = results.read(path)
+    text = miniature_table.markdown(runs, logs, VARIANTS, list(config.folders), REFERENCE)
     config.root.mkdir(parents=True, exist_ok=True)
     (config.root / "table.md").write_text(text + "\n")
     return text

@@ -74,7 +74,7 @@ def test_a_training_that_was_interrupted_is_resumed_and_one_that_ended_is_not_do
     leave_training(tmp_path / "pi0-small-0", 500)
     (resumed,) = [job for job in jobs(config(tmp_path)) if job.name == "train pi0-small-0"]
     assert "--resume" in resumed.words
-    leave_training(tmp_path / "pi0-small-0", 1500)
+    leave_training(tmp_path / "pi0-small-0", MiniatureConfig().steps)
     assert "train pi0-small-0" not in [job.name for job in jobs(config(tmp_path))]
 
 
@@ -166,12 +166,20 @@ def test_the_table_has_what_is_there_and_leaves_the_rest_blank(tmp_path):
         (PI0, 0, "blocks_stacking", [0.5, 0.5]),
     ):
         results.write(tmp_path / f"{variant}-{seed}" / f"{task}.json", evaluated(progress))
+    for seed, flow in enumerate((0.3, 0.5)):
+        lines = f'{{"step": 50, "held_out_flow": 9}}\n{{"step": 100, "held_out_flow": {flow}}}\n'
+        (tmp_path / f"{REFERENCE}-{seed}" / "train.jsonl").write_text(lines)
     text = miniature.write_table(config(tmp_path))
     assert (tmp_path / "table.md").read_text() == text + "\n"
     rows = {cells[1]: cells[2:-1] for cells in ([c.strip() for c in line.split("|")] for line in text.splitlines())}
-    assert rows["DepthVLA"][0] == "2" and rows["DepthVLA"][-2:] == ["75.0% (75.0% to 75.0%)", ""]
-    assert rows["pi0 (no depth expert)"][-2:] == ["50.0% (50.0% to 50.0%)", "-25.0% (-25.0% to -25.0%)"]
-    assert rows["(iv) no block-wise mask"] == ["0", "", "", "", "", "", ""]
+    assert rows["DepthVLA"][0] == "2" and rows["DepthVLA"][-4:] == [
+        "75.0% (75.0% to 75.0%)",
+        "",
+        "0.400 (0.300 to 0.500)",
+        "",
+    ]
+    assert rows["pi0 (no depth expert)"][-4:-2] == ["50.0% (50.0% to 50.0%)", "-25.0% (-25.0% to -25.0%)"]
+    assert rows["(iv) no block-wise mask"] == ["0", *[""] * 8]
 
 
 def test_the_interval_is_over_training_seeds_as_well_as_scenes():

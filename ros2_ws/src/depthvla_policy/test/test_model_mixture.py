@@ -18,6 +18,7 @@ from depthvla_policy.robot import default_path
 
 CONFIGS = {
     "depthvla": tiny_model.CONFIG,
+    "depth of all cameras": tiny_model.ALL_CAMERAS,
     "pi0": tiny_model.PI0,
     "joint": dataclasses.replace(tiny_model.CONFIG, prefix_attention="joint"),
 }
@@ -52,8 +53,9 @@ def test_cached_sampling_equals_joint_sampling(name):
     torch.testing.assert_close(chunk, wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_a_missing_camera_is_the_same_cached_and_joint():
-    model, actions = tiny_model.model(), tiny_model.actions()
+@pytest.mark.parametrize("config", [tiny_model.CONFIG, tiny_model.ALL_CAMERAS])
+def test_a_missing_camera_is_the_same_cached_and_joint(config):
+    model, actions = tiny_model.model(config), tiny_model.actions()
     inputs = changed(tiny_model.inputs(), image_mask=torch.tensor([[True, False, True], [True, True, True]]))
     with torch.no_grad():
         wanted, _ = model.joint_velocity(inputs, actions, TAU)
@@ -152,6 +154,17 @@ def test_text_and_state_reach_no_depth_and_depth_reaches_no_vlm_key():
         torch.testing.assert_close(v[:, :, :vlm_tokens], other_v[:, :, :vlm_tokens])
 
 
+@pytest.mark.parametrize("name", ["depthvla", "depth of all cameras", "joint"])
+def test_depth_of_a_camera_is_what_its_image_alone_gives_unless_all_see_one_another(name):
+    """So an expert that was pre-trained on single images predicts in the network what it did before."""
+    model, inputs = tiny_model.model(CONFIGS[name]), tiny_model.inputs()
+    with torch.no_grad():
+        alone = torch.cat([model.predict_depth(image[:, None]) for image in inputs.images.unbind(1)], dim=1)
+        together = model.prefix(inputs, depth=True).log_depth
+    same = torch.allclose(alone, together, atol=1e-5)
+    assert same == (name == "depthvla"), (alone - together).abs().max()
+
+
 def test_joint_prefix_attention_lets_text_reach_depth():
     config = CONFIGS["joint"]
     model, inputs = tiny_model.model(config), tiny_model.inputs(config)
@@ -175,6 +188,19 @@ def test_block_mask_is_the_papers():
         [1, 1, 0, 1, 1, 1, 1, 1],
         [1, 1, 0, 1, 1, 1, 1, 1],
     ]
+
+
+def test_block_mask_keeps_depth_tokens_to_their_camera():
+    config = tiny_model.CONFIG
+    tokens, valid = config.image_tokens, torch.ones(1, config.image_tokens, dtype=torch.bool)
+    depth = slice(tokens, 2 * tokens)
+    found = {
+        attention: tiny_model.model(c).block_mask({"vlm": valid, "depth": valid})[0, 0, depth, depth]
+        for attention, c in (("camera", config), ("all", tiny_model.ALL_CAMERAS))
+    }
+    assert found["all"].all()
+    own = torch.arange(tokens) // config.grid**2
+    assert torch.equal(found["camera"], own[:, None] == own)
 
 
 def test_integration_follows_a_straight_path_exactly():

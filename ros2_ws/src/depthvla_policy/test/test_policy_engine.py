@@ -18,6 +18,7 @@ CONFIG = tiny_model.CONFIG
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 NETWORKS = {
     "depthvla": CONFIG,
+    "depth of all cameras": tiny_model.ALL_CAMERAS,
     "pi0": tiny_model.PI0,
     "two key/value heads": dataclasses.replace(CONFIG, kv_heads=2),
     "true depth": dataclasses.replace(CONFIG, depth=dataclasses.replace(CONFIG.depth, input="ground_truth")),
@@ -61,8 +62,9 @@ def test_the_engine_samples_the_chunk_of_the_plain_network(name, bucket):
     assert depth is None
 
 
-def test_depth_is_that_of_the_plain_network():
-    (plain, plain_depth), (chunk, depth) = both(CONFIG, observation(CONFIG), depth=True)
+@pytest.mark.parametrize("config", [CONFIG, tiny_model.ALL_CAMERAS])
+def test_depth_is_that_of_the_plain_network(config):
+    (plain, plain_depth), (chunk, depth) = both(config, observation(config), depth=True)
     torch.testing.assert_close(depth, plain_depth, **TOLERANCE)
     torch.testing.assert_close(chunk, plain, **TOLERANCE)
 

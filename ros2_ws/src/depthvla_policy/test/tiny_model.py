@@ -37,6 +37,7 @@ CONFIG = ModelConfig(
     horizon=16,
 )
 PI0 = dataclasses.replace(CONFIG, depth=None)
+ALL_CAMERAS = dataclasses.replace(CONFIG, depth=dataclasses.replace(CONFIG.depth, attention="all"))
 
 
 def model(config: ModelConfig = CONFIG) -> DepthVLA:

@@ -103,7 +103,8 @@ def demands(model: DepthVLA, cameras: int, *, depth: bool) -> dict[str, Demand]:
         found[DEPTH_ENCODER] = encoder(c.depth.encoder, 1, model.depth_encoder)
     found[VLM] = expert("vlm", c.vlm, vlm, prefix if joint else vlm, False, vlm)
     if c.depth:
-        found[DEPTH] = expert("depth", c.depth.expert, tokens, prefix if joint else tokens, depth, tokens)
+        seen = prefix if joint else c.grid**2 if c.cameras_apart else tokens
+        found[DEPTH] = expert("depth", c.depth.expert, tokens, seen, depth, tokens)
         if depth:
             found[DEPTH] += linear(model.depth_head, tokens)
     found[STATE] = expert("action", c.action, 1, prefix + 1, False, prefix + 1) + linear(model.state_proj, 1)

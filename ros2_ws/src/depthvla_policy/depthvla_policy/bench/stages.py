@@ -46,8 +46,9 @@ def of_network(model: DepthVLA, inputs: Inputs, noise: Tensor) -> Stages:
     before = [(k[:, :, :-1], v[:, :, :-1]) for k, v in prefix.cache]
     tokens = len(images) * c.grid**2
 
-    def stream(width: int, rows: int) -> Stream:
-        return Stream(torch.randn(1, rows, width, **to), torch.arange(rows, device=weight.device)[None])
+    def stream(width: int, rows: int, batch: int = 1) -> Stream:
+        positions = torch.arange(rows, device=weight.device).expand(batch, -1)
+        return Stream(torch.randn(batch, rows, width, **to), positions)
 
     vlm, state = stream(c.vlm.width, tokens + c.max_text_tokens), stream(c.action.width, 1)
     seen = torch.ones(1, 1, 1, vlm.x.shape[1], dtype=torch.bool, device=weight.device)
@@ -57,7 +58,8 @@ def of_network(model: DepthVLA, inputs: Inputs, noise: Tensor) -> Stages:
     if Engine.can_run(model):
         found[VLM] = (lambda: model.mixture({"vlm": vlm}, seen, keys_only=frozenset({"vlm"})), 1)
         if c.depth:
-            depth = stream(c.depth.expert.width, tokens)
+            apart = len(images) if c.cameras_apart else 1
+            depth = stream(c.depth.expert.width, tokens // apart, apart)
             found[DEPTH] = (lambda: model.mixture({"depth": depth}, None, keys_only=frozenset({"depth"})), 1)
     keys = prefix.valid[:, None, None]
     found[STATE] = (lambda: model.mixture({"action": state}, keys, before, keys_only=frozenset({"action"})), 1)
@@ -83,7 +85,8 @@ def of_engine(model: DepthVLA, cameras: int) -> Stages:
 
     def run(name: str, x: Tensor, own: slice, seen: slice, masked: bool, silent: bool) -> Tensor | None:
         mask = bias[..., seen] if masked else None
-        return parts.stacks[name](x, cache, (turn[own], turn[own]), own, seen, mask, silent=silent)
+        groups = cameras if name == "depth" and c.cameras_apart else 1
+        return parts.stacks[name](x, cache, (turn[own], turn[own]), own, seen, mask, groups=groups, silent=silent)
 
     def prefix(name: str, width: int, own: slice, masked: bool, seen: slice) -> Callable[[], object]:
         x = torch.randn(own.stop - own.start, width, **to)

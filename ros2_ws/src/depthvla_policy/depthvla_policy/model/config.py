@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 PREFIX_ATTENTION = ("blockwise", "joint")
 DEPTH_STARTS = ("pretrained", "random")
 DEPTH_INPUTS = ("image", "ground_truth")
+DEPTH_ATTENTION = ("camera", "all")
 IMAGE_FITS = ("pad", "crop")
 
 
@@ -38,6 +39,8 @@ class DepthConfig:
     """The depth expert: DINOv2 encoder, decoder of the mixture's shape, linear head.
 
     head_pixels: depth values per token side; the map has (image_size / patch_size) * head_pixels pixels a side.
+    attention: the depth tokens that a depth token sees: those of its own "camera", as in the expert's pre-training on
+    single images, or "all".
 
     The rest are the paper's ablations (Tables III and IV). start: "random" leaves the expert out when training starts
     from a checkpoint (i). loss_weight: of SI-log beside the flow loss, 0 trains without it (ii). frozen: the expert is
@@ -48,6 +51,7 @@ class DepthConfig:
     encoder: EncoderConfig
     expert: ExpertConfig
     head_pixels: int
+    attention: str = "camera"
     start: str = "pretrained"
     loss_weight: float = 1.0
     frozen: bool = False
@@ -58,6 +62,8 @@ class DepthConfig:
             raise ValueError(f"depth.start is {self.start!r}; allowed: {', '.join(DEPTH_STARTS)}")
         if self.input not in DEPTH_INPUTS:
             raise ValueError(f"depth.input is {self.input!r}; allowed: {', '.join(DEPTH_INPUTS)}")
+        if self.attention not in DEPTH_ATTENTION:
+            raise ValueError(f"depth.attention is {self.attention!r}; allowed: {', '.join(DEPTH_ATTENTION)}")
         if not 0.0 <= self.loss_weight < float("inf"):
             raise ValueError(f"depth.loss_weight is {self.loss_weight}; it must be 0 or more")
 
@@ -74,7 +80,7 @@ class ModelConfig:
     image_size, patch_size: pixels; every camera image is square. image_fit: how a camera's image became square, "pad"
     or "crop" (policy/images.py). cameras: images per observation. state_dim, action_dim: entries of the state and of
     one action step. horizon: action steps of a chunk. prefix_attention: "blockwise" lets VLM and depth tokens see only
-    their own stream (paper section III-A); "joint" lets the two see each other (paper Table III, iv).
+    their own stream (paper section III-A); "joint" lets all of the two see each other (paper Table III, iv).
     """
 
     layers: int
@@ -120,6 +126,11 @@ class ModelConfig:
     @property
     def image_tokens(self) -> int:
         return self.cameras * self.grid**2
+
+    @property
+    def cameras_apart(self) -> bool:
+        """Whether depth tokens see only those of their own camera."""
+        return self.depth is not None and self.depth.attention == "camera" and self.prefix_attention != "joint"
 
     @property
     def depth_size(self) -> int:

@@ -1,8 +1,9 @@
 """DepthVLA: a VLM, a depth expert and a flow-matching action expert in one mixture of transformers.
 
 Tokens in order: VLM = cameras' SigLIP tokens then text; depth = cameras' DINOv2 tokens; state = 1; action = horizon.
-VLM and depth see only themselves, the state sees itself and both, actions see everything (paper Fig. 2). So both
-prefixes and the state run once an observation, and every integration step runs the action tokens alone.
+VLM and depth see only themselves (depth: every camera for itself), the state sees itself and both, actions see
+everything (paper Fig. 2). So both prefixes and the state run once an observation, and every integration step runs the
+action tokens alone.
 
 Axes: B batch, C cameras, L text tokens, T tokens, D width.
 """
@@ -132,9 +133,12 @@ class DepthVLA(nn.Module):
         else:
             outputs, parts = {}, []
             for name, stream in streams.items():
-                # The mask is only there for padding and missing cameras; without any, attention runs mask-free.
-                mask = None if name == "depth" and inputs.image_mask is None else valid[name][:, None, None]
-                out, part = self.mixture({name: stream}, mask, keys_only=silent)
+                if name == "depth" and self.config.cameras_apart:
+                    out, part = self._each_camera(stream, inputs.images.shape[1], silent)
+                else:
+                    # The mask is only there for padding and missing cameras; without any, attention runs mask-free.
+                    mask = None if name == "depth" and inputs.image_mask is None else valid[name][:, None, None]
+                    out, part = self.mixture({name: stream}, mask, keys_only=silent)
                 outputs.update(out)
                 parts.append(part)
             cache = [
@@ -180,26 +184,42 @@ class DepthVLA(nn.Module):
 
     def predict_depth(self, images: Tensor) -> Tensor:
         """Log metres (B, C, depth_size, depth_size) of images (B, C, 3, image_size, image_size) in [0, 1], by the depth
-        expert alone: as many images as there are, each for itself where C is 1.
+        expert alone: as many images as there are.
         """
         stream = self._depth_stream(images)
-        outputs, _ = self.mixture({"depth": stream}, None)
+        if self.config.cameras_apart:
+            outputs, _ = self._each_camera(stream, images.shape[1], frozenset())
+        else:
+            outputs, _ = self.mixture({"depth": stream}, None)
         return self._log_depth(outputs)
 
     def block_mask(self, valid: dict[str, Tensor]) -> Tensor:
         """(B, 1, T, T) bool over VLM, depth, state and action tokens; `valid` holds (B, T) of the prefixes."""
-        own = {"vlm": 0, "depth": 1} if self.config.prefix_attention == "blockwise" else {"vlm": 0, "depth": 0}
+        c, joint = self.config, self.config.prefix_attention == "joint"
+        together = c.grid**2 if c.cameras_apart else c.image_tokens  # depth tokens that see one another
         device = next(iter(valid.values())).device
         block, rank = [], []
         for name, keys in valid.items():
-            block += [own[name]] * keys.shape[1]
-            rank += [0] * keys.shape[1]
-        block += [2] + [3] * self.config.horizon
-        rank += [1] + [2] * self.config.horizon
+            tokens = range(keys.shape[1])
+            block += [0 if name == "vlm" or joint else 1 + token // together for token in tokens]
+            rank += [0] * len(tokens)
+        block += [-1] + [-2] * c.horizon
+        rank += [1] + [2] * c.horizon
         block_T, rank_T = torch.tensor(block, device=device), torch.tensor(rank, device=device)
         allowed = (block_T[:, None] == block_T) | (rank_T[:, None] > rank_T)
-        keys = F.pad(torch.cat(list(valid.values()), dim=1), (0, 1 + self.config.horizon), value=True)
+        keys = F.pad(torch.cat(list(valid.values()), dim=1), (0, 1 + c.horizon), value=True)
         return allowed & keys[:, None, None]
+
+    def _each_camera(self, stream: Stream, cameras: int, silent: frozenset[str]) -> tuple[dict[str, Tensor], Cache]:
+        """The depth expert on the tokens of each camera for itself; outputs and cache are those of all of them."""
+        apart = Stream(*(part.unflatten(1, (cameras, -1)).flatten(0, 1) for part in (stream.x, stream.positions)))
+        outputs, cache = self.mixture({"depth": apart}, None, keys_only=silent)
+        outputs = {name: x.unflatten(0, (-1, cameras)).flatten(1, 2) for name, x in outputs.items()}
+
+        def together(keys: Tensor) -> Tensor:
+            return keys.unflatten(0, (-1, cameras)).transpose(1, 2).flatten(2, 3)
+
+        return outputs, [(together(k), together(v)) for k, v in cache]
 
     def _prefix_streams(self, inputs: Inputs) -> tuple[dict[str, Stream], dict[str, Tensor]]:
         """VLM and depth tokens with their rotary positions, and which of them are real."""

@@ -68,7 +68,8 @@ def policy_flops(c: ModelConfig, trained: Collection[str], *, draws: int, depth:
     own = "vlm" in trained and not lora
     works = [(vision, own, False), (text, own, "vlm" in trained and lora)]
     if c.depth:
-        works += _depth(c, trained, c.cameras, prefix if joint else depth_tokens, depth, lora)
+        seen = prefix if joint else c.grid**2 if c.cameras_apart else depth_tokens
+        works += _depth(c, trained, c.cameras, seen, depth, lora)
     D, H = c.action.width, c.horizon
     action = expert_work(c, c.action, H, prefix + 1 + H, True)
     ends = Work(

@@ -12,7 +12,11 @@ import numpy as np
 
 RESAMPLES = 2000
 
+# As a training log names them -> title of the column
+HELD_OUT = {"held_out_flow": "held-out flow loss", "held_out_abs_rel": "held-out depth AbsRel"}
+
 Runs = Mapping[tuple[str, int, str], dict]  # (variant, training seed, task) -> results of an evaluation
+Logs = Mapping[tuple[str, int], Mapping[str, float]]  # (variant, training seed) -> last line of the training's log
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,16 @@ class Cell:
         return shown if self.interval is None else f"{shown} ({self.interval[0]:{form}} to {self.interval[1]:{form}})"
 
 
-def markdown(runs: Runs, variants: Mapping[str, str], tasks: Sequence[str], reference: str) -> str:
-    """Success and progress by task, progress averaged over the tasks, and that less the reference's.
+def markdown(runs: Runs, logs: Logs, variants: Mapping[str, str], tasks: Sequence[str], reference: str) -> str:
+    """Success and progress by task, progress averaged over the tasks, and that less the reference's; then what the
+    trainings lost on held-out demonstrations, mean and range of the training seeds.
 
     variants: name -> title. A variant without any run, or an average without every task, is left blank. The difference
     is over training seeds and scenes that both have.
     """
     head = ["", "training seeds"]
     head += [f"{task} {what}" for task in tasks for what in ("success", "progress")]
-    head += ["mean progress", f"less {variants[reference]}"]
+    head += ["mean progress", f"less {variants[reference]}", *HELD_OUT.values()]
     lines = [head, ["---"] * len(head)]
     for variant, title in variants.items():
         seeds = sorted({seed for name, seed, _ in runs if name == variant})
@@ -45,6 +50,8 @@ def markdown(runs: Runs, variants: Mapping[str, str], tasks: Sequence[str], refe
         progress = [scores(runs, variant, task, "progress") for task in tasks]
         row.append(_shown(progress, ".1%"))
         row.append("" if variant == reference else _shown(_less(runs, variant, reference, tasks), "+.1%"))
+        ends = [log for (name, _), log in logs.items() if name == variant]
+        row += [_range([log[loss] for log in ends if loss in log]) for loss in HELD_OUT]
         lines.append(row)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -96,6 +103,10 @@ def _less(runs: Runs, variant: str, reference: str, tasks: Sequence[str]) -> lis
         }
         differences.append({seed: scenes for seed, scenes in apart.items() if scenes})
     return differences
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})" if values else ""
 
 
 def _shown(tasks: Sequence[Mapping[int, Mapping[int, float]]], form: str) -> str:

@@ -103,7 +103,8 @@ class Program:
     def _prefix(self, name: str, x: Tensor, own: slice) -> Tensor | None:
         silent = not (name == "depth" and self._shape.depth and self._c.depth.predicts)
         mask = self._mask(own) if name == "vlm" else None
-        return self._parts.stacks[name](x, self._cache, self._turn(own), own, own, mask, silent=silent)
+        groups = self._shape.cameras if name == "depth" and self._c.cameras_apart else 1
+        return self._parts.stacks[name](x, self._cache, self._turn(own), own, own, mask, groups=groups, silent=silent)
 
     def _place(self, length: int) -> None:
         """Positions and mask for `length` real tokens of text; padding takes no position."""
@@ -187,13 +188,15 @@ class Stack:
         seen: slice,
         mask: Tensor | None,
         *,
+        groups: int = 1,
         silent: bool = False,
     ) -> Tensor | None:
         """The output (T, D) before its norm's scale; None for a `silent` pass, which only fills in keys and values.
 
         own: where the tokens' keys and values go in the cache (layers, K, S, H). seen: the keys that the tokens see.
+        groups: so many equal stretches of the tokens see one of the keys each.
         """
-        T, N, K, H = len(x_TD), self._heads, self._kv_heads, self._head_dim
+        T, N, K, H, G = len(x_TD), self._heads, self._kv_heads, self._head_dim, groups
         x, width = x_TD, x_TD.shape[1:]
         for i, (qkv, out, gate_up, down) in enumerate(self._layers):
             heads_TNH = qkv(F.rms_norm(x, width, eps=NORM_EPS)).view(T, N + 2 * K, H)
@@ -204,12 +207,11 @@ class Stack:
             values_KSH[:, own] = heads_TNH[:, N + K :].transpose(0, 1)
             if silent and i == len(self._layers) - 1:
                 return None
-            # Every token sees the same keys, so the heads that share keys are one longer list of queries.
-            queries = turned[:, :N].to(x.dtype).reshape(T, K, N // K, H).transpose(0, 1).reshape(1, K, -1, H)
-            attended = F.scaled_dot_product_attention(
-                queries, keys_KSH[None, :, seen], values_KSH[None, :, seen], attn_mask=mask
-            )
-            attended = attended.view(K, T, -1).transpose(0, 1).reshape(T, N * H)
+            # Every token of a group sees the same keys, so the heads that share keys are one longer list of queries.
+            queries = turned[:, :N].to(x.dtype).reshape(G, T // G, K, N // K, H).transpose(1, 2).reshape(G, K, -1, H)
+            keys, values = (part[:, seen].unflatten(1, (G, -1)).transpose(0, 1) for part in (keys_KSH, values_KSH))
+            attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+            attended = attended.view(G, K, T // G, -1).transpose(1, 2).reshape(T, N * H)
             x = out.add(attended, x)
             gate, up = gate_up(F.rms_norm(x, width, eps=NORM_EPS)).chunk(2, dim=-1)
             x = down.add(F.gelu(gate, approximate="tanh") * up, x)
