@@ -47,11 +47,13 @@ class MiniatureConfig:
     out: Path = Path("out/miniature")  # everything goes there; with --few-shot, to few-shot/ in it
     # TASK=FOLDER[,FOLDER...] of each task; a network is trained on all of them together
     demonstrations: tuple[str, ...] = ("lift=data/lift_red_right_400", "blocks_stacking=data/blocks_stacking_rgb")
+    # TASK=SHARE of the training, where it is not 1; short tasks need their share to be learnt at all
+    shares: tuple[str, ...] = ("lift=3",)
     # TASK:NAME=VALUE of the scenes in which a task is evaluated
     options: tuple[str, ...] = ("blocks_stacking:colours=red,green,blue",)
     variants: tuple[str, ...] = tuple(VARIANTS)  # of those in VARIANTS
     training_seeds: int = 3  # networks of each variant
-    steps: int = 2500  # of training
+    steps: int = 3000  # of training
     depth_steps: int = 1000  # of pre-training the depth expert before
     batch_size: int = 16
     seeds: int = 20  # scenes of each evaluation
@@ -83,6 +85,16 @@ class MiniatureConfig:
             if not separator or task not in tasks.names() or not all(text.split(",")):
                 raise ValueError(f"demonstrations are {word!r}; allowed: TASK=FOLDER, tasks {', '.join(tasks.names())}")
             found.setdefault(task, []).extend(text.split(","))
+        return found
+
+    def share(self, task: str) -> float:
+        """Of the training, beside the other tasks' shares."""
+        found = 1.0
+        for word in self.shares:
+            name, _, text = word.partition("=")
+            if name not in self.folders or not text.replace(".", "", 1).isdigit() or float(text) <= 0.0:
+                raise ValueError(f"shares are {word!r}; allowed: TASK=NUMBER above 0, tasks {', '.join(self.folders)}")
+            found = float(text) if name == task else found
         return found
 
     def task_options(self, task: str) -> tuple[str, ...]:
@@ -306,8 +318,8 @@ def _all_folders(config: MiniatureConfig) -> list[str]:
 
 
 def _weights(config: MiniatureConfig) -> list[str]:
-    """Of all folders, so that every task has the same share."""
-    return [f"{1 / len(folders):g}" for folders in config.folders.values() for _ in folders]
+    """Of all folders, so that every task has its share."""
+    return [f"{config.share(task) / len(folders):g}" for task, folders in config.folders.items() for _ in folders]
 
 
 def _hours(seconds: float) -> str:

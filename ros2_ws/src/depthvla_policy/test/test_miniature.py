@@ -135,11 +135,14 @@ def test_a_step_begins_when_those_before_it_have_left_their_outcome(tmp_path, mo
     assert sorted(done) == sorted(job.name for job in every)
 
 
-def test_every_task_has_the_same_share_of_the_training(tmp_path):
-    demonstrations = ("lift=data/red,data/green", "blocks_stacking=data/stack")
-    (job,) = [job for job in jobs(config(tmp_path, demonstrations=demonstrations)) if job.name == "train pi0-small-0"]
+@pytest.mark.parametrize(("shares", "weights"), [((), ["0.5", "0.5", "1"]), (("lift=3",), ["1.5", "1.5", "1"])])
+def test_every_task_has_its_share_of_the_training(tmp_path, shares, weights):
+    settings = config(
+        tmp_path, demonstrations=("lift=data/red,data/green", "blocks_stacking=data/stack"), shares=shares
+    )
+    (job,) = [job for job in jobs(settings) if job.name == "train pi0-small-0"]
     begin = job.words.index("--data.weights")
-    assert job.words[begin + 1 : begin + 4] == ["0.5", "0.5", "1"]
+    assert job.words[begin + 1 : begin + 4] == weights
 
 
 @pytest.mark.parametrize(
@@ -149,6 +152,8 @@ def test_every_task_has_the_same_share_of_the_training(tmp_path):
         ({"seeds": 0}, "seeds is 0"),
         ({"demonstrations": ("data/lift",)}, "allowed: TASK=FOLDER"),
         ({"options": ("touch:colour=red",)}, "options are of 'touch'; allowed: TASK:NAME=VALUE, tasks lift, blocks_st"),
+        ({"shares": ("lift=0",)}, "shares are 'lift=0'; allowed: TASK=NUMBER above 0, tasks lift, blocks_stacking"),
+        ({"shares": ("touch=1",)}, "shares are 'touch=1'"),
         ({"demonstrations": ("lift=a,b",), "few_shot": True}, "few_shot takes one folder of each task; lift"),
     ],
 )
