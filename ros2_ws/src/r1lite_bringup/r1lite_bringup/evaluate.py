@@ -176,7 +176,7 @@ def _running(config: EvaluateConfig, policy: Path, options: dict, out: Path) -> 
         "realtime_chunking": config.realtime_chunking,
         "record": "on_request",
     }
-    added = {"simulator_node": options, "chunk_executor_node": {"mode_on_activate": "DISARMED"}}
+    added = {"simulator_node": task_options.written(options), "chunk_executor_node": {"mode_on_activate": "DISARMED"}}
     nodes = [
         dataclasses.replace(node, parameters={**node.parameters, **added.get(node.name, {})})
         for node in graph.graph(arguments)

@@ -138,7 +138,7 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
                 parameters={
                     **common,
                     "task": values["task"],
-                    **task_options.parse(values["task_options"].split()),
+                    **task_options.written(task_options.parse(values["task_options"].split())),
                     "seed": int(values["seed"]),
                     "publish_transforms": not _publishes_state(values),
                 },
@@ -195,18 +195,18 @@ def resolve(arguments: Mapping[str, str]) -> dict[str, str]:
 
 
 def _staged_instruction(task: str, words: str) -> str:
-    if not words:
-        return tasks.load(task).instruction
     import r1lite_sim.tasks as simulated  # takes MuJoCo along, which a robot's computer need not have
-    from r1lite_sim.simulator_node import OPTIONS
+    from r1lite_sim import simulator_node
 
     try:
-        options = task_options.parse(words.split())
-        if unknown := sorted(set(options) - set(OPTIONS)):
-            raise ValueError(f"{unknown[0]} is no option of the simulator; allowed: {', '.join(OPTIONS)}")
-        if task_options.DRAWN in options.values():
+        given = task_options.parse(words.split())
+        if unknown := sorted(set(given) - set(simulator_node.OPTIONS)):
+            raise ValueError(
+                f"{unknown[0]} is no option of the simulator; allowed: {', '.join(simulator_node.OPTIONS)}"
+            )
+        if task_options.DRAWN in given.values():
             raise ValueError("what is drawn cannot be told to the policy")
-        return simulated.make(task, **options).instruction
+        return simulated.make(task, **{**simulator_node.default_options(task), **given}).instruction
     except ValueError as error:
         raise ArgumentError(f"task_options:={words!r} is not allowed: {error}") from None
 

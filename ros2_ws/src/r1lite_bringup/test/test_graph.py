@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from depthvla_policy import tasks
+from depthvla_policy import robot, tasks
 from r1lite_bringup import graph
+from r1lite_sim import simulator_node
+from r1lite_sim.simulation import Simulation
 
 EVERYTHING = {"record": "true", "rviz": "true", "viewer": "true"}
 
@@ -103,7 +105,8 @@ def test_a_simulation_has_an_instruction_of_its_own_and_a_robot_has_none(model):
     assert nodes(model)["policy_node"].parameters["instruction"] == tasks.load("lift").instruction
     staged = nodes(model, task="blocks_stacking")
     assert staged["simulator_node"].parameters["task"] == "blocks_stacking"
-    assert staged["policy_node"].parameters["instruction"] == tasks.load("blocks_stacking").instruction
+    told = staged["policy_node"].parameters["instruction"]
+    assert told == "stack the green block on the red block and the blue block on the green block"
     assert nodes(model, robot="real")["policy_node"].parameters["instruction"] == ""
 
 
@@ -111,6 +114,18 @@ def test_what_the_task_names_is_staged_and_told_to_the_policy(model):
     staged = nodes(model, task_options="colour=blue side=left")
     assert staged["simulator_node"].parameters.items() >= {"colour": "blue", "side": "left"}.items()
     assert staged["policy_node"].parameters["instruction"] == "lift the blue block with the left arm"
+    staged = nodes(model, task="blocks_stacking", task_options="colours=blue,red,green")
+    assert staged["simulator_node"].parameters["colours"] == "blue,red,green"
+    told = staged["policy_node"].parameters["instruction"]
+    assert told == "stack the red block on the blue block and the green block on the red block"
+
+
+@pytest.mark.parametrize("task", tasks.names())
+def test_the_policy_is_told_what_the_simulator_stages(model, task):
+    simulation = Simulation(robot.load(), task, task_options=simulator_node.default_options(task))
+    simulation.reset(3)
+    assert nodes(model, task=task)["policy_node"].parameters["instruction"] == simulation.instruction
+    simulation.close()
 
 
 def test_only_one_node_publishes_transforms(model):
@@ -145,7 +160,7 @@ def test_robot_description_reaches_robot_state_publisher(model):
         ("task_options", "blue", "NAME=VALUE"),
         ("task_options", "colour=pink", "red, green, blue, yellow"),
         ("task_options", "colour=random", "cannot be told"),
-        ("task_options", "colours=red,green,blue", "colour, side"),
+        ("task_options", "pace=fast", "colour, side, colours"),
         ("robot_file", "/no/such/robot.yaml", "does not exist"),
         ("params_dir", "/no/such/folder", "does not exist"),
     ],

@@ -15,6 +15,7 @@ from array import array
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -24,6 +25,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 
 from depthvla_policy import robot as robots
+from depthvla_policy.evaluation.rollouts import task_options
 from depthvla_policy.nodes.common import image_messages, qos
 from depthvla_policy.nodes.common.diagnostics import ERROR, OK, WARN, Health
 from depthvla_policy.nodes.common.messages import doubles
@@ -45,7 +47,7 @@ TRANSFORM_RATE_HZ = 30.0
 RESET_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
 EVALUATION_SEEDS = 1000
-OPTIONS = ("colour", "side")  # of tasks, as parameters of this node
+OPTIONS = ("colour", "side", "colours")  # of tasks, as parameters of this node
 
 PARAMETERS = (
     Parameter("robot_file", "", "Robot description (YAML); the R1 Lite's when empty."),
@@ -54,6 +56,7 @@ PARAMETERS = (
         "colour", "red", "Block that the task names, where it names one; random: drawn.", choices=(*PALETTE, DRAWN)
     ),
     Parameter("side", "right", "Arm that the task names, where it names one; random: drawn.", choices=(*SIDES, DRAWN)),
+    Parameter("colours", "red,green,blue", "Blocks that blocks_stacking names, from the table upwards; random: drawn."),
     Parameter("seed", 0, "Seed of the first scene; -1 draws one of the evaluation seeds.", -1, 2**31 - 1),
     Parameter("image_width", 320, "Width of the camera images [px].", 16, 1280),
     Parameter("image_height", 180, "Height of the camera images [px].", 16, 720),
@@ -69,6 +72,15 @@ PARAMETERS = (
 )
 
 
+def default_options(task: str) -> dict[str, Any]:
+    """Options of the task as the node stages it where its parameters are left alone."""
+    return _options(task, {parameter.name: parameter.default for parameter in PARAMETERS}.__getitem__)
+
+
+def _options(task: str, value: Callable[[str], str]) -> dict[str, Any]:
+    return task_options.parse([f"{name}={value(name)}" for name in OPTIONS if name in tasks.option_names(task)])
+
+
 class SimulatorNode(ManagedNode):
     """See the module; parameters are in `PARAMETERS`."""
 
@@ -81,7 +93,7 @@ class SimulatorNode(ManagedNode):
         self._simulation = Simulation(
             self._robot,
             self.value("task"),
-            task_options={name: self.value(name) for name in OPTIONS if name in tasks.option_names(self.value("task"))},
+            task_options=_options(self.value("task"), self.value),
             image_width=self.value("image_width"),
             image_height=self.value("image_height"),
             command_timeout_s=self.value("command_timeout_s"),

@@ -10,7 +10,7 @@ import numpy as np
 from r1lite_sim import distractors
 from r1lite_sim.objects import BLOCK_SIZE, PALETTE, block, paint, put
 from r1lite_sim.table import TABLE_HEIGHT
-from r1lite_sim.tasks.base import StepsTask
+from r1lite_sim.tasks.base import DRAWN, StepsTask
 from r1lite_sim.workspace import SIDES, Places, arrange, in_reach, start_pose
 
 FIRST, SECOND, THIRD = BLOCKS = ("first_block", "second_block", "third_block")  # from the table upwards
@@ -21,7 +21,7 @@ STILL = 0.05  # m/s
 
 
 class BlocksStackingTask(StepsTask):
-    """`colours` from the table upwards; drawn in every scene when None.
+    """`colours` from the table upwards; drawn in every scene when None or "random".
 
     Raises:
         ValueError: not three different colours of the palette.
@@ -29,7 +29,7 @@ class BlocksStackingTask(StepsTask):
 
     name = "blocks_stacking"
 
-    def __init__(self, colours: Sequence[str] | None = None) -> None:
+    def __init__(self, colours: Sequence[str] | str | None = None) -> None:
         super().__init__()
         self._wanted = _checked(colours)
         self.colours = self._wanted or tuple(PALETTE)[: len(BLOCKS)]
@@ -48,8 +48,8 @@ class BlocksStackingTask(StepsTask):
         super().bind(model, robot)
         self._shapes = {name: self._contacts.body(name) for name in BLOCKS}
 
-    def choose(self, colours: Sequence[str] | None = None) -> None:
-        """Name the colours, from the next reset on; None draws them.
+    def choose(self, colours: Sequence[str] | str | None = None) -> None:
+        """Name the colours, from the next reset on; None and "random" draw them.
 
         Raises:
             ValueError: not three different colours of the palette.
@@ -107,9 +107,9 @@ class BlocksStackingTask(StepsTask):
         return None
 
 
-def _checked(colours: Sequence[str] | None) -> tuple[str, ...] | None:
-    if colours is None:
+def _checked(colours: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    if colours is None or colours == DRAWN:
         return None
     if len(set(colours)) != len(BLOCKS) or not set(colours) <= set(PALETTE):
-        raise ValueError(f"colours is {colours!r}; allowed: three different ones of {', '.join(PALETTE)}")
+        raise ValueError(f"colours is {colours!r}; allowed: three different ones of {', '.join(PALETTE)}, or {DRAWN}")
     return tuple(colours)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"task option {name} comes twice: {options[name]!r} and {value!r}")
         options[name] = tuple(value.split(",")) if "," in value else value
     return options
+
+
+def written(options: Mapping[str, Any]) -> dict[str, str]:
+    """Options as the words that `parse` reads give their values."""
+    return {name: ",".join(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
 
 def for_reset(env: gymnasium.Env, options: dict[str, Any]) -> dict[str, Any]:
