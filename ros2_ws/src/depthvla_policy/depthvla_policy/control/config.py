@@ -26,7 +26,8 @@ class ExecutorConfig:
     max_gap_rad: float = 0.6  # no change of command when an arm joint is further from where it is wanted
     take_over: str = "ramp"  # "ramp": go to the leader's pose; "reanchor": follow its way from here
     velocity_headroom: float = 3.0  # the tracker's speed cap over the commanded speed
-    max_feedback_age_s: float = 0.2
+    max_feedback_age_s: float = 0.2  # older feedback of a limb holds the arms
+    feedback_lost_s: float = 0.5  # still older, the arms may be anywhere: no stream, and a person decides what goes on
     max_leader_age_s: float = 0.2
     max_future_s: float = 0.05  # how far a stamp may be ahead of this clock
     gross_rad: float = GROSS_RAD  # a chunk that is further outside the limits than this latches a fault
@@ -46,3 +47,8 @@ class ExecutorConfig:
         for name in ("speed_scale", "catch_up_scale"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: above 0, up to 1")
+        if self.feedback_lost_s < self.max_feedback_age_s:
+            raise ValueError(
+                f"feedback_lost_s is {self.feedback_lost_s}; allowed: {self.max_feedback_age_s} (max_feedback_age_s) or"
+                " more"
+            )

@@ -25,10 +25,13 @@ from depthvla_policy.control.teleop import Leader
 from depthvla_policy.control.timeline import Due, Timeline
 from depthvla_policy.robot import Robot
 
-CLOCK_RESET_NS = 100_000_000
+CLOCK_RESET_S = 0.1
 CAUGHT_UP_RAD = 0.02  # arms this near to where the new source wants them have caught up with it
-# The tracker's speed cap follows the commanded speed, but never falls below this: an arm that trails must catch up.
+# The tracker's speed cap follows the commanded speed, but never falls below this, times the speed scale: an arm that
+# trails must catch up.
 VELOCITY_FLOOR_RAD_S = 1.0
+# An arm joint this far from where it is held has left that pose. An arm that trails a fast command is nearer.
+AWAY_RAD = 0.15
 LATENCIES_KEPT = 32
 
 
@@ -75,6 +78,11 @@ class ChunkExecutor:
     The first command after `arm` starts at the measured pose; nothing else than a measurement, a leader or a chunk ever
     becomes a target. See `arbiter` for who may change the mode. While the policy is not in command, `shadow` is what it
     would command.
+
+    Short silence of the feedback holds the arms, and whoever was in command goes on after it. Beyond `feedback_lost_s`
+    nobody knows where the arms are: the stream ends, nobody is in command, and when feedback is back the stream starts
+    anew at the measured pose. The same after a pause of the ticks themselves, and for an arm that is found away from
+    where it was held or that does not follow.
     """
 
     def __init__(self, robot: Robot, *, period_s: float, config: ExecutorConfig | None = None) -> None:
@@ -89,6 +97,9 @@ class ChunkExecutor:
         self._shadow = Shadow(
             robot, CommandShaper(robot, position_margin_rad=c.position_margin_rad, speed_scale=c.speed_scale)
         )
+        self._feedback_silent = False  # at the last tick
+        self._lost = False  # the arms may be anywhere: no stream until they have been heard again
+        self._ending: str | None = None  # cause of the disarming that waits for the arms to come to rest
         self._arbiter = Arbiter()
         self._leader = Leader(robot, c.max_leader_age_s)
         self._measurement = Measurement(robot, max_age_s=c.max_feedback_age_s, max_jump_rad=c.max_feedback_jump_rad)
@@ -120,30 +131,47 @@ class ChunkExecutor:
     def leader_refusals(self) -> Counter[tuple[str, Reason]]:
         return self._leader.refusals
 
+    @property
+    def lost(self) -> bool:
+        """Whether the arms may be anywhere: armed or not, nothing is streamed until they have been heard again."""
+        return self._lost
+
     def set_speed_scale(self, scale: float) -> None:
         """Of the velocity limits, from the next tick on. Raises ValueError unless it is above 0 and up to 1."""
         self.config = dataclasses.replace(self.config, speed_scale=scale)
-        self._shaper.speed_scale = scale
+        self._shaper.speed_scale = self._shadow.shaper.speed_scale = scale
 
     def arm(self, now_ns: int, cause: str = "armed") -> Refusal | None:
         """Starts streaming at the measured pose, in HOLD. From HOLD, TELEOP and POLICY it changes nothing.
 
-        Refused without fresh feedback of every limb, with an arm outside its limits, and in FAULT.
+        Refused without fresh feedback of every limb, with an arm outside its limits, in FAULT, and while the arms come
+        to rest to be disarmed.
         """
+        if self._ending:
+            return self._ending_refusal()
         if self.mode is Mode.DISARMED:
             refusal = self._measurement.stale(now_ns) or self._measurement.outside()
             if refusal:
                 return refusal
             self._shaper.start(self._measurement.positions)
             self._measurement.on_track()
+            self._feedback_silent = self._lost = False
             self._model = self._timeline.chunk.model_id if self._timeline.due(now_ns) else None
         return self._arbiter.apply(Event.ARM, cause)
 
-    def disarm(self, cause: str = "disarmed") -> Refusal | None:
-        refusal = self._arbiter.apply(Event.DISARM, cause)
-        self._shaper.reset()
-        self._due = None
-        return refusal
+    def disarm(self, cause: str = "disarmed", *, at_once: bool = False) -> Refusal | None:
+        """Ends the stream as soon as the arms are at rest: in mid-motion that takes ticks, and `ending` is true until
+        then. `at_once` cuts it.
+        """
+        if at_once or self._lost or self._shaper.at_rest:
+            return self._end(cause)
+        self._ending = cause
+        return self._arbiter.apply(Event.STOP, f"coming to rest: {cause}")
+
+    @property
+    def ending(self) -> bool:
+        """Whether the arms are coming to rest to be disarmed."""
+        return self._ending is not None
 
     def stop(self, cause: str = "stopped") -> Refusal | None:
         """Brings the arms to a stand until somebody is put in command again. Idempotent, possible in every mode."""
@@ -173,6 +201,15 @@ class ChunkExecutor:
         if mode is Mode.POLICY:
             return self._hand_over(now_ns, cause)
         return Answer(Refusal(Reason.NOT_ALLOWED, f"{mode.name} is not a mode to be asked for"))
+
+    def withdraw(self, cause: str, stamp_ns: int, chunks: int) -> None:
+        """The policy takes back what it predicted, unless a newer chunk of it has come already.
+
+        stamp_ns: when it said so, on its clock; 0 when unknown. chunks: how many it had sent by then; 0 when unknown.
+        """
+        newest = self._timeline.chunk
+        if newest is None or not (0 < stamp_ns <= newest.stamp_ns or 0 < chunks < newest.sequence):
+            self.policy_lost(cause)
 
     def policy_lost(self, cause: str) -> None:
         """The policy is gone or blind: what it predicted is not played to the end."""
@@ -238,9 +275,11 @@ class ChunkExecutor:
         self._judge(due, now_ns)
         self._due = due if self.mode is Mode.POLICY else None
         command = None
-        if self.mode is not Mode.DISARMED:
+        if self.mode is not Mode.DISARMED and not self._lost:
             before = self._shaper.position
             command = self._command(self._move(dt_s), before, dt_s)
+        if self._ending and self._shaper.at_rest:
+            self._end(self._ending)
         self._cast_shadow(due, command, now_ns, dt_s)
         return command
 
@@ -271,16 +310,11 @@ class ChunkExecutor:
             return
         stale = self._measurement.stale(now_ns)
         if stale:
-            self._arbiter.apply(Event.FEEDBACK_LOST, stale.message)
+            self._without_feedback(stale, now_ns)
+        elif self._feedback_silent:
+            self._feedback_is_back()
         else:
-            off_track = self._measurement.off_track(
-                self._shaper.position,
-                now_ns,
-                limit_rad=self.config.max_tracking_error_rad,
-                limit_s=self.config.tracking_s,
-            )
-            if off_track:
-                self.fault(off_track.message)
+            self._watch_tracking(now_ns)
         silence = self._leader.silence(now_ns)
         if silence and self.mode is Mode.TELEOP:
             self._arbiter.apply(Event.TELEOP_LOST, f"{silence.message}; take over again when it is back")
@@ -288,13 +322,68 @@ class ChunkExecutor:
             last = self._timeline.chunk
             ran_out = f": chunk {last.sequence} ran out" if last else ""
             self._arbiter.apply(Event.POLICY_LOST, f"policy silent{ran_out}")
-        elif not stale and self.mode is Mode.HOLD and self.engaged:
+        elif not self._feedback_silent and self.mode is Mode.HOLD and self.engaged:
             refusal = self._gap_refusal("the policy", self._gap(due.motion[0]))
             if refusal:
                 self._arbiter.explain(refusal.message)
             else:
                 self._catching_up = True
                 self._arbiter.apply(Event.POLICY_READY, "the policy sends chunks")
+
+    def _without_feedback(self, stale: Refusal, now_ns: int) -> None:
+        self._feedback_silent = True
+        self._arbiter.apply(Event.FEEDBACK_LOST, stale.message)
+        long = self._measurement.silence_s(now_ns) > self.config.feedback_lost_s
+        if long and not self._lost and self._shaper.at_rest:
+            self._lose_arms(stale.message)
+
+    def _lose_arms(self, why: str) -> None:
+        """The arms may be anywhere. The robot must not be sent back to where they were, the moment it listens again."""
+        self._lost = True
+        self.stop(f"{why}: no commands until it is back; then put a source in command again")
+
+    def _feedback_is_back(self) -> None:
+        if not (self._lost or self._shaper.at_rest):
+            return  # braked to rest first
+        self._feedback_silent = False
+        apart = self._measurement.apart(self._shaper.position)
+        if self._lost:
+            self._start_anew(self._arms)
+            if self.mode is Mode.HOLD:
+                self._arbiter.explain("feedback was lost and is back; put a source in command again")
+        elif apart.max() > AWAY_RAD:
+            joint = self._robot.joint_names[int(apart.argmax())]
+            self.stop(
+                f"{joint} is {apart.max():.2f} rad from where it was held when feedback was lost; put a source in"
+                " command again"
+            )
+            self._start_anew(apart > AWAY_RAD)
+        self._lost = False
+
+    def _watch_tracking(self, now_ns: int) -> None:
+        off_track = self._measurement.off_track(
+            self._shaper.position, now_ns, limit_rad=self.config.max_tracking_error_rad, limit_s=self.config.tracking_s
+        )
+        if off_track:
+            self.fault(off_track.message)
+            # What blocks the arm is not pressed against any longer.
+            self._start_anew(self._measurement.apart(self._shaper.position) > AWAY_RAD)
+
+    def _start_anew(self, joints: np.ndarray) -> None:
+        self._shaper.start_anew(self._measurement.positions, joints)
+        self._measurement.on_track()
+        outside = self._measurement.outside()
+        if outside:
+            self.fault(outside.message)
+
+    def _end(self, cause: str) -> Refusal | None:
+        refusal = self._arbiter.apply(Event.DISARM, cause)
+        self._shaper.reset()
+        self._due = self._ending = None
+        return refusal
+
+    def _ending_refusal(self) -> Refusal:
+        return Refusal(Reason.NOT_ALLOWED, f"the arms are coming to rest to be disarmed: {self._ending}")
 
     def _move(self, dt_s: float) -> np.ndarray:
         if self.mode is Mode.POLICY:
@@ -312,10 +401,10 @@ class ChunkExecutor:
         speed = np.abs(self._shaper.velocity)
         if dt_s > 0.0:
             speed = np.maximum(speed, np.abs(positions - before) / dt_s)
-        most = np.zeros(self._robot.size)
+        most, scale = np.zeros(self._robot.size), self.config.speed_scale
         for limb in self._robot.limbs:
-            most[limb.arm] = self._robot.tracker_velocity
-        floor = np.minimum(VELOCITY_FLOOR_RAD_S, most)
+            most[limb.arm] = scale * self._robot.tracker_velocity
+        floor = np.minimum(scale * VELOCITY_FLOOR_RAD_S, most)
         return Command(positions, np.clip(self.config.velocity_headroom * speed, floor, most))
 
     def _cast_shadow(self, due: Due | None, command: Command | None, now_ns: int, dt_s: float) -> None:
@@ -327,6 +416,8 @@ class ChunkExecutor:
             self.shadow = self._shadow.step(due.motion if due else None, done, dt_s)
 
     def _take_over(self, now_ns: int, cause: str) -> Answer:
+        if self._ending:
+            return Answer(self._ending_refusal())
         answer = self._take_over_answer(now_ns)
         if answer.refusal is None:
             return Answer(self._arbiter.apply(Event.TAKE_OVER, cause), answer.gap_rad)
@@ -353,6 +444,8 @@ class ChunkExecutor:
         return Answer(None, gap)
 
     def _hand_over(self, now_ns: int, cause: str) -> Answer:
+        if self._ending:
+            return Answer(self._ending_refusal())
         refusal = self._arbiter.refusal(Event.HAND_OVER) or self._measurement.stale(now_ns)
         if refusal:
             return Answer(refusal)
@@ -368,7 +461,9 @@ class ChunkExecutor:
         return Answer(self._arbiter.apply(Event.HAND_OVER, cause), gap)
 
     def _gap(self, wanted: np.ndarray) -> float:
-        return float(np.abs(wanted - self._shaper.position)[self._arms].max())
+        """From where an arm is as well as from where it was sent."""
+        sent, measured = self._shaper.position, self._measurement.positions
+        return float(np.maximum(np.abs(wanted - sent), np.abs(wanted - measured))[self._arms].max())
 
     def _gap_refusal(self, who: str, gap: float) -> Refusal | None:
         limit = self.config.max_gap_rad
@@ -393,13 +488,21 @@ class ChunkExecutor:
         return min(max(elapsed, 0), self._period_ns) * 1e-9
 
     def _watch_clock(self, now_ns: int) -> None:
-        """A clock that was set back (a simulation that was restarted) makes every stored time meaningless."""
-        if self._ticked_ns is None or now_ns >= self._ticked_ns - CLOCK_RESET_NS:
+        """A clock that was set back (a simulation that was restarted) makes every stored time meaningless. Ticks that
+        paused (a process that was stopped) are silence of our own, during which an arm may have been moved.
+        """
+        if self._ticked_ns is None:
             return
-        self.clock_resets += 1
-        cause = f"the clock went back by {(self._ticked_ns - now_ns) * 1e-9:.2f} s"
-        self._timeline.clear()
+        passed_s = (now_ns - self._ticked_ns) * 1e-9
+        if -CLOCK_RESET_S <= passed_s <= self.config.feedback_lost_s:
+            return
         self._leader.forget()
-        self._measurement.forget()
-        self._arbiter.apply(Event.FEEDBACK_LOST, cause)
-        self._ticked_ns = now_ns - self._period_ns  # ticks went on while the clock did not
+        self._measurement.forget(now_ns)
+        self._feedback_silent = True
+        if passed_s < 0.0:
+            self.clock_resets += 1
+            self._timeline.clear()
+            self._arbiter.apply(Event.FEEDBACK_LOST, f"the clock went back by {-passed_s:.2f} s")
+        elif self.mode is not Mode.DISARMED:
+            self._lose_arms(f"no command was sent for {passed_s:.2f} s, and feedback is of before")
+        self._ticked_ns = now_ns - self._period_ns

@@ -28,6 +28,7 @@ class Measurement:
         self._heard_ns: dict[str, int | None] = {
             name: None for limb in robot.limbs for name in (arm_stream(limb.name), gripper_stream(limb.name))
         }
+        self._forgotten_ns = 0  # from when on what was heard counts
         self._off_track_ns: int | None = None  # since when an arm is not where it was sent
         self.refusals: Counter[tuple[str, Reason]] = Counter()
 
@@ -63,6 +64,15 @@ class Measurement:
                 )
         return None
 
+    def silence_s(self, now_ns: int) -> float:
+        """For how long the stream that has been silent longest has been."""
+        since_ns = min(self._forgotten_ns if heard_ns is None else heard_ns for heard_ns in self._heard_ns.values())
+        return (now_ns - since_ns) * 1e-9
+
+    def apart(self, commanded: np.ndarray) -> np.ndarray:
+        """(14,) rad, how far an arm joint is from where it was sent; 0 for grippers, which close on things."""
+        return np.where(self._robot.gripper_mask, 0.0, np.abs(self._positions - commanded))
+
     def outside(self) -> Refusal | None:
         """An arm joint outside its position limits by more than it may be to start with."""
         # A gripper's reading was already held against its own plausible range.
@@ -80,7 +90,7 @@ class Measurement:
 
     def off_track(self, commanded: np.ndarray, now_ns: int, *, limit_rad: float, limit_s: float) -> Refusal | None:
         """An arm joint that has been further than `limit_rad` from its command (14,) for longer than `limit_s`."""
-        error = np.where(self._robot.gripper_mask, 0.0, np.abs(self._positions - commanded))
+        error = self.apart(commanded)
         if error.max() <= limit_rad:
             self._off_track_ns = None
             return None
@@ -90,14 +100,15 @@ class Measurement:
             return None
         joint = self._robot.joint_names[int(error.argmax())]
         text = f"{joint} is {error.max():.2f} rad from its command (limit {limit_rad:.2f} rad): blocked, or not driven"
-        return Refusal(Reason.OFF_TRACK, f"{text}; disarm and arm anew")
+        return Refusal(Reason.OFF_TRACK, text)
 
     def on_track(self) -> None:
         """The robot was put on a new track."""
         self._off_track_ns = None
 
-    def forget(self) -> None:
-        """What was heard says nothing any more (the clock was set back)."""
+    def forget(self, now_ns: int) -> None:
+        """What was heard before says nothing any more (the clock was set back, or time passed unwatched)."""
+        self._forgotten_ns = now_ns
         self._heard_ns = dict.fromkeys(self._heard_ns)
         self._off_track_ns = None
 
@@ -114,7 +125,10 @@ class Measurement:
         heard_ns = self._heard_ns[name]
         if heard_ns is None:
             return None
-        passed_s = max(now_ns - heard_ns, 0) * 1e-9
+        passed_ns = max(now_ns - heard_ns, 0)
+        if passed_ns > self._max_age_ns:
+            return None  # after silence an arm may be anywhere, which is no jump; whoever held it looks where it is
+        passed_s = passed_ns * 1e-9
         limit = self._max_jump_rad + JUMP_SPEED_FACTOR * self._robot.tracker_velocity * passed_s
         way = np.abs(value - self._positions[spec.arm])
         if np.all(way <= limit):

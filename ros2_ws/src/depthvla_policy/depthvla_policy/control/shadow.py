@@ -16,7 +16,7 @@ class Shadow:
     """Runs a shaper of its own beside the real one; nothing that it makes reaches the robot."""
 
     def __init__(self, robot: Robot, shaper: CommandShaper) -> None:
-        self._shaper = shaper
+        self.shaper = shaper
         self._arms = ~robot.gripper_mask
         self._square_errors: deque[float] = deque(maxlen=WINDOW)
 
@@ -28,15 +28,15 @@ class Shadow:
         if wanted is None:
             self.stop()
             return None
-        if self._shaper.position is None:
-            self._shaper.start(done)
-        command = self._shaper.follow(wanted, dt_s)
+        if self.shaper.position is None:
+            self.shaper.start(done)
+        command = self.shaper.follow(wanted, dt_s)
         self._square_errors.append(float(np.mean((command - done)[self._arms] ** 2)))
         return command
 
     def stop(self) -> None:
         """The policy is in command itself, or silent."""
-        self._shaper.reset()
+        self.shaper.reset()
         self._square_errors.clear()
 
     @property

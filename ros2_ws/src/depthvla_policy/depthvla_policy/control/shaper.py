@@ -24,13 +24,15 @@ class CommandShaper:
     """Moves the commanded pose after a wanted one, starting from the measured pose at rest.
 
     A start outside the position limits (the folded R1 Lite lies one degree outside) is not a jump: the command may not
-    go further out, and walks back in. Gripper entries are in mm and follow the same rules.
+    go further out, and walks back in. Gripper entries are in mm and follow the same rules, but start inside their
+    limits: an open gripper reads up to 102 mm, and is not to be sent there.
     """
 
     def __init__(self, robot: Robot, *, position_margin_rad: float = 0.0, speed_scale: float = 1.0) -> None:
         """`position_margin_rad`: kept from every arm joint's limits. `speed_scale`: of the velocity limits, 0 to 1."""
-        self._unit = np.where(robot.gripper_mask, MM_PER_UNIT, 1.0)
-        margin = np.where(robot.gripper_mask, 0.0, position_margin_rad)
+        self._grippers = robot.gripper_mask
+        self._unit = np.where(self._grippers, MM_PER_UNIT, 1.0)
+        margin = np.where(self._grippers, 0.0, position_margin_rad)
         self._min, self._max = robot.position_min / self._unit + margin, robot.position_max / self._unit - margin
         self._velocity = robot.command_velocity / self._unit
         self._acceleration, self._jerk = robot.command_acceleration / self._unit, robot.command_jerk / self._unit
@@ -60,8 +62,21 @@ class CommandShaper:
         if not np.all(np.isfinite(measured)):
             raise ValueError(f"start pose is not finite: {measured}")
         self._state = np.zeros((3, len(measured)))
-        self._state[0] = measured / self._unit
+        self._state[0] = self._startable(measured)
         self._stop.plan(self._state)
+
+    def start_anew(self, measured: np.ndarray, joints: np.ndarray) -> None:
+        """`joints` (14,) bool go on from the measured pose (14,), at rest; the others as if nothing had happened.
+
+        Raises ValueError for a pose that is not finite; RuntimeError before `start`.
+        """
+        if not np.all(np.isfinite(measured[joints])):
+            raise ValueError(f"pose to go on from is not finite: {measured[joints]}")
+        state = self._started().copy()
+        state[0, joints] = self._startable(measured)[joints]
+        state[1:, joints] = 0.0
+        self._state = state
+        self._stop.plan(state)
 
     def reset(self) -> None:
         self._state = None
@@ -103,6 +118,10 @@ class CommandShaper:
             return state[0] * self._unit
         low, high = np.minimum(self._min, state[0]), np.maximum(self._max, state[0])
         return self._take(self._stop.at(dt_s), dt_s, low, high)
+
+    def _startable(self, measured: np.ndarray) -> np.ndarray:
+        position = measured / self._unit
+        return np.where(self._grippers, np.clip(position, self._min, self._max), position)
 
     def _started(self) -> np.ndarray:
         if self._state is None:
