@@ -45,8 +45,11 @@ class Rig:
         self.measured = home
         self.leader = None  # (14,) where the leader arms are; nobody holds them
         self.sequence = 0
+        self._pedal_timer = None
         self.timer = self.probe.every(0.01, self._send_feedback)
-        self.node = ros.NodeProcess(module, {"autostart": True, **parameters}, environment=environment)
+        # On a machine that is busy, this process may be silent for longer than a robot may.
+        parameters = {"autostart": True, "feedback_lost_s": 5.0, **parameters}
+        self.node = ros.NodeProcess(module, parameters, environment=environment)
 
     def _send_feedback(self):
         from sensor_msgs.msg import JointState
@@ -59,6 +62,27 @@ class Rig:
             message = JointState(name=["placeholder"], position=self.leader[limb.slice].tolist())
             message.header.stamp = self.probe.node.get_clock().now().to_msg()
             publisher.publish(message)
+
+    def press(self, pressed):
+        """The pedal, which repeats itself."""
+        from std_msgs.msg import Bool
+
+        self.probe.wait_for(self.pedal.get_subscription_count, what="the pedal's subscription")
+        self.let_go()
+        self._pedal_timer = self.probe.every(0.05, lambda: self.pedal.publish(Bool(data=pressed)))
+
+    def let_go(self):
+        """The pedal says nothing any more, as one that died."""
+        if self._pedal_timer:
+            self._pedal_timer.cancel()
+
+    def stream(self, limb="left"):
+        """(N, 6) commands of an arm so far [rad]."""
+        return np.array([message.position for message in self.commands["arm", limb]])
+
+    def commands_are_all_heard(self, status):
+        """Whether what the executor says it has sent, one message for each arm and gripper, has arrived."""
+        return all(len(heard) == status.commands_sent // len(self.commands) for heard in self.commands.values())
 
     def ask(self, mode):
         from depthvla_msgs.srv import SetMode
@@ -76,6 +100,7 @@ class Rig:
 
     def chunk(self, slope=0.01, steps=16, age_ns=0):
         self.sequence += 1
+        self.chunk_ends_ns = self.probe.now_ns() - age_ns + steps * PERIOD_NS
         positions = self.home + slope * np.arange(steps)[:, None]
         return Chunk(self.probe.now_ns() - age_ns, self.sequence, PERIOD_NS, positions, "scripted")
 
@@ -214,32 +239,42 @@ def test_stop_holds_until_the_policy_is_put_in_command_again(rig):
 
 
 def test_a_person_takes_over_and_gives_back_by_pedal(rig):
-    from std_msgs.msg import Bool
-
     rig = rig()
     rig.engage()
     timer = rig.probe.every(0.1, lambda: rig.send(rig.chunk(slope=0.002)))
     rig.wait_for_mode(Mode.POLICY)
     rig.leader = rig.home + np.where(rig.robot.gripper_mask, 0.0, 0.05)
-    rig.probe.wait_for(rig.pedal.get_subscription_count, what="the pedal's subscription")
-    time.sleep(0.1)  # the leader arms are heard
+    rig.probe.wait_for(lambda: rig.ask(Mode.TELEOP).success, what="the leader arms")
+    assert rig.ask(Mode.POLICY).success
     for pressed, mode in ((True, Mode.TELEOP), (False, Mode.POLICY)):
-        for _ in range(3):  # a pedal that repeats itself switches once
-            rig.pedal.publish(Bool(data=pressed))
+        rig.press(pressed)
         rig.wait_for_mode(mode, "~/takeover")
         if mode is Mode.TELEOP:
             rig.probe.wait_for(lambda: np.allclose(rig.newest(), rig.leader, atol=1e-3), what="arms at the leader")
-    changes = [(change.previous, change.mode, change.intervention) for change in rig.modes]
-    assert changes.count((Mode.POLICY, Mode.TELEOP, True)) == 1
-    assert changes.count((Mode.TELEOP, Mode.POLICY, False)) == 1
-    assert rig.status[-1].interventions == 1
+    changes = [(change.previous, change.mode) for change in rig.modes if "~/takeover" in change.cause]
+    assert changes == [(Mode.POLICY, Mode.TELEOP), (Mode.TELEOP, Mode.POLICY)], "repeating itself it switches once"
+    assert [change.intervention for change in rig.modes if "~/takeover" in change.cause] == [True, False]
     # A policy that is silent when the pedal is released does not get the arms; nobody has them.
-    rig.pedal.publish(Bool(data=True))
+    rig.press(True)
     rig.wait_for_mode(Mode.TELEOP)
     timer.cancel()
-    time.sleep(1.2)  # the last chunk runs out
-    rig.pedal.publish(Bool(data=False))
+    newest = rig.status[-1].sequence
+    rig.probe.wait_for(lambda: rig.probe.now_ns() > rig.chunk_ends_ns, what=f"the end of chunk {newest}")
+    rig.press(False)
     rig.wait_for_mode(Mode.HOLD, "the policy cannot take over, holding instead")
+
+
+def test_a_pedal_that_falls_silent_while_pressed_holds_the_arms(rig):
+    rig = rig()
+    rig.arm()
+    rig.leader = rig.home
+    rig.probe.wait_for(lambda: rig.ask(Mode.TELEOP).success and rig.ask(Mode.HOLD).success, what="the leader arms")
+    rig.press(True)
+    rig.wait_for_mode(Mode.TELEOP, "~/takeover")
+    rig.let_go()
+    rig.wait_for_mode(Mode.HOLD, "~/takeover fell silent for 0.5 s while pressed")
+    rig.press(True)
+    rig.wait_for_mode(Mode.TELEOP, "~/takeover")
 
 
 def test_a_switch_over_a_gap_is_refused_with_the_gap_in_the_answer(rig):
@@ -277,6 +312,145 @@ def test_a_policy_that_withdraws_is_held_although_steps_are_left(rig):
     rig.policy_status.publish(PolicyStatus(withdrawn=True, reason="camera head is frozen"))
     status = rig.wait_for_mode(Mode.HOLD, "camera head is frozen")
     assert status.chunk_age.sec == 0
+
+
+def test_a_withdrawal_that_comes_after_a_newer_chunk_drops_nothing(rig):
+    from depthvla_msgs.msg import PolicyStatus
+
+    from depthvla_policy.nodes.common.messages import time_message
+
+    rig = rig()
+    rig.engage()
+    rig.send(rig.chunk(slope=0.002))
+    rig.wait_for_mode(Mode.POLICY)
+    late = PolicyStatus(withdrawn=True, reason="camera head is frozen")
+    late.header.stamp = time_message(rig.probe.now_ns() - 500_000_000)
+    rig.policy_status.publish(late)
+    rig.send(rig.chunk(slope=0.002))
+    rig.probe.wait_for(lambda: rig.status[-1].sequence == 2, what="the next chunk in execution")
+    assert not any("withdrew" in status.cause for status in rig.status)
+
+
+def in_motion(rig):
+    """In POLICY, with chunks that come and an arm that moves at 0.6 rad/s."""
+    rig.engage()
+    begin = rig.probe.now_ns()
+
+    def send():
+        rig.sequence += 1
+        passed = (rig.probe.now_ns() - begin) * 1e-9
+        positions = rig.home + 0.6 * (passed + np.arange(16)[:, None] / 15.0) * ~rig.robot.gripper_mask
+        rig.send(Chunk(rig.probe.now_ns(), rig.sequence, PERIOD_NS, np.minimum(positions, rig.home + 1.0), "scripted"))
+
+    timer = rig.probe.every(0.1, send)
+    rig.probe.wait_for(lambda: speed(rig) > 0.5, what="arms in motion")
+    return timer
+
+
+def speed(rig):
+    """rad/s, of the newest commands."""
+    stream = rig.stream()
+    return float(np.abs(stream[-1] - stream[-2]).max()) * 15.0 if len(stream) > 1 else 0.0
+
+
+@pytest.mark.parametrize("end", ["disarm", "set_mode", "deactivate", "SIGTERM", "SIGINT"])
+def test_a_stream_that_is_ended_in_motion_brakes_first(rig, end):
+    """Its last command repeats a pose at rest; nothing comes after it."""
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+
+    rig = rig()
+    in_motion(rig)
+    if end == "disarm":
+        assert rig.probe.trigger(f"{NODE}/disarm").success
+    elif end == "set_mode":
+        assert rig.ask(Mode.DISARMED).success
+    elif end == "deactivate":
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
+        assert rig.probe.call(ChangeState, f"{NODE}/change_state", request).success
+    else:
+        assert rig.node.stop(getattr(signal, end)) == 0
+    status = rig.wait_for_mode(Mode.DISARMED)
+    assert status.cause in ("disarmed by ~/disarm", "asked for by ~/set_mode", "deactivated")
+    rig.probe.wait_for(lambda: rig.commands_are_all_heard(status), what="the last commands")
+    steps = np.abs(np.diff(rig.stream(), axis=0)).max(axis=1)
+    assert steps[-5:-1].max() > 0.005 and steps[-1] < 1e-6
+
+
+def test_the_speed_scale_survives_a_deactivation(rig):
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+    from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+    from rcl_interfaces.srv import SetParameters
+
+    rig = rig()
+    rig.arm()
+    value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=0.2)
+    request = SetParameters.Request(parameters=[Parameter(name="speed_scale", value=value)])
+    assert rig.probe.call(SetParameters, f"{NODE}/set_parameters", request).results[0].successful
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert rig.probe.call(ChangeState, f"{NODE}/change_state", request).success
+    rig.engage()
+    timer = rig.probe.every(0.1, lambda: rig.send(rig.chunk(slope=0.05)))
+    rig.probe.wait_for(lambda: speed(rig) > 0.1, what="arms in motion")
+    heard = len(rig.status)
+    rig.probe.wait_for(lambda: len(rig.status) > heard + 15, what="more commands")
+    timer.cancel()
+    speeds = np.abs(np.diff(rig.stream(), axis=0)) * 15.0
+    limit = 0.2 * rig.robot.command_velocity[rig.robot.limb("left").arm]
+    assert np.all(speeds <= limit + 1e-3)
+    caps = np.array([message.velocity for message in rig.commands["arm", "left"]])
+    assert np.all(caps[-10:] <= 0.2 * rig.robot.tracker_velocity + 1e-9)
+
+
+def test_when_feedback_was_lost_nothing_moves_by_itself(rig):
+    rig = rig(feedback_lost_s=0.5)
+    chunks = in_motion(rig)
+    rig.timer.cancel()
+    rig.wait_for_mode(Mode.HOLD, "no commands until it is back")
+    sent = rig.status[-1].commands_sent
+    heard = len(rig.status)
+    rig.probe.wait_for(lambda: len(rig.status) > heard + 5, what="more ticks")
+    assert rig.status[-1].commands_sent == sent
+    rig.measured = rig.home + np.where(rig.robot.gripper_mask, 0.0, -0.3)
+    rig.timer.reset()
+    rig.wait_for_mode(Mode.HOLD, "feedback was lost and is back")
+    rig.probe.wait_for(lambda: len(rig.stream()) and rig.status[-1].commands_sent > sent + 40, what="commands again")
+    arms = ~rig.robot.gripper_mask
+    np.testing.assert_allclose(rig.newest()[arms], rig.measured[arms])
+    assert rig.status[-1].mode == Mode.HOLD
+    chunks.cancel()
+    rig.probe.wait_for(lambda: rig.ask(Mode.POLICY).success, what="the policy in command, once its last chunk is over")
+
+
+def test_in_a_simulation_the_policy_goes_on_by_itself_after_a_pause_unless_a_person_decided(rig):
+    rig = rig(feedback_lost_s=0.5, mode_on_activate="POLICY")
+    timer = rig.probe.every(0.1, lambda: rig.send(rig.chunk(slope=0.0)))
+    rig.wait_for_mode(Mode.POLICY)
+    for asked, then in ((False, Mode.POLICY), (True, Mode.HOLD)):
+        if asked:
+            assert rig.ask(Mode.HOLD).success
+        rig.timer.cancel()
+        rig.wait_for_mode(Mode.HOLD, "no commands until it is back")
+        rig.timer.reset()
+        rig.wait_for_mode(then, "the policy sends chunks" if then is Mode.POLICY else "feedback was lost and is back")
+    timer.cancel()
+
+
+def test_an_executor_that_was_stopped_itself_starts_anew_where_the_arms_are(rig):
+    rig = rig(feedback_lost_s=0.5)
+    in_motion(rig)
+    rig.node.process.send_signal(signal.SIGSTOP)
+    stopped_ns = rig.probe.now_ns()
+    rig.measured = rig.home + np.where(rig.robot.gripper_mask, 0.0, -0.3)
+    rig.probe.wait_for(lambda: rig.probe.now_ns() - stopped_ns > 1_500_000_000, what="a pause that counts")
+    heard = len(rig.stream())
+    rig.node.process.send_signal(signal.SIGCONT)
+    rig.wait_for_mode(Mode.HOLD, "feedback was lost and is back")
+    rig.probe.wait_for(lambda: len(rig.stream()) > heard + 10, what="commands again")
+    stream = rig.stream()[heard + 1 :]
+    np.testing.assert_allclose(stream, np.broadcast_to(rig.measured[rig.robot.limb("left").arm], stream.shape))
 
 
 def test_what_is_going_to_be_done_is_published_while_the_policy_is_in_command(rig, robot):
@@ -408,13 +582,10 @@ def test_arms_are_held_until_an_unknown_publisher_turns_out_to_be_an_allowed_one
 
 
 def test_a_person_who_was_interrupted_goes_on_and_may_give_back_meanwhile(moving, late):
-    from std_msgs.msg import Bool
-
     rig = moving(allowed_publishers=["late"])
     rig.leader = rig.home + np.where(rig.robot.gripper_mask, 0.0, 0.05)
-    rig.probe.wait_for(rig.pedal.get_subscription_count, what="the pedal's subscription")
     rig.probe.wait_for(lambda: rig.ask(Mode.TELEOP).success, what="teleoperation")
-    rig.pedal.publish(Bool(data=True))
+    rig.press(True)
     rig.wait_for_mode(Mode.TELEOP, "~/takeover")
     late.come(rig)
     late.become_known()
@@ -422,7 +593,7 @@ def test_a_person_who_was_interrupted_goes_on_and_may_give_back_meanwhile(moving
     late.leave()
     late.forget()
     late.come(rig)
-    rig.pedal.publish(Bool(data=False))
+    rig.press(False)
     heard = len(rig.status)
     rig.probe.wait_for(lambda: len(rig.status) > heard + 10, what="ticks")
     assert {status.mode for status in rig.status[heard:]} == {Mode.HOLD}

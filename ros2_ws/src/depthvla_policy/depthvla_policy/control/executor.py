@@ -274,11 +274,11 @@ class ChunkExecutor:
         due = self._timeline.due(now_ns)
         self._judge(due, now_ns)
         self._due = due if self.mode is Mode.POLICY else None
-        command = None
+        command, rested = None, self._shaper.at_rest
         if self.mode is not Mode.DISARMED and not self._lost:
             before = self._shaper.position
             command = self._command(self._move(dt_s), before, dt_s)
-        if self._ending and self._shaper.at_rest:
+        if self._ending and (rested or self._lost):  # the pose at rest was said twice
             self._end(self._ending)
         self._cast_shadow(due, command, now_ns, dt_s)
         return command

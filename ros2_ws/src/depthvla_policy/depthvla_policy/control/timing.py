@@ -14,23 +14,27 @@ class TickMonitor:
 
     def __init__(self, period_ns: int) -> None:
         self._period_ns = period_ns
-        self._due_ns: int | None = None
+        self.due_ns: int | None = None  # of the next tick
         self._lateness_ns: deque[int] = deque(maxlen=WINDOW)
         self.ticks = 0
         self.missed = 0
 
     def start(self, now_ns: int) -> None:
         """The timer was started now: its first tick is due one period later."""
-        self._due_ns = now_ns + self._period_ns
+        self.align(now_ns)
         self._lateness_ns.clear()
         self.ticks = self.missed = 0
 
+    def align(self, now_ns: int) -> None:
+        """The timer was set back now: its next tick is due one period later."""
+        self.due_ns = now_ns + self._period_ns
+
     def tick(self, now_ns: int) -> int:
         """Lateness of this tick [ns]. A timer that fell behind leaves points of the grid out, as rcl timers do."""
-        late = max(now_ns - self._due_ns, 0)
+        late = max(now_ns - self.due_ns, 0)
         self.ticks += 1
         self.missed += (late + self._period_ns // 2) // self._period_ns
-        self._due_ns += (late // self._period_ns + 1) * self._period_ns
+        self.due_ns += (late // self._period_ns + 1) * self._period_ns
         self._lateness_ns.append(late)
         return late
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import gc
 import os
 import sys
@@ -53,6 +54,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 LEADER_DEPTH = 16
+REST_LIMIT_S = 2.0  # to come to rest before a stream ends; only a clock that stands still needs longer
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # sys/mman.h
 
 
@@ -95,16 +97,16 @@ class ChunkExecutorNode(ManagedNode):
         self.get_logger().info(f"commands for {robot.name} at {1.0 / self._period_s:g} Hz")
 
     def activate(self) -> None:
-        self._control = ChunkExecutor(self._robot, period_s=self._period_s, config=self._config)
+        config = dataclasses.replace(self._config, speed_scale=self.value("speed_scale"))
+        self._control = ChunkExecutor(self._robot, period_s=self._period_s, config=config)
         self._monitor = TickMonitor(round(self._period_s * 1e9))
         self._wanted_mode = Mode[self.value("mode_on_activate")]
+        self._attended = False
         self._interrupted: Mode | None = None  # what goes on once a publisher has turned out to be an allowed one
         self._commands_sent = 0
         self._reported: tuple[Mode, str, int] = (Mode.DISARMED, "", 0)
-        self._pedal = False
-        for subscriptions in self._inputs.values():  # what waits in the queues is of unknown age
-            for subscription in subscriptions:
-                subscription.newest()
+        self._pedal, self._pedal_heard_s = False, 0.0
+        self._discard()
         # What exists now stays. Without this a full collection would walk over all of it, during a tick.
         gc.collect()
         gc.freeze()
@@ -115,10 +117,11 @@ class ChunkExecutorNode(ManagedNode):
 
     def deactivate(self) -> None:
         self.destroy_timer(self._timer)
+        self._control.disarm("deactivated")
+        self._come_to_rest()
         gc.unfreeze()
         if self.value("realtime_priority"):
             self._prefer(0)
-        self._control.disarm("deactivated")
         self._publish_status(self._now_ns(), 0)
 
     def health(self) -> Health:
@@ -175,8 +178,11 @@ class ChunkExecutorNode(ManagedNode):
             self.get_logger().warning(f"a tick came {lateness_ns * 1e-6:.0f} ms late", throttle_duration_sec=1.0)
         now = self._now_ns()
         try:
+            if lateness_ns > self._config.feedback_lost_s * 1e9:
+                self._discard()  # this process was stopped: what waits in the queues is from before
             self._read(now)
             self._start(now)
+            self._watch_pedal()
             if self._control.mode is not Mode.DISARMED:
                 self._watch_writers(now)
             command = self._control.tick(now)
@@ -190,6 +196,26 @@ class ChunkExecutorNode(ManagedNode):
         if self._control.shadow is not None:
             self._publish(self._shadows, self._control.shadow, now)
         self._publish_status(now, lateness_ns)
+
+    def _discard(self) -> None:
+        """What waits in the queues is of unknown age."""
+        for subscriptions in self._inputs.values():
+            for subscription in subscriptions:
+                subscription.newest()
+
+    def _come_to_rest(self) -> None:
+        """Ticks on, serving nobody else, until the arms that are being disarmed are at rest."""
+        if not self._control.ending:
+            return
+        limit_s = time.monotonic() + REST_LIMIT_S
+        while self._control.ending and time.monotonic() < limit_s:
+            time.sleep(max(self._monitor.due_ns - time.monotonic_ns(), 0) * 1e-9)
+            self._tick()
+        if self._control.ending:
+            self._control.disarm("the arms did not come to rest: the clock stands still", at_once=True)
+        if self.active:
+            self._timer.reset()
+            self._monitor.align(time.monotonic_ns())
 
     def _read(self, now: int) -> None:
         control = self._control
@@ -208,11 +234,16 @@ class ChunkExecutorNode(ManagedNode):
                     control.leader_gripper(limb, message.position)
 
     def _start(self, now: int) -> None:
-        """Takes the mode that was asked for at activation, as soon as that is possible."""
+        """Takes the mode that was asked for at activation, as soon as that is possible.
+
+        Also after a simulation paused for so long that the arms were lost, unless a person has decided meanwhile.
+        """
+        if self._control.lost and not self._attended:
+            self._wanted_mode = Mode[self.value("mode_on_activate")]
         if self._wanted_mode is Mode.DISARMED or self._arm_at(now, "armed on activation"):
             return
-        if self._wanted_mode is Mode.POLICY:
-            self._control.set_mode(Mode.POLICY, now, "waiting for chunks")
+        if self._wanted_mode is Mode.POLICY and self._control.set_mode(Mode.POLICY, now, "waiting for chunks").refusal:
+            return
         self._wanted_mode = Mode.DISARMED
 
     def _arm_at(self, now: int, cause: str) -> Refusal | None:
@@ -332,7 +363,8 @@ class ChunkExecutorNode(ManagedNode):
 
     def _on_policy_status(self, message: PolicyStatus) -> None:
         if self.active and message.withdrawn:
-            self._control.policy_lost(f"the policy withdrew: {message.reason}")
+            stamp_ns = nanoseconds(message.header.stamp)
+            self._control.withdraw(f"the policy withdrew: {message.reason}", stamp_ns, message.chunks)
 
     def _on_liveliness(self, event) -> None:
         if self.active and event.alive_count == 0 and event.alive_count_change < 0:
@@ -340,6 +372,7 @@ class ChunkExecutorNode(ManagedNode):
 
     def _on_takeover(self, message: Bool) -> None:
         """A pedal: pressed takes over, released gives back. A switch that is refused holds the arms."""
+        self._pedal_heard_s = time.monotonic()
         if not self.active or message.data == self._pedal:
             return
         self._pedal = message.data
@@ -353,6 +386,15 @@ class ChunkExecutorNode(ManagedNode):
             return
         if refusal:
             self.get_logger().warning(f"~/takeover refused: {refusal}")
+
+    def _watch_pedal(self) -> None:
+        """A pedal that is pressed says so again and again: whoever pressed one that fell silent may be gone, too."""
+        limit_s = self.value("takeover_timeout_s")
+        if self._pedal and limit_s and time.monotonic() - self._pedal_heard_s > limit_s:
+            self._pedal = False
+            if Mode.TELEOP in (self._control.mode, self._interrupted):
+                self._leave_to_person()
+                self._control.stop(f"~/takeover fell silent for {limit_s:g} s while pressed; take over again")
 
     def _on_set_mode(self, request: SetMode.Request, response: SetMode.Response) -> SetMode.Response:
         if not self.active:
@@ -372,11 +414,13 @@ class ChunkExecutorNode(ManagedNode):
         self._leave_to_person()
         now = self._now_ns()
         self._read(now)
-        return self._control.set_mode(mode, now, cause)
+        answer = self._control.set_mode(mode, now, cause)
+        self._come_to_rest()
+        return answer
 
     def _leave_to_person(self) -> None:
         """From a request on, a person decides about the mode."""
-        self._wanted_mode, self._interrupted = Mode.DISARMED, None
+        self._wanted_mode, self._interrupted, self._attended = Mode.DISARMED, None, True
 
     def _arm(self) -> Refusal | None:
         now = self._now_ns()
@@ -384,7 +428,9 @@ class ChunkExecutorNode(ManagedNode):
         return self._arm_at(now, "armed by ~/arm; ~/set_mode puts a source in command")
 
     def _disarm(self) -> Refusal | None:
-        return self._control.disarm("disarmed by ~/disarm")
+        refusal = self._control.disarm("disarmed by ~/disarm")
+        self._come_to_rest()
+        return refusal
 
     def _stop(self) -> Refusal | None:
         return self._control.stop("stopped by ~/stop")

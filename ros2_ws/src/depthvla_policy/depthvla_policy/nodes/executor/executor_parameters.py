@@ -30,6 +30,13 @@ CONFIG = (
     ),
     _choice("velocity_headroom", "The tracker's speed cap over the commanded speed.", 1.0, 10.0),
     _choice("max_feedback_age_s", "Hold when feedback of a limb is older; arming needs it this fresh.", 0.02, 5.0),
+    _choice(
+        "feedback_lost_s",
+        "Older than this, the stream ends and nobody is in command; when it is back, the stream starts where the arms"
+        " are.",
+        0.02,
+        5.0,
+    ),
     _choice("max_leader_age_s", "Hold when a leader arm that is followed is silent for longer.", 0.02, 5.0),
     _choice("max_future_s", "How far a chunk's stamp may be ahead of this clock.", 0.001, 1.0),
     _choice("gross_rad", "A chunk further outside the arm's limits latches a fault; nearer is clamped.", 0.0, 10.0),
@@ -51,6 +58,13 @@ PARAMETERS = (
         0.5,
         "Hold when the policy's publisher gave no sign of life for this long. Chunks of a publisher that offers no"
         " liveliness lease up to this are not received; 0 turns it off and waits until the steps run out.",
+        0.0,
+        10.0,
+    ),
+    Parameter(
+        "takeover_timeout_s",
+        0.5,
+        "Hold when ~/takeover was last heard pressed for this long: a pedal repeats itself; 0 turns it off.",
         0.0,
         10.0,
     ),
