@@ -17,8 +17,8 @@
 A dash is a refusal; nothing changes. A person decides with ARM, DISARM, STOP, TAKE_OVER, HAND_OVER and RESET_FAULT.
 STOP never starts a stream (DISARMED stays) and never clears a latched fault. HAND_OVER engages the policy: from then on
 it moves the arms whenever it has something to follow, so silence, death or a blind camera hold the arms and the next
-usable chunk resumes. A person who took over and whose leader arms fell silent has to take over again. A fault without a
-command on the wire has nothing to latch.
+usable chunk resumes. Where feedback is lost for long, the executor says STOP. A person who took over and whose leader
+arms fell silent has to take over again. A fault without a command on the wire has nothing to latch.
 """
 
 from __future__ import annotations

@@ -31,7 +31,6 @@ AGAIN_S = 0.03  # until a chunk comes once more: the executor's queue holds only
 ITSELF = ()
 ASK = ("set_mode",)
 RESET = ("reset_fault", "set_mode")
-ARM_ANEW = ("disarm", "arm", "set_mode")
 
 Inject = Callable[[Rig, Random], contextlib.AbstractContextManager]
 
@@ -68,7 +67,6 @@ class Fault:
     sign: str
     stand: Stand = Stand.COMMANDS
     leave: tuple[str, ...] = ITSELF
-    stays: bool = True
     relayed: bool = False
     mode: Mode = Mode.POLICY
     lasts_s: float = 0.0
@@ -294,6 +292,8 @@ RAN_OUT = (
 )
 RESUMES = "by itself with the next good chunk"
 STREAM_ENDS = "no stream; the robot's trackers stop the arms (in simulation 0.2 s after the last command)"
+LOST = "HOLD; after 0.5 s the stream ends and nobody is in command"
+ASKED = "`~/set_mode`: the stream starts anew where the arms are"
 ARM_IT = "start it, `~/arm`, `~/set_mode` (the simulation's graph does both by itself)"
 
 # The simulated clock comes last, because it stays.
@@ -338,15 +338,16 @@ FAULTS: tuple[Fault, ...] = (
         "executor stopped (SIGSTOP)",
         "the same",
         STREAM_ENDS,
-        "by itself after SIGCONT, from where the arms were sent last",
+        ASKED,
         stopped(EXECUTOR),
         "",
         Stand.ARMS,
+        leave=ASK,
         lasts_s=1.5,
     ),
     Fault(
         "executor ended (SIGTERM)",
-        "it disarms",
+        "it brakes and disarms",
         STREAM_ENDS,
         ARM_IT,
         ended(EXECUTOR, signal.SIGTERM),
@@ -356,32 +357,32 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "robot killed (SIGKILL of the simulator)",
         "age of the feedback, 0.2 s",
-        "HOLD",
-        "`~/disarm`, `~/arm`, `~/set_mode`: the stream starts at the pose measured then",
+        LOST,
+        ASKED,
         ended(SIMULATOR, signal.SIGKILL),
         " s old",
-        leave=ARM_ANEW,
-        stays=False,
+        leave=ASK,
         slow=True,
         drags=True,
     ),
     Fault(
         "robot stopped (SIGSTOP of the simulator)",
         "the same",
-        "HOLD",
-        "by itself with the next feedback",
+        "the same",
+        "the same",
         stopped(SIMULATOR),
         " s old",
+        leave=ASK,
+        lasts_s=1.0,
     ),
     Fault(
         "robot ended (SIGTERM of the simulator)",
         "the same",
-        "HOLD",
-        "`~/disarm`, `~/arm`, `~/set_mode`",
+        "the same",
+        "the same",
         ended(SIMULATOR, signal.SIGTERM),
         " s old",
-        leave=ARM_ANEW,
-        stays=False,
+        leave=ASK,
         slow=True,
     ),
     Fault(
@@ -538,10 +539,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "feedback of one arm stops",
         "its age, 0.2 s",
-        "HOLD",
-        "by itself when it is back",
+        LOST,
+        ASKED,
         feedback(lambda message: ()),
         f"feedback of arm {RELAYED_LIMB}",
+        leave=ASK,
+        lasts_s=1.0,
         relayed=True,
     ),
     Fault(

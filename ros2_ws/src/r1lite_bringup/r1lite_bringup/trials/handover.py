@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from std_msgs.msg import Bool
 from tqdm import tqdm
 
 from depthvla_policy.control.arbiter import Mode
@@ -95,7 +94,7 @@ def _switch(rig: Rig, to: Mode, by_pedal: bool) -> Switch:
     asked_ns, gap, refused = time.time_ns(), None, ""
     by = "~/takeover" if by_pedal else "~/set_mode"
     if by_pedal:
-        rig.pedal.publish(Bool(data=to is Mode.TELEOP))
+        rig.press(to is Mode.TELEOP)
     else:
         answer = rig.ask(to)
         gap, refused = answer.gap_rad, "" if answer.success else answer.message

@@ -104,6 +104,8 @@ class SplitRig(Rig):
         time.sleep(cut_s)
         joined_ns = time.time_ns()
         self._network.set(conditions)
+        if not self._executor_near:  # it lost the feedback, and goes on when it is asked to
+            self.wait(lambda: self.ask(Mode.POLICY).success, "the policy in command after a cut")
         return cut_ns, joined_ns
 
     def _commands(self, statuses: list[ExecutorStatus], end_ns: int) -> Commands:

@@ -43,6 +43,7 @@ ANSWER_S = 3.0
 STOP_S = 10.0
 FROZEN_AFTER_S = 0.3
 CLOCK_PERIOD_S = 0.01
+PEDAL_PERIOD_S = 0.1
 MOVING_RAD_S = 0.2
 MOVING_TICKS = 4
 SETTLE_S = 0.2  # until feedback of a new scene has come through
@@ -78,6 +79,7 @@ class Rig:
         self.cameras: dict[str, Relay] = {}
         self.feedback: Relay | None = None
         self.clock: SimulatedClock | None = None
+        self._pressed: bool | None = None
         self._folder, self._with_relays, self._keep_feedback = folder, relays, feedback
         self._direct, self._relayed = self.nodes[EXECUTOR], False
         self._processes: dict[str, subprocess.Popen] = {}
@@ -97,7 +99,8 @@ class Rig:
             stack.callback(self.listener.close)
             if self._with_relays:
                 self._put_relays_in()
-            self.pedal = self.probe.publisher(Bool, f"/{EXECUTOR}/takeover")
+            self._pedal = self.probe.publisher(Bool, f"/{EXECUTOR}/takeover")
+            self.probe.every(PEDAL_PERIOD_S, self._repeat_pedal)
             stack.callback(self._end)
             for name in self.nodes:
                 self.start(name)
@@ -189,6 +192,15 @@ class Rig:
 
     def ask(self, mode: Mode) -> SetMode.Response:
         return self.call(SetMode, f"/{EXECUTOR}/set_mode", SetMode.Request(mode=int(mode)))
+
+    def press(self, pressed: bool) -> None:
+        """The pedal, which repeats itself from now on."""
+        self._pressed = pressed
+        self._repeat_pedal()
+
+    def _repeat_pedal(self) -> None:
+        if self._pressed is not None:
+            self._pedal.publish(Bool(data=self._pressed))
 
     def trigger(self, name: str) -> Trigger.Response:
         """arm, disarm, stop or reset_fault."""

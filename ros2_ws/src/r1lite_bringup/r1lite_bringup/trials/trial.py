@@ -24,6 +24,7 @@ STAYS_S = 0.6  # how long it is watched that a held robot stays so once the faul
 BEFORE_NS = 500_000_000  # of the stream before the fault, in which steps are looked for
 LEADER_RAD_S = 0.03  # the scripted leader is slower than the policy
 ARM_STILL_RAD = 0.002
+GAP_NS = 300_000_000  # the stream had ended
 TOLD_NS = 100_000_000  # without newer feedback, nobody knows whether the arms stand
 START_RAD = 0.02
 OTHERWISE_S = 0.5  # arms that are held for so long without the fault being named are held for another reason
@@ -113,7 +114,9 @@ def _watch(rig: Rig, fault: Fault, begun_ns: int, refused: int, outcome: Outcome
         rig.wait(lambda: _first_hold(rig, begun_ns), "HOLD", SEE_LIMIT_S)
     else:
         rig.wait(
-            lambda: _held_since(rig, begun_ns) and _stand(listener.commands().since(begun_ns)), "HOLD", SEE_LIMIT_S
+            lambda: _held_since(rig, begun_ns) and _stand(listener.commands().since(begun_ns), until_ns=time.time_ns()),
+            "HOLD",
+            SEE_LIMIT_S,
         )
 
 
@@ -146,7 +149,7 @@ def _judge_stand(rig: Rig, fault: Fault, begun_ns: int, outcome: Outcome) -> Non
 
 def _recover(rig: Rig, fault: Fault, outcome: Outcome) -> None:
     """Puts the policy back in command, in the way that is documented."""
-    if fault.leave and fault.stays:
+    if fault.leave:
         time.sleep(STAYS_S)
         if rig.mode not in HELD:
             outcome.problems.append(f"{rig.mode.name} without having been asked: {rig.status.cause}")
@@ -156,12 +159,10 @@ def _recover(rig: Rig, fault: Fault, outcome: Outcome) -> None:
     for request in fault.leave:
         begin_ns = time.time_ns()
         if request == "set_mode":
-            rig.wait(lambda: rig.ask(Mode.POLICY).success, "set_mode POLICY")
+            rig.wait(lambda: rig.ask(Mode.POLICY).success, "set_mode POLICY", 60.0)
         elif request == "take_over":
             rig.wait(lambda: rig.ask(Mode.TELEOP).success, "set_mode TELEOP")
             rig.wait_for_mode(Mode.TELEOP)
-        elif request == "disarm":
-            rig.disarm()
         else:
             rig.wait(lambda request=request: rig.trigger(request).success, request, 60.0)
 
@@ -173,9 +174,10 @@ def _recover(rig: Rig, fault: Fault, outcome: Outcome) -> None:
 
 
 def _judge_steps(rig: Rig, begin_ns: int, outcome: Outcome) -> None:
-    """Of each stretch of the stream between being armed and being disarmed."""
+    """Of each stretch of the stream: between being armed and being disarmed, or lost and found."""
     commands, measured = rig.listener.commands().since(begin_ns), rig.listener.measured()
-    stretches = commands.split([at for at in rig.stream_begins_ns if at > begin_ns])
+    after_gaps = commands.times_ns[1:][np.diff(commands.times_ns) > GAP_NS]
+    stretches = commands.split(sorted([*(at for at in rig.stream_begins_ns if at > begin_ns), *after_gaps]))
     found = [steps(stretch.positions, rig.robot) for stretch in stretches if len(stretch.positions)]
     if not found:
         outcome.problems.append("no commands were heard")
@@ -221,6 +223,7 @@ def _held_since(rig: Rig, begun_ns: int) -> int | None:
     return since
 
 
-def _stand(stream: Stream, still: float = 1e-9) -> bool:
+def _stand(stream: Stream, still: float = 1e-9, until_ns: int = 0) -> bool:
+    """`until_ns`: a stream that has ended stands until then; 0 where a silent stream says nothing."""
     since = stands_from(stream, still)
-    return since is not None and stream.times_ns[-1] - since > STANDING_S * 1e9
+    return since is not None and max(stream.times_ns[-1], until_ns) - since > STANDING_S * 1e9
