@@ -524,7 +524,7 @@ def test_a_killed_chunk_source_holds_the_last_pose_before_its_steps_run_out(ros,
     assert held_after < 16 * PERIOD_NS * 1e-9
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_stream_and_the_process_cleanly(rig, number):
     rig = rig()
     rig.arm()

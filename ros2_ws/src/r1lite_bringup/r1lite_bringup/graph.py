@@ -13,6 +13,7 @@ from pathlib import Path
 from depthvla_policy import tasks
 from depthvla_policy.control.continuation import REALTIME_CHUNKING
 from depthvla_policy.evaluation.rollouts import task_options
+from depthvla_policy.nodes.common.isolation import this_machine_only
 
 PACKAGE = "r1lite_bringup"
 
@@ -47,6 +48,13 @@ class Node:
 
 
 BOOLEAN = ("true", "false")
+NETWORK = Argument(
+    "network",
+    "auto",
+    "whom the nodes talk to: this_machine only, whatever the shell says, or whom the shell's settings name; auto: this"
+    " machine, but for robot:=real",
+    ("auto", "this_machine", "shell"),
+)
 ARGUMENTS = (
     Argument("robot", "sim", "sim starts a simulated R1 Lite; real expects the robot's topics", ("sim", "real")),
     Argument("model", "r1lite-small", "checkpoint: a folder, or the name of one in models/"),
@@ -79,6 +87,7 @@ ARGUMENTS = (
     ),
     Argument("bag", "out/bags/%Y-%m-%d_%H-%M-%S", "the bag's folder, which must not exist; with strftime codes"),
     Argument("seed", "0", "seed of the first simulated scene; -1 draws one"),
+    NETWORK,
     Argument("robot_file", "", "robot description (YAML); the R1 Lite's when empty"),
     Argument("params_dir", "", "folder with <node>.param.yaml files that replace the installed ones of the same name"),
 )
@@ -225,18 +234,16 @@ def checked(arguments: Mapping[str, str], table: Sequence[Argument]) -> dict[str
     return values
 
 
-def environment(arguments: Mapping[str, str], current: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Environment variables that the nodes need on top of `current`.
+def environment(arguments: Mapping[str, str], current: Mapping[str, str] = os.environ) -> dict[str, str | None]:
+    """What the nodes need changed in the environment `current`; None: that variable is removed.
 
-    A simulation speaks the real robot's topics and arms itself, so it stays on this machine unless the user has
-    decided about discovery.
+    A simulation, and a replay, speak the real robot's topics, and a simulation arms itself. So they stay on this
+    machine unless the user asks for a network; what the shell of a robot was set up for is no such wish.
     """
-    decided = any(current.get(name) for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY"))
-    if arguments.get("robot", "sim") != "sim" or decided:
+    network = arguments.get("network", NETWORK.default)
+    if network == "shell" or (network == "auto" and arguments.get("robot", "sim") != "sim"):
         return {}
-    if current.get("ROS_DISTRO") == "humble":
-        return {"ROS_LOCALHOST_ONLY": "1"}
-    return {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    return this_machine_only(current)
 
 
 def share() -> Path:

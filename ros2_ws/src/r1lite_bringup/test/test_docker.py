@@ -167,6 +167,15 @@ def test_a_service_shares_network_and_memory_with_its_host_and_says_its_domain(p
         assert set(build["args"]) <= {text.partition("=")[0] for text in arguments}
 
 
+@pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.stem)
+def test_a_service_is_stopped_in_order_and_has_the_time_for_it(path):
+    from r1lite_bringup import up
+
+    for name, service in docker_files.services(path, ENVIRONMENT).items():
+        assert service["stop_signal"] == "SIGINT", name
+        assert float(service["stop_grace_period"].removesuffix("s")) > sum(limit_s for _, limit_s in up.STOP_LIMITS_S)
+
+
 def test_a_robot_needs_its_domain_and_a_checkpoint():
     for missing in ENVIRONMENT:
         given = {name: value for name, value in ENVIRONMENT.items() if name != missing}

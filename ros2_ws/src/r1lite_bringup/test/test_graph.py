@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from depthvla_policy import robot, tasks
+from depthvla_policy.nodes.common import isolation
 from r1lite_bringup import graph
 from r1lite_sim import simulator_node
 from r1lite_sim.simulation import Simulation
@@ -161,6 +162,7 @@ def test_robot_description_reaches_robot_state_publisher(model):
         ("task_options", "colour=pink", "red, green, blue, yellow"),
         ("task_options", "colour=random", "cannot be told"),
         ("task_options", "pace=fast", "colour, side, colours"),
+        ("network", "lan", "auto, this_machine, shell"),
         ("robot_file", "/no/such/robot.yaml", "does not exist"),
         ("params_dir", "/no/such/folder", "does not exist"),
     ],
@@ -188,14 +190,38 @@ def test_params_dir_replaces_single_files(model, tmp_path):
     assert running["policy_node"].parameter_file == graph.share() / "config" / "policy_node.param.yaml"
 
 
-@pytest.mark.parametrize(
-    ("robot", "current", "expected"),
-    [
-        ("sim", {}, {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}),
-        ("sim", {"ROS_DISTRO": "humble"}, {"ROS_LOCALHOST_ONLY": "1"}),
-        ("sim", {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}, {}),
-        ("real", {}, {}),
-    ],
-)
-def test_a_simulation_stays_on_this_machine_unless_the_user_has_decided(robot, current, expected):
-    assert graph.environment({"robot": robot}, current) == expected
+ROBOT_SHELL = {
+    "ROS_LOCALHOST_ONLY": "0",
+    "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET",
+    "ROS_STATIC_PEERS": "10.42.0.180",
+    "ROS_DISCOVERY_SERVER": "10.42.0.180:11811",
+    "FASTRTPS_DEFAULT_PROFILES_FILE": "/home/robot/super_client.xml",
+    "FASTDDS_DEFAULT_PROFILES_FILE": "/home/robot/super_client.xml",
+    "RMW_FASTRTPS_USE_QOS_FROM_XML": "1",
+    "CYCLONEDDS_URI": "/home/robot/cyclone.xml",
+}
+
+
+def inside(arguments: dict[str, str], shell: dict[str, str]) -> dict[str, str]:
+    """The environment of the nodes, started in a shell."""
+    variables = dict(shell)
+    isolation.apply(graph.environment(arguments, shell), variables)
+    return variables
+
+
+@pytest.mark.parametrize("shell", [{}, *({name: value} for name, value in ROBOT_SHELL.items()), ROBOT_SHELL], ids=str)
+@pytest.mark.parametrize("arguments", [{"robot": "sim"}, {}, {"robot": "sim", "network": "this_machine"}], ids=str)
+def test_a_simulation_stays_on_this_machine_whatever_its_shell_was_set_up_for(arguments, shell):
+    alone = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "SKIP_DEFAULT_XML_FILE": "1"}
+    assert inside(arguments, {"HOME": "/root", **shell}) == {"HOME": "/root", **alone}
+    humble = {"ROS_DISTRO": "humble"}
+    assert inside(arguments, {**humble, **shell}) == {**humble, "ROS_LOCALHOST_ONLY": "1", "SKIP_DEFAULT_XML_FILE": "1"}
+
+
+@pytest.mark.parametrize("arguments", [{"robot": "real"}, {"robot": "sim", "network": "shell"}], ids=str)
+def test_a_robot_and_who_asks_for_it_have_the_network_of_the_shell(arguments):
+    assert inside(arguments, ROBOT_SHELL) == ROBOT_SHELL
+
+
+def test_a_real_robot_may_be_kept_to_this_machine():
+    assert inside({"robot": "real", "network": "this_machine"}, ROBOT_SHELL) == inside({"robot": "sim"}, ROBOT_SHELL)
