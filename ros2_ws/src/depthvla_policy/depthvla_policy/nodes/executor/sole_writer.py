@@ -96,7 +96,8 @@ class SoleWriter:
             return Stranger(self._text("a node that left before it was known published", topic), rival=True)
         if unknown:
             overdue = now_s - min(self._unknown_since_s[topic].values()) > UNKNOWN_LIMIT_S
-            return Stranger(self._text("a node that is not known yet publishes", topic), rival=overdue)
+            text = self._text("a node that is not known yet publishes", topic)
+            return Stranger(text if overdue else text.partition(":")[0], rival=overdue)  # no advice: most become known
         self._alone[topic] = len(writers)
         return None
 
