@@ -58,6 +58,9 @@ class ConvertConfig:
     """tokenizer.json; left out, the one beside --vlm or --pi0"""
     norm_stats: Path | None = None
     """norm_stats.json of an earlier training; left out, training computes them"""
+    made_for: tuple[Literal["simulation", "real"], ...] = ()
+    """what the weights were trained for already, where it was on demonstrations of this robot; a real one takes only a
+    checkpoint that says so"""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """of the weights written"""
     seed: int = 0
@@ -115,7 +118,7 @@ def convert(config: ConvertConfig) -> Report:
         raise ValueError("--config is missing: a file of models/configs")
     checkpoint.check_free(config.out)
     c, robot = model_config.read(config.config), robot_description.load()
-    settings = CheckpointConfig(config.out.name, c, PolicyConfig.of(robot))
+    settings = CheckpointConfig(config.out.name, c, PolicyConfig.of(robot, made_for=config.made_for))
     stats = Normaliser.load(config.norm_stats) if config.norm_stats else None
     if stats and stats.action_mean.shape != (shape := (c.horizon, robot.size)):
         raise ValueError(f"{config.norm_stats}: actions have shape {stats.action_mean.shape}, not {shape}")

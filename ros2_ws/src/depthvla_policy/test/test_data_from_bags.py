@@ -13,9 +13,11 @@ from synthetic_bag import SyntheticBag
 
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.control.observation_buffer import ObservationLimits
+from depthvla_policy.data import features
 from depthvla_policy.data.bag_frames import BagFrames
 from depthvla_policy.data.demonstrations import Demonstrations
 from depthvla_policy.data.from_bags import FromBagsConfig, convert, main
+from depthvla_policy.data.layout import read_layout
 from depthvla_policy.evaluation.bags.bag import Bag
 from depthvla_policy.policy.images import ImageFit
 
@@ -30,7 +32,9 @@ def commanded(time_s: float) -> np.ndarray:
     return HOME + 0.02 * time_s
 
 
-def write_bag(path, modes=MODES, custom_data=SCORED, *, camera_period_s=PERIOD_S, without=(), instruct=()):
+def write_bag(
+    path, modes=MODES, custom_data=SCORED, *, camera_period_s=PERIOD_S, without=(), instruct=(), simulated=False
+):
     """Frames at multiples of the camera's period; commands and ticks 10 ms after multiples of the control period."""
     events = []
     with SyntheticBag(path, custom_data) as bag:
@@ -60,6 +64,10 @@ def write_bag(path, modes=MODES, custom_data=SCORED, *, camera_period_s=PERIOD_S
                 joints(limb.topics.arm_command, limb.topics.gripper_command, limb, stamp, commanded(stamp))
         for stamp, words in instruct:
             events.append((stamp, lambda s=stamp, w=words: tell(bag, s, w)))
+        if simulated:
+            words = {"task": "lift", "instruction": "", "seed": 0, "progress": 0.0, "success": False, "done": []}
+            progress = bag.make("depthvla_msgs/msg/TaskProgress", header=bag.header(0.5), **words)
+            events.append((0.5, lambda: bag.add("/simulator_node/task_progress", 0.5, progress)))
         for _, add in sorted(events, key=lambda event: event[0]):
             add()
     return path
@@ -208,3 +216,16 @@ def test_the_command_goes_on_behind_a_bad_bag_and_takes_none_twice(tmp_path, mon
         assert [length for length, _ in episodes(tmp_path / "out")] == [19, 23, 17, 19]
     printed = capsys.readouterr()
     assert "59 in the dataset already" in printed.out and "nothing does not exist" in printed.err
+
+
+def test_demonstrations_say_whether_their_robot_was_a_simulated_one_and_are_not_mixed(bag, tmp_path):
+    def sources(folder):
+        return features.sources(read_layout(folder).features)
+
+    convert(bag, config(bag, tmp_path / "real"))
+    assert sources(tmp_path / "real") == {"real"}
+    simulated = write_bag(tmp_path / "bag", simulated=True)
+    convert(simulated, config(simulated, tmp_path / "simulated"))
+    assert sources(tmp_path / "simulated") == {"simulation"}
+    with pytest.raises(ValueError, match="holds demonstrations of source 'real'; these are 'simulation'"):
+        convert(simulated, config(simulated, tmp_path / "real"))

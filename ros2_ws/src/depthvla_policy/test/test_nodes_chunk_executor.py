@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -675,6 +676,52 @@ def test_a_mode_to_activate_with_is_taken_when_there_is_feedback(rig):
     np.testing.assert_allclose(rig.newest(), rig.home)
 
 
+@pytest.fixture
+def robot_driver(ros, robot):
+    """Comes and goes: another node with a publisher on a feedback topic, as a real robot on the same network."""
+    from sensor_msgs.msg import JointState
+
+    with contextlib.ExitStack() as stack:
+
+        def come():
+            other = stack.enter_context(ros.Probe("robot_driver"))
+            return other.publisher(JointState, robot.limbs[1].topics.gripper_feedback)
+
+        yield come
+
+
+def test_an_executor_does_not_arm_itself_where_a_second_node_publishes_feedback_and_says_why(rig, robot_driver):
+    publisher = robot_driver()
+    rig = rig(mode_on_activate="HOLD")
+    cause = rig.wait_for_mode(Mode.DISARMED, f"not armed: /robot_driver publishes to {publisher.topic_name}").cause
+    assert "network:=this_machine" in cause
+    assert not rig.probe.trigger(f"{NODE}/arm").success
+    assert rig.command_count() == 0
+
+
+def test_an_executor_that_armed_itself_faults_when_a_second_node_publishes_feedback(rig, robot_driver):
+    rig = rig(mode_on_activate="HOLD")
+    rig.wait_for_mode(Mode.HOLD, "armed on activation")
+    robot_driver()
+    rig.wait_for_mode(Mode.FAULT, "publishes to")
+
+
+def test_an_executor_does_not_arm_itself_on_feedback_that_is_not_of_its_simulation(rig):
+    rig = rig(mode_on_activate="HOLD", feedback_publisher="/simulator_node")
+    rig.wait_for_mode(Mode.DISARMED, "/probe publishes to")
+    assert rig.command_count() == 0
+
+
+def test_an_executor_arms_itself_on_the_feedback_of_its_simulation(rig):
+    rig = rig(mode_on_activate="HOLD", feedback_publisher="/probe")
+    rig.wait_for_mode(Mode.HOLD, "armed on activation")
+
+
+def test_a_person_may_arm_beside_two_publishers_of_feedback(rig, robot_driver):
+    robot_driver()
+    rig().arm()
+
+
 def test_a_killed_chunk_source_holds_the_last_pose_before_its_steps_run_out(ros, rig, robot, home):
     rig = rig()
     rig.engage()
@@ -695,7 +742,7 @@ def test_a_killed_chunk_source_holds_the_last_pose_before_its_steps_run_out(ros,
     assert held_after < 16 * PERIOD_NS * 1e-9
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_stream_and_the_process_cleanly(rig, number):
     rig = rig()
     rig.arm()

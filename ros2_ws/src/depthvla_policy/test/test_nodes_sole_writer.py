@@ -123,3 +123,27 @@ def test_as_long_as_nothing_changes_names_are_rarely_asked_for(writer, graph):
     for tick in range(1, 16):
         assert writer.look(tick / 15) is None
     assert graph.asked - before <= 4
+
+
+def test_whoever_publishes_alone_is_no_stranger_where_nobody_is_named(ros, graph):
+    from depthvla_policy.nodes.executor.sole_writer import SoleWriter
+
+    writer = SoleWriter(graph, TOPICS, writer="")
+    assert writer.rival(0.0) is None
+    graph.publishers["/arm"] = {7: unknown()}
+    assert "not known yet" in writer.rival(0.1)
+    graph.publishers["/arm"] = {7: "simulator", 8: unknown()}
+    assert not writer.look(0.2).rival
+    graph.publishers["/arm"] = {7: "simulator", 8: "robot_driver"}
+    assert writer.look(0.3).rival
+    assert "publishes to /arm too" in writer.rival(0.4)
+
+
+def test_of_two_nodes_with_the_name_of_the_writer_one_is_a_rival(ros, graph):
+    from depthvla_policy.nodes.executor.sole_writer import SoleWriter
+
+    writer = SoleWriter(graph, TOPICS, writer="/simulator")
+    graph.publishers = {topic: {1: "simulator"} for topic in TOPICS}
+    assert writer.rival(0.0) is None
+    graph.publishers["/gripper"][2] = "simulator"
+    assert "/simulator publishes to /gripper too" in writer.rival(0.1)

@@ -88,6 +88,9 @@ class Rig:
                 return np.array([[point.x, point.y, point.z] for point in marker.points])
         return None
 
+    def caption(self):
+        return self.texts[-1].markers[0].text if self.texts else ""
+
     def wait(self, condition, what):
         return self.probe.wait_for(condition, what=f"{what}; output: {self.node.output()}")
 
@@ -141,7 +144,7 @@ def test_chunks_become_paths_in_the_colour_of_who_is_in_command_and_deactivation
     assert {marker.header.frame_id for marker in rig.paths[-1].markers} == {"base_link"}
 
     rig.policy.publish(PolicyStatus(producing=True, instruction="stack the blocks"))
-    rig.wait(lambda: rig.texts[-1].markers[0].text == 'POLICY: told to\n"stack the blocks"', "the caption")
+    rig.wait(lambda: rig.caption() == 'POLICY: told to\n"stack the blocks"', "the caption")
     rig.mode = Mode.TELEOP
     rig.keep_sending({"shadow left", "shadow right"})
 
@@ -149,7 +152,7 @@ def test_chunks_become_paths_in_the_colour_of_who_is_in_command_and_deactivation
     withdrawn.header.stamp = rig.probe.node.get_clock().now().to_msg()
     rig.policy.publish(withdrawn)
     rig.wait(lambda: rig.namespaces() == set(), "no path of what was withdrawn")
-    assert "camera head is old" in rig.texts[-1].markers[0].text
+    rig.wait(lambda: "camera head is old" in rig.caption(), "why it was withdrawn")
 
     assert rig.probe.transition(NODE, "deactivate")
     for heard in (rig.paths, rig.texts):

@@ -28,7 +28,7 @@ class Graph:
     """The recorder, and stand-ins for the policy, the executor and the simulator. `asked` is what they were asked."""
 
     def __init__(self, ros, folder):
-        from depthvla_msgs.msg import ModeChange
+        from depthvla_msgs.msg import ModeChange, TaskProgress
         from depthvla_msgs.srv import ResetScene, SetInstruction, SetMode
 
         from depthvla_policy.nodes.common import qos
@@ -40,7 +40,8 @@ class Graph:
         self.probe = ros.Probe("graph")
         self._answer("/policy_node/set_instruction", SetInstruction, lambda request: request.instruction)
         self._answer("/chunk_executor_node/set_mode", SetMode, lambda request: request.mode)
-        self._answer("/simulator_node/reset", ResetScene, lambda request: ("seed", request.seed))
+        self._answer("/simulator_node/reset", ResetScene, self._stage)
+        self._progress = self.probe.publisher(TaskProgress, "/simulator_node/task_progress", qos.status())
         mode = self.probe.publisher(ModeChange, "/chunk_executor_node/mode", qos.status())
         mode.publish(ModeChange(mode=HOLD))
         self.recorder = self.start_recorder()
@@ -52,6 +53,14 @@ class Graph:
             return response
 
         self.probe.node.create_service(kind, name, answer)
+
+    def _stage(self, request):
+        from depthvla_msgs.msg import TaskProgress
+
+        progress = TaskProgress(task="mine", seed=request.seed, instruction=f"do it with block {request.seed}")
+        progress.header.stamp = self.probe.node.get_clock().now().to_msg()
+        self._progress.publish(progress)
+        return "seed", request.seed
 
     def start_recorder(self):
         self.recorder = self._ros.NodeProcess(
@@ -198,12 +207,14 @@ def test_killed_session_or_recorder_loses_one_episode_and_the_same_command_goes_
     assert "episode_02: aborted" in it.text and "the same command goes on with episode 2/2" in it.text
     assert it.restored()
 
-    asked = [[("seed", seed), "do it", POLICY] for seed in (0, 0, 0, 1)]
+    # The policy is told the sentence of the scene that was staged, and so is the recorder.
+    asked = [[("seed", seed), f"do it with block {seed}", POLICY] for seed in (0, 0, 0, 1)]
     assert graph.asked == [item for episode in asked for item in episode]
     assert graph.aside() == ["episode_01.aborted-1", "episode_01.unfinished-1", "episode_02.aborted-1"]
     assert marks(custom_data(graph.folder / "aside/episode_01.aborted-1")) == ["begun"]
     ((name, about),) = graph.episodes().items()
     assert (name, about["scene"], about["outcome"], marks(about)) == ("episode_01", "seed 0", "failure", ["begun"])
+    assert about["instruction"] == "do it with block 0"
 
 
 @pytest.mark.parametrize(

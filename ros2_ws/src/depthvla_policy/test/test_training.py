@@ -256,3 +256,24 @@ def test_the_command_line_overrides_the_file_and_names_what_is_wrong(data, tmp_p
     with pytest.raises(SystemExit):
         command.main()
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("sources", "said", "made_for"),
+    [
+        (["simulation"], None, ("simulation",)),
+        (["simulation", "real"], None, ("real", "simulation")),
+        (["real"], "simulation", ("real",)),
+        ([""], None, ()),
+        (["", "simulation"], "real", ("real", "simulation")),
+    ],
+)
+def test_a_checkpoint_is_made_for_what_its_demonstrations_are_of(tmp_path, sources, said, made_for):
+    folders = [
+        str(training_data.write_demonstrations(tmp_path / f"data_{number}", 2, source=source))
+        for number, source in enumerate(sources)
+    ]
+    config = training_data.config(tmp_path, folders[0], data={"folders": folders, "source": said, "held_out": 0.5})
+    stage = open_stage(config, model_config.read(config.model))
+    stage.save({f"model.{name}": tensor for name, tensor in stage.objective.model.state_dict().items()})
+    assert checkpoint.CheckpointConfig.read(Path(config.out)).policy.made_for == made_for

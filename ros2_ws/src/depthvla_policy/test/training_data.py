@@ -29,12 +29,12 @@ FRAMES = 12
 
 
 def write_demonstrations(
-    folder: Path, episodes: int = 8, *, depth: bool = True, instruction: str = INSTRUCTION
+    folder: Path, episodes: int = 8, *, depth: bool = True, instruction: str = INSTRUCTION, source: str = ""
 ) -> Path:
     """Episodes in which the brightness of every image says where the right arm goes, and how far away all is."""
     middle = (ROBOT.position_min + ROBOT.position_max) / 2
     onto_middle = [[0, 0, 0, 32], [0, 0, 0, 18], [0, 0, 0, 1]]
-    with DatasetWriter(folder, ROBOT, target_projections={"head": onto_middle}) as writer:
+    with DatasetWriter(folder, ROBOT, target_projections={"head": onto_middle}, source=source) as writer:
         for seed in range(episodes):
             goal = np.random.default_rng(seed).uniform(-0.5, 0.5)
             grey = np.full((36, 64, 3), int(128 + 200 * goal), np.uint8)

@@ -9,4 +9,4 @@ from r1lite_bringup import graph, launching
 
 
 def generate_launch_description() -> LaunchDescription:
-    return launching.describe(graph.ARGUMENTS, graph.graph)
+    return launching.describe(__file__, graph.ARGUMENTS, graph.graph)

@@ -9,4 +9,4 @@ from r1lite_bringup import launching, replay
 
 
 def generate_launch_description() -> LaunchDescription:
-    return launching.describe(replay.ARGUMENTS, replay.replay_graph)
+    return launching.describe(__file__, replay.ARGUMENTS, replay.replay_graph)

@@ -29,6 +29,7 @@ from rclpy.signals import SignalHandlerOptions
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.evaluation.report import build as report
 from depthvla_policy.nodes.common import qos
+from depthvla_policy.nodes.common.isolation import apply
 from r1lite_bringup.graph import ArgumentError, environment, graph
 
 DISCOVERY_S = 2.0  # until nodes of somebody else's run are seen
@@ -91,7 +92,7 @@ def run(config: DemoConfig) -> int:
         "bag": str(config.out.absolute() / "bag").replace("%", "%%"),  # the recorder knows strftime codes
     }
     names = [node.name for node in graph(arguments)]
-    os.environ.update(environment(arguments))
+    apply(environment(arguments))
     moved = move_aside(config.out)
     if moved:
         print(f"the earlier run is now in {moved}")

@@ -85,19 +85,15 @@ class Episodes:
         """Returns the scene's instruction when the policy has predicted something in it."""
         self._ask("disarm")
         self._until(lambda: Mode(self._status[-1].mode) is Mode.DISARMED, lambda: "mode DISARMED")
-        before_ns = self._probe.now_ns()
         _done(self._graph.reset_scene(seed))
-        staged: TaskProgress = self._until(
-            lambda: next((p for p in self._progress[-1:] if p.seed == seed and _stamp(p) > before_ns), None),
-            lambda: f"the scene of seed {seed}",
-        )
-        _done(self._graph.set_instruction(staged.instruction))
+        instruction = self._graph.staged_instruction
+        _done(self._graph.set_instruction(instruction))
         since_ns = self._probe.now_ns() + round(SETTLE_S * 1e9)
         self._until(
-            lambda: any(_stamp(c) > since_ns and c.instruction == staged.instruction for c in self._chunks[-1:]),
+            lambda: any(_stamp(c) > since_ns and c.instruction == instruction for c in self._chunks[-1:]),
             lambda: "a chunk for the new scene",
         )
-        return staged.instruction
+        return instruction
 
     def _hand_over(self) -> None:
         self._ask("arm")

@@ -13,8 +13,11 @@ from pathlib import Path
 from depthvla_policy import tasks
 from depthvla_policy.control.continuation import REALTIME_CHUNKING
 from depthvla_policy.evaluation.rollouts import task_options
+from depthvla_policy.nodes.common.isolation import this_machine_only
+from depthvla_policy.policy.made_for import why_not_real
 
 PACKAGE = "r1lite_bringup"
+EMBEDDED = "r1lite-small"  # the checkpoint that comes with the repository, made for the simulation
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,28 @@ class Node:
 
 
 BOOLEAN = ("true", "false")
+NETWORK = Argument(
+    "network",
+    "auto",
+    "whom the nodes talk to: this_machine only, whatever the shell says, or whom the shell's settings name; auto: this"
+    " machine, but for robot:=real",
+    ("auto", "this_machine", "shell"),
+)
 ARGUMENTS = (
     Argument("robot", "sim", "sim starts a simulated R1 Lite; real expects the robot's topics", ("sim", "real")),
-    Argument("model", "r1lite-small", "checkpoint: a folder, or the name of one in models/"),
+    Argument(
+        "model",
+        "",
+        "checkpoint: a folder, or the name of one in models/; one made for a real robot with robot:=real, else"
+        f" {EMBEDDED} when empty",
+    ),
     Argument("task", "lift", "what is staged in the simulation", tuple(tasks.names())),
     Argument("task_options", "", "what its instruction names, where it names something: 'colour=blue side=left'"),
     Argument("instruction", "", "the task in words; when empty, that of the simulation's task"),
     Argument("device", "cpu", "where the network runs", ("cpu", "cuda")),
+    Argument(
+        "max_rate_hz", "", "chunks a second at most; when empty, as the policy node's parameters say: by the device"
+    ),
     Argument("depth", "true", "publish predicted depth while somebody listens", BOOLEAN),
     Argument(
         "realtime_chunking",
@@ -79,6 +97,7 @@ ARGUMENTS = (
     ),
     Argument("bag", "out/bags/%Y-%m-%d_%H-%M-%S", "the bag's folder, which must not exist; with strftime codes"),
     Argument("seed", "0", "seed of the first simulated scene; -1 draws one"),
+    NETWORK,
     Argument("robot_file", "", "robot description (YAML); the R1 Lite's when empty"),
     Argument("params_dir", "", "folder with <node>.param.yaml files that replace the installed ones of the same name"),
 )
@@ -103,7 +122,11 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
             "chunk_executor_node",
             "chunk_executor_node",
             essential=True,
-            parameters={**common, "mode_on_activate": "POLICY" if simulated else "DISARMED"},
+            parameters={
+                **common,
+                "mode_on_activate": "POLICY" if simulated else "DISARMED",
+                **({"feedback_publisher": "/simulator_node"} if simulated else {}),
+            },
             remappings=(
                 ("~/action_chunk", "/policy_node/action_chunk"),
                 ("~/policy_status", "/policy_node/status"),
@@ -119,6 +142,7 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
                 "device": values["device"],
                 "instruction": values["instruction"],
                 "depth": values["depth"] == "true",
+                **({"max_rate_hz": float(rate_hz)} if (rate_hz := values["max_rate_hz"]) else {}),
                 **({"realtime_chunking": chunking} if (chunking := values["realtime_chunking"]) else {}),
                 # A simulated scene in which nothing moves gives the same image again and again.
                 **({"camera_frozen_after_s": 0.0} if simulated else {}),
@@ -177,6 +201,8 @@ def resolve(arguments: Mapping[str, str]) -> dict[str, str]:
         raise ArgumentError(
             f"seed:={values['seed']!r} is not allowed; allowed: whole numbers, -1 to draw one"
         ) from None
+    if values["max_rate_hz"] and not _is_rate(values["max_rate_hz"]):
+        raise ArgumentError(f"max_rate_hz:={values['max_rate_hz']!r} is not allowed; allowed: 0.1 to 100, or empty")
     if not values["viewer_port"].isdecimal() or not 1 <= int(values["viewer_port"]) <= 65535:
         raise ArgumentError(f"viewer_port:={values['viewer_port']!r} is not allowed; allowed: 1 to 65535")
     if values["leader"] == "true" and values["robot"] != "sim":
@@ -186,12 +212,19 @@ def resolve(arguments: Mapping[str, str]) -> dict[str, str]:
     if values["robot"] == "sim":
         staged = _staged_instruction(values["task"], values["task_options"])
         values["instruction"] = values["instruction"] or staged
-    values["model"] = str(model_folder(values["model"]))
+    values["model"] = str(_model_for(values["robot"], values["model"]))
     values["bag"] = str(Path(values["bag"]).expanduser().absolute())
     values["robot_file"] = str(existing("robot_file", values["robot_file"] or share() / "config" / "r1lite.yaml"))
     if values["params_dir"]:
         values["params_dir"] = str(existing("params_dir", values["params_dir"]))
     return values
+
+
+def _is_rate(text: str) -> bool:
+    try:
+        return 0.1 <= float(text) <= 100.0
+    except ValueError:
+        return False
 
 
 def _staged_instruction(task: str, words: str) -> str:
@@ -225,18 +258,16 @@ def checked(arguments: Mapping[str, str], table: Sequence[Argument]) -> dict[str
     return values
 
 
-def environment(arguments: Mapping[str, str], current: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Environment variables that the nodes need on top of `current`.
+def environment(arguments: Mapping[str, str], current: Mapping[str, str] = os.environ) -> dict[str, str | None]:
+    """What the nodes need changed in the environment `current`; None: that variable is removed.
 
-    A simulation speaks the real robot's topics and arms itself, so it stays on this machine unless the user has
-    decided about discovery.
+    A simulation, and a replay, speak the real robot's topics, and a simulation arms itself. So they stay on this
+    machine unless the user asks for a network; what the shell of a robot was set up for is no such wish.
     """
-    decided = any(current.get(name) for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY"))
-    if arguments.get("robot", "sim") != "sim" or decided:
+    network = arguments.get("network", NETWORK.default)
+    if network == "shell" or (network == "auto" and arguments.get("robot", "sim") != "sim"):
         return {}
-    if current.get("ROS_DISTRO") == "humble":
-        return {"ROS_LOCALHOST_ONLY": "1"}
-    return {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    return this_machine_only(current)
 
 
 def share() -> Path:
@@ -290,6 +321,23 @@ def _robot_state_publisher() -> Node:
 
 def _urdf() -> Path:
     return share() / "urdf" / "r1lite.urdf.xacro"
+
+
+def _model_for(robot: str, model: str) -> Path:
+    if robot == "sim":
+        return model_folder(model or EMBEDDED)
+    if not model:
+        raise ArgumentError(
+            "model:='' is not allowed with robot:='real'; allowed: the folder of a checkpoint that is made for it"
+        )
+    folder = model_folder(model)
+    try:
+        refused = why_not_real(folder / "config.json")
+    except ValueError as error:
+        raise ArgumentError(f"model:={model!r} is not allowed: {error}") from None
+    if refused:
+        raise ArgumentError(f"model:={model!r} is not allowed with robot:='real': {refused}")
+    return folder
 
 
 def model_folder(model: str) -> Path:

@@ -149,8 +149,14 @@ def _node(subject: Subject, context: Context, common: set[str]) -> str:
 
 
 def _remappings(name: str) -> Sequence[tuple[str, str]]:
-    graphs = ({"leader": "true", "record": "true", "viewer": "true"}, {"robot": "real", "rviz": "true"})
-    nodes = [node for arguments in graphs for node in graph.graph(arguments)]
+    everything = {
+        "leader": "true",
+        "record": "true",
+        "viewer": "true",
+        "rviz": "true",
+        "robot_state_publisher": "false",
+    }
+    nodes = graph.graph(everything)
     return next((node.remappings for node in nodes if node.name == name), ())
 
 

@@ -20,6 +20,7 @@ ARGUMENTS = (
     Argument("rate", "1.0", "seconds of the recording in one second"),
     Argument("wait_for_chunks", "true", "the clock stands still until the policy has answered a frame", BOOLEAN),
     Argument("noise_seed", "0", "0 or more: the same recording gives the same chunks; -1: it never does"),
+    graph.NETWORK,
     Argument("robot_file", "", "robot description (YAML); the R1 Lite's when empty"),
     Argument(
         "params_dir",

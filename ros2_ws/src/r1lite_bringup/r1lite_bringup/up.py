@@ -17,10 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from depthvla_policy.nodes.common.isolation import apply
+from depthvla_policy.nodes.common.parent import LAUNCHER, Parent
 from r1lite_bringup import graph
 from r1lite_bringup.graph import Argument, ArgumentError, Node
 
-STOP_LIMITS_S = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+# The policy waits 10 s for its inference to end, and the recorder for its disk.
+STOP_LIMITS_S = ((signal.SIGINT, 15.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+PARENT_PERIOD_S = 0.2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,10 +57,14 @@ def run(
         launcher = Launcher(nodes(arguments), environment=graph.environment(arguments))
     except (ArgumentError, LookupError) as error:
         parser.exit(2, f"error: {error}\n")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    parent = Parent()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     with launcher:
         try:
-            launcher.wait()
+            while not launcher.wait(PARENT_PERIOD_S) and not parent.gone:
+                pass
         except KeyboardInterrupt:
             pass
     return 1 if launcher.failed else 0
@@ -90,7 +98,7 @@ class Launcher:
 
     Args:
         nodes: what to run, in the order of starting.
-        environment: variables for the nodes, on top of this process's own.
+        environment: variables for the nodes, on top of this process's own; None: that one is removed.
         output: where the nodes' lines and the launcher's own reports go; standard output by default.
         stop_limits_s: signals to end the nodes with, one after the other, and how long each may take.
 
@@ -102,7 +110,7 @@ class Launcher:
         self,
         nodes: Sequence[Node],
         *,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str | None] | None = None,
         output: TextIO | None = None,
         stop_limits_s: Sequence[tuple[signal.Signals, float]] = STOP_LIMITS_S,
     ) -> None:
@@ -110,7 +118,8 @@ class Launcher:
         self.failed: str | None = None
         self.exit_codes: dict[str, int] = {}
         self._nodes = {node.name: node for node in nodes}
-        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", LAUNCHER: str(os.getpid())}
+        apply(environment or {}, self._environment)
         self._output = output or sys.stdout
         self._stop_limits_s = stop_limits_s
         self._processes: dict[str, subprocess.Popen] = {}

@@ -23,6 +23,15 @@ def ros():
 
 
 @pytest.fixture(scope="session")
+def real_model(tmp_path_factory) -> str:
+    """A folder that the graph takes for a checkpoint of a real robot, to see what is started with it."""
+    folder = tmp_path_factory.mktemp("real") / "checkpoint"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"policy": {"made_for": ["real"]}}')
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Path:
     """A policy with random weights: it makes small movements of no meaning."""
     pytest.importorskip("torch", reason="torch is not installed")

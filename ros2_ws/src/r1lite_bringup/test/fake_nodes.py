@@ -37,7 +37,7 @@ record = {{
     "pid": os.getpid(),
     "remappings": sorted(pair for pair in remappings if pair[0] != "__node"),
     "parameters": parameters,
-    "discovery": os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE"),
+    "environment": dict(os.environ),
 }}
 behaviour = json.loads({behaviours!r}).get(name, "time.sleep(60)")
 print("hello from", name)

@@ -167,6 +167,15 @@ def test_a_service_shares_network_and_memory_with_its_host_and_says_its_domain(p
         assert set(build["args"]) <= {text.partition("=")[0] for text in arguments}
 
 
+@pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.stem)
+def test_a_service_is_stopped_in_order_and_has_the_time_for_it(path):
+    from r1lite_bringup import up
+
+    for name, service in docker_files.services(path, ENVIRONMENT).items():
+        assert service["stop_signal"] == "SIGINT", name
+        assert float(service["stop_grace_period"].removesuffix("s")) > sum(limit_s for _, limit_s in up.STOP_LIMITS_S)
+
+
 def test_a_robot_needs_its_domain_and_a_checkpoint():
     for missing in ENVIRONMENT:
         given = {name: value for name, value in ENVIRONMENT.items() if name != missing}
@@ -177,23 +186,24 @@ def test_a_robot_needs_its_domain_and_a_checkpoint():
 @pytest.mark.parametrize(
     "file, name, nodes", [("policy-host", "graph", "real"), ("simulation", "simulation", "sim")], ids=["robot", "sim"]
 )
-def test_the_graph_is_started_with_arguments_that_it_has_and_asked_about_nodes_of_it(file, name, nodes):
+def test_the_graph_is_started_with_arguments_that_it_has_and_asked_about_nodes_of_it(file, name, nodes, real_model):
     from r1lite_bringup import graph, up
 
     service = docker_files.services(DOCKER / f"compose.{file}.yaml", ENVIRONMENT)[name]
     assert service["command"][:4] == ["ros2", "launch", graph.PACKAGE, "depthvla.launch.py"]
     arguments = graph.checked(up.parse(service["command"][4:]), graph.ARGUMENTS)
     assert arguments["robot"] == nodes
-    started = {node.name for node in graph.graph({"robot": nodes})}
+    started = {node.name for node in graph.graph({"robot": nodes, "model": real_model})}
     script, *asked = service["healthcheck"]["test"][3:]
     assert (ROOT / script).exists() and set(asked) == started
 
 
-def test_the_visualisation_is_started_as_the_graph_starts_it():
+def test_the_visualisation_is_started_as_the_graph_starts_it(real_model):
     from r1lite_bringup import graph, up
 
     words = docker_files.services(DOCKER / "compose.policy-host.yaml", ENVIRONMENT)["visualisation"]["command"]
-    (node,) = [item for item in graph.graph({"robot": "real", "rviz": "true"}) if item.name == "visualisation_node"]
+    nodes = graph.graph({"robot": "real", "rviz": "true", "model": real_model})
+    (node,) = [item for item in nodes if item.name == "visualisation_node"]
     expected = up.command(node)[1:]
     paths = [word.replace("/workspace/", f"{ROOT}/") for word in words[4:]]
     # It names itself, and finds the installed robot description by itself.

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 from depthvla_policy import robot, tasks
+from depthvla_policy.nodes.common import isolation
+from depthvla_policy.nodes.policy.chunk_rate import chunk_rate_hz
 from r1lite_bringup import graph
 from r1lite_sim import simulator_node
 from r1lite_sim.simulation import Simulation
@@ -14,10 +17,8 @@ EVERYTHING = {"record": "true", "rviz": "true", "viewer": "true"}
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> str:
-    (tmp_path / "checkpoint").mkdir()
-    (tmp_path / "checkpoint" / "config.json").write_text("{}")
-    return str(tmp_path / "checkpoint")
+def model(real_model: str) -> str:
+    return real_model
 
 
 def nodes(model: str, **arguments: str) -> dict[str, graph.Node]:
@@ -35,6 +36,34 @@ def test_a_real_robot_needs_no_simulator(model):
 def test_only_a_simulated_robot_is_armed_without_being_asked(model):
     assert nodes(model, robot="sim")["chunk_executor_node"].parameters["mode_on_activate"] == "POLICY"
     assert nodes(model, robot="real")["chunk_executor_node"].parameters["mode_on_activate"] == "DISARMED"
+
+
+def test_a_real_robot_has_no_default_checkpoint():
+    with pytest.raises(graph.ArgumentError, match="model:='' is not allowed with robot:='real'"):
+        graph.graph({"robot": "real"})
+    assert graph.resolve({"robot": "sim"})["model"].endswith("r1lite-small")
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"policy": {"made_for": ["simulation"]}}, "made for simulation only"),
+        ({"policy": {}}, 'add "made_for": ["real"]'),
+        ({}, 'add "made_for": ["real"]'),
+        ([], "cannot be read"),
+    ],
+)
+def test_a_real_robot_takes_only_a_checkpoint_that_is_made_for_one(tmp_path, config, why):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(graph.ArgumentError) as error:
+        graph.graph({"robot": "real", "model": str(tmp_path)})
+    assert str(tmp_path) in str(error.value) and why in str(error.value)
+    assert graph.graph({"robot": "sim", "model": str(tmp_path)})
+
+
+def test_the_checkpoint_that_was_trained_in_simulation_never_gets_a_real_robot():
+    with pytest.raises(graph.ArgumentError, match="made for simulation only"):
+        graph.graph({"robot": "real", "model": graph.EMBEDDED})
 
 
 def test_a_scripted_person_is_for_the_simulation_only(model):
@@ -101,6 +130,16 @@ def test_chunks_are_joined_as_the_parameter_file_says_unless_an_argument_does(mo
     assert nodes(model, realtime_chunking="trained")["policy_node"].parameters["realtime_chunking"] == "trained"
 
 
+def test_chunks_are_made_as_often_as_suits_the_device_unless_an_argument_says_how_often(model):
+    for device, suits_hz in (("cpu", 3.75), ("cuda", 7.5)):
+        policy = nodes(model, device=device)["policy_node"]
+        in_file = yaml.safe_load(policy.parameter_file.read_text())["policy_node"]["ros__parameters"]["max_rate_hz"]
+        assert "max_rate_hz" not in policy.parameters
+        assert chunk_rate_hz(in_file, device) == suits_hz
+        assert nodes(model, device=device, max_rate_hz="5")["policy_node"].parameters["max_rate_hz"] == 5.0
+    assert chunk_rate_hz(0.0, "cuda:1") == 7.5 and chunk_rate_hz(12.0, "cuda:1") == chunk_rate_hz(12.0, "cpu") == 12.0
+
+
 def test_a_simulation_has_an_instruction_of_its_own_and_a_robot_has_none(model):
     assert nodes(model)["policy_node"].parameters["instruction"] == tasks.load("lift").instruction
     staged = nodes(model, task="blocks_stacking")
@@ -152,6 +191,9 @@ def test_robot_description_reaches_robot_state_publisher(model):
         ("record", "", "true, false"),
         ("seed", "first", "whole number"),
         ("viewer", "rerun", "true, false"),
+        ("max_rate_hz", "0", "0.1 to 100"),
+        ("max_rate_hz", "often", "0.1 to 100"),
+        ("max_rate_hz", "nan", "0.1 to 100"),
         ("viewer_port", "0", "1 to 65535"),
         ("viewer_port", "http", "1 to 65535"),
         ("robot_state_publisher", "maybe", "auto, true, false"),
@@ -161,6 +203,7 @@ def test_robot_description_reaches_robot_state_publisher(model):
         ("task_options", "colour=pink", "red, green, blue, yellow"),
         ("task_options", "colour=random", "cannot be told"),
         ("task_options", "pace=fast", "colour, side, colours"),
+        ("network", "lan", "auto, this_machine, shell"),
         ("robot_file", "/no/such/robot.yaml", "does not exist"),
         ("params_dir", "/no/such/folder", "does not exist"),
     ],
@@ -188,14 +231,38 @@ def test_params_dir_replaces_single_files(model, tmp_path):
     assert running["policy_node"].parameter_file == graph.share() / "config" / "policy_node.param.yaml"
 
 
-@pytest.mark.parametrize(
-    ("robot", "current", "expected"),
-    [
-        ("sim", {}, {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}),
-        ("sim", {"ROS_DISTRO": "humble"}, {"ROS_LOCALHOST_ONLY": "1"}),
-        ("sim", {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}, {}),
-        ("real", {}, {}),
-    ],
-)
-def test_a_simulation_stays_on_this_machine_unless_the_user_has_decided(robot, current, expected):
-    assert graph.environment({"robot": robot}, current) == expected
+ROBOT_SHELL = {
+    "ROS_LOCALHOST_ONLY": "0",
+    "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET",
+    "ROS_STATIC_PEERS": "10.42.0.180",
+    "ROS_DISCOVERY_SERVER": "10.42.0.180:11811",
+    "FASTRTPS_DEFAULT_PROFILES_FILE": "/home/robot/super_client.xml",
+    "FASTDDS_DEFAULT_PROFILES_FILE": "/home/robot/super_client.xml",
+    "RMW_FASTRTPS_USE_QOS_FROM_XML": "1",
+    "CYCLONEDDS_URI": "/home/robot/cyclone.xml",
+}
+
+
+def inside(arguments: dict[str, str], shell: dict[str, str]) -> dict[str, str]:
+    """The environment of the nodes, started in a shell."""
+    variables = dict(shell)
+    isolation.apply(graph.environment(arguments, shell), variables)
+    return variables
+
+
+@pytest.mark.parametrize("shell", [{}, *({name: value} for name, value in ROBOT_SHELL.items()), ROBOT_SHELL], ids=str)
+@pytest.mark.parametrize("arguments", [{"robot": "sim"}, {}, {"robot": "sim", "network": "this_machine"}], ids=str)
+def test_a_simulation_stays_on_this_machine_whatever_its_shell_was_set_up_for(arguments, shell):
+    alone = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "SKIP_DEFAULT_XML_FILE": "1"}
+    assert inside(arguments, {"HOME": "/root", **shell}) == {"HOME": "/root", **alone}
+    humble = {"ROS_DISTRO": "humble"}
+    assert inside(arguments, {**humble, **shell}) == {**humble, "ROS_LOCALHOST_ONLY": "1", "SKIP_DEFAULT_XML_FILE": "1"}
+
+
+@pytest.mark.parametrize("arguments", [{"robot": "real"}, {"robot": "sim", "network": "shell"}], ids=str)
+def test_a_robot_and_who_asks_for_it_have_the_network_of_the_shell(arguments):
+    assert inside(arguments, ROBOT_SHELL) == ROBOT_SHELL
+
+
+def test_a_real_robot_may_be_kept_to_this_machine():
+    assert inside({"robot": "real", "network": "this_machine"}, ROBOT_SHELL) == inside({"robot": "sim"}, ROBOT_SHELL)

@@ -10,25 +10,41 @@ from pathlib import Path
 
 import fake_nodes
 import pytest
+from synthetic_bag import SyntheticBag
+from test_graph import ROBOT_SHELL
 
-from r1lite_bringup import graph, replay
+from r1lite_bringup import graph, replay, up
 
 pytest.importorskip("launch_ros", reason="launch and launch_ros come with a ROS distribution, which is not sourced")
 
 LAUNCH_FILE = graph.share() / "launch" / "depthvla.launch.py"
 REPLAY_FILE = graph.share() / "launch" / "replay.launch.py"
+# As `ros2 launch FILE name:=value` does it.
 RUN = """
 import sys
 from launch import LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription
 
-service = LaunchService(noninteractive=False)
+service = LaunchService(argv=sys.argv[2:], noninteractive=False)
 arguments = [word.split(":=", 1) for word in sys.argv[2:]]
 service.include_launch_description(
     LaunchDescription([IncludeLaunchDescription(sys.argv[1], launch_arguments=arguments)])
 )
 sys.exit(service.run())
 """
+
+INCLUDING = """
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.substitutions import LaunchConfiguration
+
+def generate_launch_description():
+    return LaunchDescription([
+        DeclareLaunchArgument("lab"),
+        IncludeLaunchDescription({file!r}, launch_arguments=[("model", LaunchConfiguration("model"))]),
+    ])
+"""
+OWN = ("lab", "sigterm_timeout")  # arguments that are not of the graph
 
 
 @pytest.fixture
@@ -41,7 +57,7 @@ def launch(tmp_path):
         behaviours: dict[str, str] | None = None, file: Path = LAUNCH_FILE, describe=graph.graph, **arguments: str
     ) -> tuple[subprocess.Popen, list[graph.Node]]:
         arguments = {"model": str(tmp_path / "model"), **arguments}
-        nodes = describe(arguments)
+        nodes = describe({name: value for name, value in arguments.items() if name not in OWN})
         prefix = fake_nodes.install(tmp_path, [(node.package, node.executable) for node in nodes], behaviours or {})
         search = f"{prefix}{os.pathsep}{os.environ.get('AMENT_PREFIX_PATH', '')}"
         words = [f"{name}:={value}" for name, value in arguments.items()]
@@ -68,14 +84,17 @@ def press_ctrl_c(process: subprocess.Popen) -> None:
     os.killpg(process.pid, signal.SIGINT)
 
 
-def test_launch_starts_exactly_the_graph(launch, tmp_path):
+def test_launch_starts_exactly_the_graph(launch, tmp_path, monkeypatch):
+    for name, value in ROBOT_SHELL.items():
+        monkeypatch.setenv(name, value)
     process, nodes = launch(instruction="stack: the 'blocks' # now", record="true", depth="false", seed="-1")
     for node in nodes:
         started_with = fake_nodes.record(tmp_path, node.name)
         in_file = fake_nodes.parameters_of(node.parameter_file)
         assert started_with["parameters"] == {**in_file, **node.parameters}
         assert started_with["remappings"] == [list(pair) for pair in node.remappings]
-        assert started_with["discovery"] == "LOCALHOST"
+        assert not ROBOT_SHELL.items() & started_with["environment"].items()
+        assert started_with["environment"]["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     press_ctrl_c(process)
     process.communicate(timeout=60)
     assert {path.stem for path in Path(tmp_path).glob("*.json")} == {node.name for node in nodes}
@@ -117,11 +136,14 @@ def test_the_death_of_the_policy_leaves_the_executor_alone(launch, tmp_path):
 
 @pytest.mark.parametrize(("behaviour", "code"), [("print('the end')", 0), ("sys.exit(3)", 1)])
 def test_a_replay_that_is_done_ends_everything_and_says_how_it_went(launch, tmp_path, behaviour, code):
+    recording = tmp_path / "recording"
+    with SyntheticBag(recording) as bag:
+        bag.add("/tf", 0.0, bag.make("std_msgs/msg/Float32", data=0.0))
     process, _ = launch(
         {"replay_node": behaviour},
         REPLAY_FILE,
         replay.replay_graph,
-        bag=str(tmp_path),
+        bag=str(recording),
         instruction="wave",
     )
     policy = fake_nodes.record(tmp_path, "policy_node")
@@ -131,7 +153,45 @@ def test_a_replay_that_is_done_ends_everything_and_says_how_it_went(launch, tmp_
     assert not fake_nodes.is_running(policy["pid"])
 
 
-@pytest.mark.parametrize("word", ["device:=tpu", "model:=no-such-model"])
+def test_a_launch_file_that_includes_it_has_arguments_of_its_own(launch, tmp_path):
+    including = tmp_path / "lab.launch.py"
+    including.write_text(INCLUDING.format(file=str(LAUNCH_FILE)))
+    process, nodes = launch(file=including, lab="left")
+    for node in nodes:
+        fake_nodes.record(tmp_path, node.name)
+    press_ctrl_c(process)
+    assert process.communicate(timeout=60) and process.returncode == 0
+
+
+def test_nodes_have_the_time_to_end_that_up_gives_them_unless_somebody_says_otherwise():
+    from launch import LaunchContext
+    from launch.utilities import perform_substitutions
+
+    from r1lite_bringup import launching
+
+    (action,) = [launching._action(graph.Node("depthvla_policy", "policy_node", "policy_node"))]
+    context = LaunchContext()
+
+    def seconds() -> list[float]:
+        return [float(perform_substitutions(context, t)) for t in (action.sigterm_timeout, action.sigkill_timeout)]
+
+    assert seconds() == [up.STOP_LIMITS_S[0][1], up.STOP_LIMITS_S[1][1]]
+    context.launch_configurations["sigterm_timeout"] = "60"
+    assert seconds()[0] == 60.0
+
+
+def test_what_launch_itself_takes_is_no_unknown_argument(launch, tmp_path):
+    process, nodes = launch(
+        {"policy_node": "signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"}, sigterm_timeout="0.2"
+    )
+    for node in nodes:
+        fake_nodes.record(tmp_path, node.name)
+    press_ctrl_c(process)
+    output, _ = process.communicate(timeout=60)
+    assert "policy_node" in output and "SIGTERM" in output
+
+
+@pytest.mark.parametrize("word", ["device:=tpu", "model:=no-such-model", "robt:=sim"])
 def test_a_bad_argument_is_named_and_starts_nothing(tmp_path, word):
     environment = {**os.environ, "ROS_LOG_DIR": str(tmp_path / "log")}
     result = subprocess.run(

@@ -10,11 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import fake_nodes
 import numpy as np
 import pytest
 
 from depthvla_policy import robot as robot_description
+from depthvla_policy.evaluation.bags.bag import Bag
 from r1lite_bringup import graph
 from r1lite_bringup.up import Launcher
 
@@ -109,7 +112,10 @@ def command(request, checkpoint, tmp_path):
         words = ["-m", "r1lite_bringup.up"]
     with open(tmp_path / "output", "w+") as output:
         process = subprocess.Popen(
-            [sys.executable, *words, f"model:={checkpoint}", "instruction:=wave: with 'both' arms"],
+            [
+                *(sys.executable, *words, f"model:={checkpoint}", "instruction:=wave: with 'both' arms"),
+                *("record:=true", f"bag:={tmp_path / 'bag'}"),
+            ],
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -137,6 +143,21 @@ def test_the_loop_closes_and_an_interrupt_ends_it_cleanly(watch, command):
     assert process.wait(60) == 0, output()
     assert "Traceback" not in output()
     assert "exit code" not in output(), "each node ends with 0"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nodes_whose_launcher_is_killed_disarm_and_finish_what_they_do(watch, command, tmp_path, number):
+    process, output = command
+    watch.wait_until_the_policy_moves_the_arms()
+    threads = Path(f"/proc/{process.pid}/task").glob("*/children")
+    nodes = [int(pid) for children in threads for pid in children.read_text().split()]
+    assert len(nodes) == 4
+    process.send_signal(number)
+    # `up` ends its nodes on SIGTERM; `ros2 launch` ends at once.
+    watch.wait(lambda: not any(map(fake_nodes.is_running, nodes)), "the end of every node", 60.0)
+    watch.wait(lambda: watch.executor[-1].mode == watch.executor[-1].DISARMED, "DISARMED", 20.0)
+    with Bag(tmp_path / "bag") as bag:  # which refuses one that was not closed
+        assert "/chunk_executor_node/status" in bag.topics
 
 
 def test_killing_the_policy_holds_the_arms(watch, launch):

@@ -13,6 +13,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not sourced")
 
 from depthvla_policy import robot as robot_description  # noqa: E402
+from r1lite_bringup import graph  # noqa: E402
 from r1lite_bringup.preflight import (  # noqa: E402
     __main__,
     checks_camera,
@@ -461,3 +462,11 @@ def test_what_a_parameter_file_leaves_out_has_the_nodes_default(tmp_path):
     (tmp_path / "policy_node.param.yaml").write_text("/**: {ros__parameters: {camera_max_age_s: 0.5}}\n")
     limits = settings.read(ROBOT, tmp_path).limits
     assert (limits.camera_max_age_s, limits.max_future_s) == (0.5, 0.05)
+
+
+def test_a_real_robot_wants_a_checkpoint_that_is_made_for_one(real_model):
+    embedded = str(graph.model_folder(graph.EMBEDDED))
+    assert checks_policy.made_for(real_model, simulated=False).verdict is PASS
+    found = checks_policy.made_for(embedded, simulated=False)
+    assert found.verdict is FAIL and "simulation only" in found.seen
+    assert checks_policy.made_for(embedded, simulated=True).verdict is SKIP

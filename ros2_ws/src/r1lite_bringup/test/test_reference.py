@@ -24,11 +24,11 @@ def test_the_committed_reference_is_up_to_date(reference, text):
     assert committed.read_text() == text, "python -m r1lite_bringup.reference writes it anew"
 
 
-def test_every_node_that_a_graph_starts_has_a_section(text):
+def test_every_node_that_a_graph_starts_has_a_section(text, real_model):
     from r1lite_bringup import graph
 
     started = graph.graph({"leader": "true", "record": "true", "viewer": "true"})
-    started += graph.graph({"robot": "real", "rviz": "true"})
+    started += graph.graph({"robot": "real", "rviz": "true", "model": real_model})
     ours = {node.name for node in started if node.package in ("depthvla_policy", "r1lite_sim")}
     assert ours <= {line.removeprefix("## ") for line in text.splitlines()}
 
@@ -45,4 +45,4 @@ def test_a_table_row_has_as_many_cells_as_its_head(text):
 
 
 def test_a_parameter_file_that_differs_from_the_default_is_seen(text):
-    assert "| `max_rate_hz` | `15.0`; installed: `3.75` |" in text
+    assert "| `max_rate_hz` | `15.0`; installed: `0.0` |" in text

@@ -96,6 +96,13 @@ def test_an_exit_code_is_reported(launch):
     assert "[thinker] no such model\n" in output.getvalue()
 
 
+def test_the_policy_and_the_recorder_have_the_time_that_they_take_to_end(ros):
+    from depthvla_policy.nodes import policy_node
+
+    interrupt, limit_s = up.STOP_LIMITS_S[0]
+    assert interrupt == signal.SIGINT and limit_s > policy_node.STOP_TIMEOUT_S
+
+
 def test_a_node_that_ignores_interrupts_is_terminated(launch):
     launcher, output = launch(
         *TWO_NODES, thinker=IGNORE_INTERRUPT, stop_limits_s=((signal.SIGINT, 0.5), (signal.SIGTERM, 10.0))
@@ -167,12 +174,14 @@ def command(tmp_path):
     (tmp_path / "model" / "config.json").write_text("{}")
     commands = []
 
-    def start(*words: str, **behaviours: str) -> subprocess.Popen:
+    def start(*words: str, under: str = "", **behaviours: str) -> subprocess.Popen:
+        """under: a Python program that runs the command as its child."""
         prefix = fake_nodes.install(tmp_path, GRAPH, behaviours)
         search = f"{prefix}{os.pathsep}{os.environ.get('AMENT_PREFIX_PATH', '')}"
+        above = ["-c", under] if under else []
         commands.append(
             subprocess.Popen(
-                [sys.executable, "-m", "r1lite_bringup.up", f"model:={tmp_path / 'model'}", *words],
+                [sys.executable, *above, "-m", "r1lite_bringup.up", f"model:={tmp_path / 'model'}", *words],
                 env={**os.environ, "AMENT_PREFIX_PATH": search},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -187,7 +196,7 @@ def command(tmp_path):
         process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_command_ends_its_nodes_and_exits_with_0(command, tmp_path, number):
     process = command()
     pids = [fake_nodes.record(tmp_path, name)["pid"] for _, name in GRAPH]
@@ -196,6 +205,13 @@ def test_an_interrupted_command_ends_its_nodes_and_exits_with_0(command, tmp_pat
     assert process.returncode == 0, output
     assert output.count("goodbye") == 3
     assert not any(map(fake_nodes.is_running, pids))
+
+
+def test_a_command_whose_own_parent_is_killed_ends_its_nodes(command, tmp_path):
+    process = command(under="import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])")
+    pids = [fake_nodes.record(tmp_path, name)["pid"] for _, name in GRAPH]
+    process.kill()
+    fake_nodes.wait_until(lambda: not any(map(fake_nodes.is_running, pids)), "nodes outlive the command's parent")
 
 
 def test_the_command_fails_when_the_executor_dies(command, tmp_path):

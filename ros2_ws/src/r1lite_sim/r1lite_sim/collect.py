@@ -25,6 +25,7 @@ from tqdm import tqdm
 from depthvla_policy import robot as robots
 from depthvla_policy.data.lerobot_writer import IMAGES, DatasetWriter, Frame
 from depthvla_policy.evaluation.rollouts import task_options
+from depthvla_policy.policy.made_for import SIMULATION
 from r1lite_sim import tasks
 from r1lite_sim.experts import EXPERTS, make_expert
 from r1lite_sim.images import encode_depth, encode_jpeg
@@ -186,7 +187,7 @@ def main(config: CollectConfig) -> None:
         "target_projections": {HEAD: simulation.projection(HEAD, REFERENCE_BODY)},  # but for an error of its mount
     }
     simulation.close()
-    with DatasetWriter(config.out, robot, images=config.images, **described) as writer:
+    with DatasetWriter(config.out, robot, images=config.images, source=SIMULATION, **described) as writer:
         there = {row["seed"] for row in writer.episodes if row["scene"] == config.scene}
         seeds = range(config.first_seed, config.first_seed + config.episodes)
         todo = [seed for seed in seeds if seed not in there]

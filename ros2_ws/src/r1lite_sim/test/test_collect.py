@@ -44,6 +44,7 @@ def test_the_command_collects_what_the_training_reads_and_keeps_what_is_there(co
     main(config)
     found = Demonstrations([config.out], robot, CAMERAS, fit=ImageFit(32, "crop"), depth_size=16, horizon=16)
     assert found.instructions == ["lift the red block with the right arm"]
+    assert found.sources == {"simulation"}
     np.testing.assert_array_equal(found.chunks()[:, 0], stacked(demonstration, "action"))
     np.testing.assert_array_equal(found.states(), stacked(demonstration, "state"))
     depth_m = found[20]["depth_m"]

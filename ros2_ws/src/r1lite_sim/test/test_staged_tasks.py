@@ -35,9 +35,10 @@ def stage(robot):
         simulation.close()
 
 
-def test_every_task_has_the_substeps_of_its_description(staged):
+def test_every_task_has_the_substeps_and_the_time_limit_of_its_description(staged):
     description = descriptions.load(staged.task.name)
     assert staged.task.substeps == tuple(description.substeps)
+    assert staged.task.time_limit_s == description.time_limit_s
 
 
 def test_a_seed_stages_the_same_scene_each_time(staged):

@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from depthvla_policy.data.features import IMAGES, RECTIFIED_BY, TARGET_PROJECTION, depth_feature, image_feature
+from depthvla_policy.data.features import (
+    IMAGES,
+    RECTIFIED_BY,
+    TARGET_PROJECTION,
+    depth_feature,
+    image_feature,
+    sources,
+)
 from depthvla_policy.data.frames import Frames, read_frames
 from depthvla_policy.data.images import ImageRows, VideoFrames, decode_depth
 from depthvla_policy.data.layout import Layout, read_layout
@@ -42,7 +49,8 @@ class Demonstrations:
     =========== ================================= ======================================================================
 
     lengths: (E,) int64, frames of each episode. instructions: the distinct ones. rectified: the cameras of which images
-    are rectified here. Nothing that is open is pickled.
+    are rectified here. sources: "simulation" or "real", and "" for a dataset that does not say. Nothing that is open is
+    pickled.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class Demonstrations:
         for layout in layouts:
             _check(layout, robot, cameras)
         self._images = [image_feature(robot, camera) for camera in cameras]
+        self.sources = {source for layout in layouts for source in sources(layout.features)}
         self._rectifiers = [_rectifiers(layout, self._images) for layout in layouts]
         self.rectified = tuple(
             camera

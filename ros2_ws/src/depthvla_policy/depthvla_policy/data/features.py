@@ -5,7 +5,9 @@ The names are those of Galaxea's Open-World dataset for the R1 Lite; depth, targ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from depthvla_policy.robot import Robot
 
@@ -14,6 +16,7 @@ TARGET = "observation.target"  # (3,) position of the named object in the frame 
 INTERVENTION = "intervention"  # whether a person was in command
 # In the info of an image's feature: the calibration, as in a YAML of camera_calibration, that readers rectify it with.
 RECTIFIED_BY = "rectified_by"
+SOURCE = "source"  # in the info of an image's feature: whether it is of a "simulation" or of a "real" robot
 # In the info of a camera's images: (3, 4) matrix from the frame of `TARGET` to its pixels, where that stays the same.
 TARGET_PROJECTION = "target_projection"
 
@@ -47,6 +50,11 @@ def state_parts(robot: Robot) -> tuple[Part, ...]:
 
 def action_parts(robot: Robot) -> tuple[Part, ...]:
     return _parts(robot, "action")
+
+
+def sources(features: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """What the images of a dataset with these features are of; "" for one that does not say."""
+    return {feature.get("info", {}).get(SOURCE, "") for key, feature in features.items() if key.startswith(IMAGES)}
 
 
 def english(instruction: str) -> str:

@@ -20,8 +20,9 @@ from depthvla_policy.control.observation_buffer import ObservationLimits
 from depthvla_policy.data.bag_frames import IN_COMMAND, BagFrame, BagFrames
 from depthvla_policy.data.lerobot_writer import DatasetWriter, Frame
 from depthvla_policy.evaluation.bags.bag import Bag
-from depthvla_policy.evaluation.bags.recorded_graph import recorded_robot
+from depthvla_policy.evaluation.bags.recorded_graph import is_simulated, recorded_robot
 from depthvla_policy.evaluation.bags.rectification import as_recorded, calibrations
+from depthvla_policy.policy import made_for
 from depthvla_policy.policy.calibration import Calibration
 from depthvla_policy.robot import Robot
 
@@ -96,7 +97,8 @@ def convert(path: Path, config: FromBagsConfig) -> str:
         limits = ObservationLimits(camera_frozen_after_s=config.camera_frozen_after_s)
         frames = BagFrames(bag, robot, limits=limits, lead_steps=config.lead_steps)
         rectified_by = _calibrations(bag, robot, config)
-        with DatasetWriter(config.out, robot, images=config.images, rectified_by=rectified_by) as writer:
+        source = made_for.SIMULATION if is_simulated(bag) else made_for.REAL
+        with DatasetWriter(config.out, robot, images=config.images, rectified_by=rectified_by, source=source) as writer:
             return _write(writer, frames, robot, path.resolve().name, config)
 
 

@@ -39,7 +39,8 @@ class DatasetWriter:
     `images` says how RGB is kept: "jpeg" keeps the bytes that come in, "video" encodes them anew as H.264. What a frame
     holds beside images, state and action is decided by the dataset's first frame. `camera_matrices` (camera -> (3, 3)),
     `target_projections` (camera -> (3, 4), see `features`) and `rectified_by` (camera -> calibration) go into
-    info.json; the last is what readers rectify images with.
+    info.json; the last is what readers rectify images with. So does `source`, "simulation" or "real": a network is made
+    for what its demonstrations are of.
 
     Raises:
         ValueError: `images` is neither of the two, or the folder holds a dataset of another kind.
@@ -54,12 +55,13 @@ class DatasetWriter:
         camera_matrices: Mapping[str, np.ndarray] | None = None,
         target_projections: Mapping[str, np.ndarray] | None = None,
         rectified_by: Mapping[str, Calibration] | None = None,
+        source: str = "",
     ) -> None:
         if images not in IMAGES:
             raise ValueError(f"images is {images!r}; allowed: {', '.join(IMAGES)}")
         self.folder, self._robot, self._images = Path(folder), robot, images
         self._matrices, self._rectified_by = camera_matrices or {}, rectified_by or {}
-        self._projections = target_projections or {}
+        self._projections, self._source = target_projections or {}, source
         self._fps = round(robot.control_rate_hz)
         if self._fps != robot.control_rate_hz:
             raise ValueError(f"a dataset has whole frames a second; the robot has {robot.control_rate_hz:g}")
@@ -166,6 +168,10 @@ class DatasetWriter:
         mine = self._file.features
         for camera, known in self._rectified_by.items():
             self._note_calibration(mine[features.image_feature(self._robot, camera)], camera, known)
+        if self._source:
+            for key in mine:
+                if key.startswith(features.IMAGES):
+                    mine[key]["info"][features.SOURCE] = self._source
         if not self.episodes:
             self._features = mine
             for camera, matrix in self._matrices.items():
@@ -178,6 +184,11 @@ class DatasetWriter:
             return
         kinds = [{key: _kind(feature) for key, feature in described.items()} for described in (mine, self._features)]
         differ = sorted(key for key in {*kinds[0], *kinds[1]} if kinds[0].get(key) != kinds[1].get(key))
+        if self._source and (wrong := features.sources(self._features) - {self._source, ""}):
+            self.discard_episode()
+            raise ValueError(
+                f"{self.folder} holds demonstrations of source {wrong.pop()!r}; these are {self._source!r}"
+            )
         if differ:
             self.discard_episode()
             raise ValueError(f"{self.folder}: a frame and the dataset differ in kind, shape or calibration of {differ}")

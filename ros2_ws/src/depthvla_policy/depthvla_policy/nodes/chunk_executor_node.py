@@ -46,7 +46,7 @@ from depthvla_policy.nodes.common.messages import (
 from depthvla_policy.nodes.common.polling import PolledSubscription
 from depthvla_policy.nodes.common.runtime import ManagedNode, run
 from depthvla_policy.nodes.executor.executor_parameters import CONFIG, PARAMETERS, robot_parameters
-from depthvla_policy.nodes.executor.sole_writer import SoleWriter
+from depthvla_policy.nodes.executor.sole_writer import FEEDBACK, SoleWriter
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -154,8 +154,9 @@ class ChunkExecutorNode(ManagedNode):
         leader = qos.stream("best_effort", LEADER_DEPTH)
         self._outputs, self._shadows = [], []
         self._inputs: dict[tuple[str, str], list[PolledSubscription]] = {}
-        topics = []
+        topics, feedback_topics = [], []
         for limb in self._robot.limbs:
+            feedback_topics += [limb.topics.arm_feedback, limb.topics.gripper_feedback]
             names = (limb.topics.arm_command, limb.topics.gripper_command)
             topics += names
             self._outputs.append((limb, *(self.create_lifecycle_publisher(JointState, n, command) for n in names)))
@@ -169,7 +170,10 @@ class ChunkExecutorNode(ManagedNode):
             ):
                 subscriptions = [PolledSubscription(self, JointState, topic, profile)] if topic else []
                 self._inputs[kind, limb.name] = subscriptions
-        self._sole_writer = SoleWriter(self, topics, self.value("allowed_publishers"))
+        self._writers = [SoleWriter(self, topics, self.value("allowed_publishers"))]
+        if self.value("mode_on_activate") != Mode.DISARMED.name:
+            simulator = self.value("feedback_publisher")
+            self._writers.append(SoleWriter(self, feedback_topics, writer=simulator, advice=FEEDBACK))
 
     def _tick(self) -> None:
         missed = self._monitor.missed
@@ -240,7 +244,11 @@ class ChunkExecutorNode(ManagedNode):
         """
         if self._control.lost and not self._attended:
             self._wanted_mode = Mode[self.value("mode_on_activate")]
-        if self._wanted_mode is Mode.DISARMED or self._arm_at(now, "armed on activation"):
+        if self._wanted_mode is Mode.DISARMED:
+            return
+        if refusal := self._arm_at(now, "armed on activation"):
+            if refusal.reason is Reason.NOT_ALLOWED:
+                self._control.stop(f"not armed: {refusal}")  # changes nothing but the cause that is told
             return
         if self._wanted_mode is Mode.POLICY and self._control.set_mode(Mode.POLICY, now, "waiting for chunks").refusal:
             return
@@ -249,13 +257,14 @@ class ChunkExecutorNode(ManagedNode):
     def _arm_at(self, now: int, cause: str) -> Refusal | None:
         rival = None
         if self._control.mode is Mode.DISARMED:
-            rival = self._sole_writer.rival(time.monotonic())
+            rival = next(filter(None, (writer.rival(time.monotonic()) for writer in self._writers)), None)
         return Refusal(Reason.NOT_ALLOWED, rival) if rival else self._control.arm(now, cause)
 
     def _watch_writers(self, now: int) -> None:
         """A rival is a fault. A publisher of a node that is not known yet holds the arms until it is known."""
         control = self._control
-        stranger = self._sole_writer.look(time.monotonic())
+        found = [stranger for writer in self._writers if (stranger := writer.look(time.monotonic()))]
+        stranger = max(found, key=lambda stranger: stranger.rival, default=None)
         if stranger is None:
             self._resume(now)
         elif stranger.rival:

@@ -41,6 +41,7 @@ from depthvla_policy.nodes.common.parameters import Parameter
 from depthvla_policy.nodes.common.polling import PolledSubscription
 from depthvla_policy.nodes.common.runtime import ManagedNode, run
 from depthvla_policy.nodes.policy import camera_calibration
+from depthvla_policy.nodes.policy.chunk_rate import CPU_HZ, GPU_HZ, chunk_rate_hz
 from depthvla_policy.nodes.policy.depth_publisher import DepthFrame, DepthPublisher
 from depthvla_policy.nodes.policy.inference_loop import Inference, InferenceLoop
 from depthvla_policy.policy.observation import Observation
@@ -63,7 +64,9 @@ PARAMETERS = (
     Parameter("device", "cpu", "Where the network runs: cpu, cuda or cuda:N."),
     Parameter("torch_threads", 1, "Threads of one inference on a CPU.", 1, 64),
     Parameter("instruction", "", "What the robot is asked to do; also ~/set_instruction.", read_only=False),
-    Parameter("max_rate_hz", 15.0, "Chunks are made at most this often.", 0.1, 100.0),
+    Parameter(
+        "max_rate_hz", 15.0, f"Chunks are made at most this often; 0: {CPU_HZ} on a CPU, {GPU_HZ} on a GPU.", 0.0, 100.0
+    ),
     Parameter(
         "noise_seed",
         -1,
@@ -180,7 +183,7 @@ class PolicyNode(ManagedNode):
             result=self._publish_chunk,
             refused=self._report,
             now_ns=self._now_ns,
-            interval_s=1.0 / self.value("max_rate_hz"),
+            interval_s=1.0 / chunk_rate_hz(self.value("max_rate_hz"), self.value("device")),
             continuation=self._continuation,
             method=self._method,
             noise_seed=self.value("noise_seed"),

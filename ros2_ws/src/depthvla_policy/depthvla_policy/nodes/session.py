@@ -168,8 +168,11 @@ class Session:
         plan, graph, screen = self._plan, self._graph, self._screen
         bag = self._folder.bag(number)
         screen.show("getting ready")
+        instruction = plan.task.instruction
         failed = graph.reset_scene(plan.scene(number)) if plan.simulator else ""
-        failed = failed or graph.set_instruction(plan.task.instruction)
+        if plan.simulator and not failed:
+            instruction = graph.staged_instruction  # which names what the task leaves open: colours, an arm
+        failed = failed or graph.set_instruction(instruction)
         if failed:
             screen.say(f"NOT STARTED: {failed}")
             return
@@ -179,7 +182,7 @@ class Session:
         failed = graph.start(
             bag,
             task=plan.task.name,
-            instruction=plan.task.instruction,
+            instruction=instruction,
             setting=plan.setting,
             scene=plan.scene_name(number),
             policy=plan.policy,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import rclpy
-from depthvla_msgs.msg import ModeChange, RecorderStatus
+from depthvla_msgs.msg import ModeChange, RecorderStatus, TaskProgress
 from depthvla_msgs.srv import MarkSubstep, ResetScene, SetInstruction, SetMode, StartEpisode, StopEpisode
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
@@ -46,6 +46,8 @@ class SessionGraph:
         self._instruction = node.create_client(SetInstruction, f"{policy}/set_instruction")
         self._set_mode = node.create_client(SetMode, f"{executor}/set_mode")
         self._reset = node.create_client(ResetScene, f"{simulator}/reset")
+        self._simulator, self._progress = simulator, None
+        node.create_subscription(TaskProgress, f"{simulator}/task_progress", self._on_progress, qos.status())
         node.create_subscription(RecorderStatus, f"{recorder}/status", self._on_status, qos.status())
         node.create_subscription(ModeChange, f"{executor}/mode", self._on_mode, qos.status())
         self._stopping = threading.Event()
@@ -124,7 +126,20 @@ class SessionGraph:
         return self._ask(self._instruction, instruction=instruction)
 
     def reset_scene(self, seed: int) -> str:
-        return self._ask(self._reset, RESET_LIMIT_S, seed=seed)
+        """Returns when the simulator tells of the new scene, whose sentence is `staged_instruction` then."""
+        failed = self._ask(self._reset, RESET_LIMIT_S, seed=seed)
+        if failed or self._wait(lambda: self._tells_of(seed), STATUS_LIMIT_S):
+            return failed
+        return f"{self._simulator} says that it staged the scene of seed {seed}, but its task_progress does not"
+
+    @property
+    def staged_instruction(self) -> str:
+        """What the scene asks for, as the simulator says."""
+        return self._progress.instruction if self._progress else ""
+
+    def _tells_of(self, seed: int) -> bool:
+        progress = self._progress
+        return progress is not None and progress.seed == seed and nanoseconds(progress.header.stamp) > self._asked_ns
 
     def give_command(self) -> str:
         """Asks for POLICY, as the console's key does; the executor decides."""
@@ -156,6 +171,9 @@ class SessionGraph:
 
     def _on_status(self, status: RecorderStatus) -> None:
         self.status, self._heard_s = status, time.monotonic()
+
+    def _on_progress(self, progress: TaskProgress) -> None:
+        self._progress = progress
 
     def _on_mode(self, change: ModeChange) -> None:
         self.mode = Mode(change.mode).name

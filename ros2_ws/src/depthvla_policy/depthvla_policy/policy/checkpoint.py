@@ -15,6 +15,7 @@ from torch import Tensor
 
 from depthvla_policy.model.config import ModelConfig, read_json
 from depthvla_policy.model.depthvla import DepthVLA
+from depthvla_policy.policy import made_for
 from depthvla_policy.policy.normalise import Normaliser
 from depthvla_policy.robot import Robot
 
@@ -27,6 +28,7 @@ class PolicyConfig:
 
     cameras: names in the order of the network's images. joints: names in the order of the state and action vectors.
     control_rate_hz: rate of the chunk's steps. rectified: the cameras whose images were undistorted in the training.
+    made_for: what its demonstrations were of, "simulation", "real" or both; empty where nobody said.
     """
 
     robot: str
@@ -34,11 +36,12 @@ class PolicyConfig:
     joints: tuple[str, ...]
     control_rate_hz: float
     rectified: tuple[str, ...] = ()
+    made_for: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, robot: Robot, rectified: tuple[str, ...] = ()) -> PolicyConfig:
+    def of(cls, robot: Robot, rectified: tuple[str, ...] = (), made_for: tuple[str, ...] = ()) -> PolicyConfig:
         cameras = tuple(camera.name for camera in robot.cameras)
-        return cls(robot.name, cameras, robot.joint_names, robot.control_rate_hz, rectified)
+        return cls(robot.name, cameras, robot.joint_names, robot.control_rate_hz, rectified, made_for)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class CheckpointConfig:
         unknown = sorted(set(self.policy.rectified) - set(self.policy.cameras))
         if unknown:
             raise ValueError(f"policy.rectified names {unknown}; allowed: {', '.join(self.policy.cameras)}")
+        made_for.check(self.policy.made_for)
         for name in ("state_dim", "action_dim"):
             if getattr(self.model, name) < len(self.policy.joints):
                 raise ValueError(

@@ -14,6 +14,7 @@ import yaml
 
 from depthvla_policy.model.config import from_dict
 from depthvla_policy.model.layouts import PARTS
+from depthvla_policy.policy.made_for import MADE_FOR
 
 STAGES = ("depth-pretrain", "policy-pretrain", "fine-tune")
 PRECISIONS = ("float32", "bfloat16")
@@ -37,6 +38,9 @@ class DataConfig:
     """use only so many of every folder"""
     in_memory: bool = False
     """decode every picture of demonstrations once and keep it, for small datasets"""
+    source: str | None = None
+    """what the demonstrations of a dataset are of that does not say so itself: simulation or real. It becomes made_for
+    in the checkpoint's config.json"""
     vocabulary: str | None = None
     """file with a sentence a line: what a network from nothing is to have words for, beside what its data says"""
 
@@ -138,6 +142,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _one_of("stage", self.stage, STAGES)
         _one_of("machine.precision", self.machine.precision, PRECISIONS)
+        if self.data.source is not None:
+            _one_of("data.source", self.data.source, MADE_FOR)
         for name in self.freeze:
             _one_of("freeze", name, tuple(PARTS))
         for name in self.lora.targets:

@@ -100,7 +100,9 @@ def _policy_stage(config: TrainConfig, c: ModelConfig) -> Stage:
     depth_size = _depth_size(config, c)
     parts = [_demonstrations(folder, config, c, robot, depth_size) for folder in config.data.folders]
     rectified = {name for part in parts for name in part.rectified}
-    settings = CheckpointConfig(out.name, c, PolicyConfig.of(robot, tuple(sorted(rectified))))
+    sources = {source or config.data.source for part in parts for source in part.sources} - {None}
+    wired = PolicyConfig.of(robot, tuple(sorted(rectified)), tuple(sorted(sources)))
+    settings = CheckpointConfig(out.name, c, wired)
     if depth_size and not any(part.has_depth for part in parts):
         raise ValueError(
             f"no dataset of {', '.join(config.data.folders)} has depth, which the network or its loss needs;"

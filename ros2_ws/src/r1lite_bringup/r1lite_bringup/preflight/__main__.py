@@ -6,7 +6,6 @@ Only looks and listens: nothing is published.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Literal
 import tyro
 
 from depthvla_policy import robot as robot_description
+from depthvla_policy.nodes.common.isolation import apply
 from r1lite_bringup import graph
 from r1lite_bringup.preflight import table, verdict
 
@@ -74,7 +74,7 @@ def run(config: PreflightConfig) -> int:
     from r1lite_bringup.preflight.run import Asked, look
     from r1lite_bringup.preflight.units import write_parameters
 
-    os.environ.update(graph.environment({"robot": config.robot}))
+    apply(graph.environment({"robot": config.robot}))
     robot = robot_description.load(config.robot_file or None)
     asked = Asked(
         robot=robot,

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from depthvla_policy.policy.made_for import why_not_real
 from r1lite_bringup.preflight.verdict import Finding, Verdict, skipped
 
 RUNS = 20
 LIMIT_S = 900.0
-LOAD, LATENCY = "policy: load", "policy: latency"
+MADE_FOR, LOAD, LATENCY = "policy: made for", "policy: load", "policy: latency"
 
 
 def try_out(words: Sequence[str]) -> dict:
@@ -28,6 +30,20 @@ def try_out(words: Sequence[str]) -> dict:
         return {"error": f"its process ended with {done.returncode}: {last}"}
 
 
+def made_for(model: str, simulated: bool) -> Finding:
+    """model: a checkpoint's folder."""
+    if simulated:
+        return skipped(MADE_FOR, "a simulation takes any checkpoint")
+    expected = "a checkpoint that is made for a real robot"
+    try:
+        wrong = why_not_real(Path(model) / "config.json")
+    except ValueError as error:
+        wrong = str(error)
+    if not wrong:
+        return Finding(MADE_FOR, Verdict.PASS, "a real robot", expected)
+    return Finding(MADE_FOR, Verdict.FAIL, wrong, expected, "train one on demonstrations of this robot")
+
+
 def check(result: Mapping, max_rate_hz: float) -> list[Finding]:
     """max_rate_hz: chunks are made at most that often."""
     expected = "a checkpoint that fits robot, device and memory"
@@ -42,7 +58,9 @@ def check(result: Mapping, max_rate_hz: float) -> list[Finding]:
 
 
 def nothing_asked() -> list[Finding]:
-    return [skipped(LOAD, "give --model"), skipped(LATENCY, "give --model and --latency")]
+    return [skipped(name, "give --model") for name in (MADE_FOR, LOAD)] + [
+        skipped(LATENCY, "give --model and --latency")
+    ]
 
 
 def _latency(result: Mapping, max_rate_hz: float) -> Finding:

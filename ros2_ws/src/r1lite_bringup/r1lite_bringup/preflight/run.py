@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from depthvla_policy.nodes.policy.chunk_rate import chunk_rate_hz
 from depthvla_policy.robot import Limb, Robot
 from r1lite_bringup.preflight import (
     checks_camera,
@@ -164,4 +165,6 @@ class _Preflight:
         words = ["--model", self._asked.model, "--device", self._asked.device]
         words += ["--threads", str(self._settings.torch_threads), "--robot-file", self._asked.robot_file]
         words += ["--runs", str(checks_policy.RUNS if self._asked.latency else 0)]
-        return checks_policy.check(checks_policy.try_out(words), self._settings.max_rate_hz)
+        made_for = checks_policy.made_for(self._asked.model, self._asked.simulated)
+        max_rate_hz = chunk_rate_hz(self._settings.max_rate_hz, self._asked.device)
+        return [made_for, *checks_policy.check(checks_policy.try_out(words), max_rate_hz)]

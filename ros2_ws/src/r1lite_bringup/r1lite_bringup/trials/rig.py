@@ -165,7 +165,8 @@ class Rig:
         arm = self.robot.limb(RELAYED_LIMB).topics.arm_feedback
         spoilt = {"~/action_chunk": _relayed("/chunks"), arm: _relayed(arm)} if relayed else {}
         remappings = tuple({**dict(self._direct.remappings), **spoilt}.items())
-        self.nodes[EXECUTOR] = dataclasses.replace(self._direct, remappings=remappings)
+        parameters = {**self._direct.parameters, **({"feedback_publisher": ""} if relayed else {})}
+        self.nodes[EXECUTOR] = dataclasses.replace(self._direct, parameters=parameters, remappings=remappings)
         self.send(EXECUTOR, signal.SIGTERM)
         self.wait_for_end(EXECUTOR)
         self.start(EXECUTOR)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import mujoco
 import numpy as np
 
+import depthvla_policy.tasks as descriptions
 from depthvla_policy.robot import Robot
 from r1lite_sim.objects import BLOCK_MASS, BLOCK_SIZE
 from r1lite_sim.robot_model import ROBOT_CONTACT, SCENE_CONTACT, finger_geoms
@@ -39,11 +40,11 @@ class LiftTask:
     """
 
     name = "lift"
-    substeps = ("reached", "grasped", "lifted")
-    time_limit_s = 12.0
     camera_error = False  # the embedded policy was trained without
 
     def __init__(self, colour: str = "red", side: str = "right") -> None:
+        description = descriptions.load(self.name)
+        self.substeps, self.time_limit_s = tuple(description.substeps), description.time_limit_s
         self._colour, self._side = _allowed(colour, "colour", COLOURS), _allowed(side, "side", SIDES)
         self.colour, self.side = self._named("red", "right")
         self.done: tuple[str, ...] = ()

@@ -41,6 +41,11 @@ def recorded_parameters(bag: Bag) -> dict[str, Any]:
     return read_notes(bag.custom_data).parameters.get(POLICY, {})
 
 
+def is_simulated(bag: Bag) -> bool:
+    """Whether the robot was a simulated one, whose progress is recorded."""
+    return any(topic.startswith(f"{SIMULATOR}/") for topic in bag.topics)
+
+
 def predicted_topic(camera: str) -> str:
     return f"{POLICY}/depth/{camera}/image"
 

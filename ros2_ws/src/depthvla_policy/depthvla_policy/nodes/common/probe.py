@@ -22,6 +22,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from std_srvs.srv import Trigger
 
+from depthvla_policy.nodes.common.isolation import apply, this_machine_only
+
 # Ports of higher domains lie in the range from which Linux hands out temporary ones.
 DOMAINS = range(60, 100)
 TIMEOUT_S = 30.0
@@ -43,11 +45,7 @@ def private_domain() -> Iterator[int]:
         else:
             raise RuntimeError(f"every ROS domain of {DOMAINS} is in use")
         os.environ["ROS_DOMAIN_ID"] = str(domain)
-        if os.environ.get("ROS_DISTRO") == "humble":
-            os.environ["ROS_LOCALHOST_ONLY"] = "1"
-        else:
-            os.environ.pop("ROS_LOCALHOST_ONLY", None)
-            os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        apply(this_machine_only(os.environ))
         try:
             yield domain
         finally:

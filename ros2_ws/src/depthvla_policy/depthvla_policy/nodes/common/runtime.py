@@ -16,6 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from depthvla_policy.nodes.common.diagnostics import STALE, Diagnostics, Health
 from depthvla_policy.nodes.common.parameters import Parameter, declare, refuse_unknown
+from depthvla_policy.nodes.common.parent import Parent
 
 # Bounds the time from a signal to the shutdown transition; the executor cannot be woken from a Python signal handler.
 SPIN_TIMEOUT_S = 0.1
@@ -162,10 +163,10 @@ class ManagedNode(LifecycleNode):
 
 
 def run(make_node: Callable[[], ManagedNode], args: Sequence[str] | None = None) -> int:
-    """A process's main function: spins the node until SIGINT or SIGTERM, shuts it down and returns the exit code.
+    """A process's main function: spins the node until a signal, shuts it down and returns the exit code.
 
-    After a signal that is the node's `exit_code`; 1 when the node cannot be made, does not start by itself where it
-    should, or raises.
+    A signal is SIGINT, SIGTERM, SIGHUP, or the end of the process that started this one. After it the code is the
+    node's `exit_code`; 1 when the node cannot be made, does not start by itself where it should, or raises.
     """
     # With rclpy's own handlers a signal takes the context down before the shutdown transition could run.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
@@ -193,21 +194,23 @@ def run(make_node: Callable[[], ManagedNode], args: Sequence[str] | None = None)
 
 
 class _Stopping:
-    """Becomes true with the first SIGINT or SIGTERM."""
+    """Becomes true with the first signal to end, and when the process that started this one is gone."""
 
     def __init__(self) -> None:
         self._signal: signal.Signals | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        self._parent = Parent()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+                signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: object) -> None:
         self._signal = signal.Signals(number)
 
     def __bool__(self) -> bool:
-        return self._signal is not None
+        return self._signal is not None or self._parent.gone
 
     def __str__(self) -> str:
-        return self._signal.name if self._signal else "no signal"
+        return self._signal.name if self._signal else str(self._parent)
 
 
 def _start(node: ManagedNode) -> bool:

@@ -54,6 +54,12 @@ PARAMETERS = (
         choices=START_MODES,
     ),
     Parameter(
+        "feedback_publisher",
+        "",
+        "Full name of the node whose feedback this one may arm itself on, as mode_on_activate says; whoever publishes"
+        " it alone when empty. Another publisher of feedback is refused before and a fault after.",
+    ),
+    Parameter(
         "policy_lease_s",
         0.5,
         "Hold when the policy's publisher gave no sign of life for this long. Chunks of a publisher that offers no"

@@ -1,4 +1,6 @@
-"""Whether this node is alone on its command topics: two writers would pull a robot to and fro."""
+"""Whether topics have the one writer that they should have: two would pull a robot to and fro, and of two that publish
+feedback one may be a real robot where a simulated one is expected.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,33 @@ class Stranger:
     rival: bool
 
 
-class SoleWriter:
-    """Looks for publishers of other nodes on `topics`, but for those of the nodes named in `allowed`."""
+COMMANDS = (
+    "stop it (the vendor's teleoperation: tmux kill-session -t r1lite_teleop), or list it in allowed_publishers if it"
+    " stays silent"
+)
+FEEDBACK = (
+    "only the feedback of its simulation may arm an executor by itself; keep the two apart (network:=this_machine,"
+    " another ROS_DOMAIN_ID)"
+)
 
-    def __init__(self, node: Node, topics: Sequence[str], allowed: Sequence[str]) -> None:
-        self._node, self._topics = node, topics
-        self._own = (node.get_namespace(), node.get_name())
+
+class SoleWriter:
+    """Looks for publishers on `topics` beside one of the node `writer`, but for those of the nodes named in `allowed`.
+
+    writer: full name; this node when left out, whoever is alone when empty. advice: what to do about another.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        topics: Sequence[str],
+        allowed: Sequence[str] = (),
+        *,
+        writer: str | None = None,
+        advice: str = COMMANDS,
+    ) -> None:
+        self._node, self._topics, self._advice = node, topics, advice
+        self._writer = _full_name(node.get_namespace(), node.get_name()) if writer is None else writer
         self._allowed = {name.lstrip("/") for name in allowed}
         self._next, self._asked_s = 0, float("-inf")
         self._alone: dict[str, int] = {}  # publishers of a topic when there was no stranger among them
@@ -59,22 +82,27 @@ class SoleWriter:
         waiting = self._unknown_since_s[topic]
         writers = self._writers(topic)
         others = list(writers.values())
-        if self._own in others:
-            others.remove(self._own)  # once: a node of the same name is a rival
+        rightful = [writer for writer in others if not self._writer or _full_name(*writer) == self._writer]
+        if rightful:
+            # Once: a node of the same name is a rival. Rather one that is known: the others have time to become so.
+            others.remove(min(rightful, key=lambda writer: (writer[1] == UNKNOWN, writer)))
         named = sorted(writer for writer in others if writer[1] not in (*self._allowed, UNKNOWN))
         unknown = [endpoint for endpoint, (_, name) in writers.items() if name == UNKNOWN]
         gone = [endpoint for endpoint in waiting if endpoint not in writers]
         self._unknown_since_s[topic] = {endpoint: waiting.get(endpoint, now_s) for endpoint in unknown}
         if named:
-            namespace, name = named[0]
-            return Stranger(_text(f"{namespace.rstrip('/')}/{name} publishes", topic), rival=True)
+            return Stranger(self._text(f"{_full_name(*named[0])} publishes", topic), rival=True)
         if gone:
-            return Stranger(_text("a node that left before it was known published", topic), rival=True)
+            return Stranger(self._text("a node that left before it was known published", topic), rival=True)
         if unknown:
             overdue = now_s - min(self._unknown_since_s[topic].values()) > UNKNOWN_LIMIT_S
-            return Stranger(_text("a node that is not known yet publishes", topic), rival=overdue)
+            text = self._text("a node that is not known yet publishes", topic)
+            return Stranger(text if overdue else text.partition(":")[0], rival=overdue)  # no advice: most become known
         self._alone[topic] = len(writers)
         return None
+
+    def _text(self, who_publishes: str, topic: str) -> str:
+        return f"{who_publishes} to {topic} too: {self._advice}"
 
     def _writers(self, topic: str) -> dict[bytes, tuple[str, str]]:
         """Namespace and name of the node by endpoint."""
@@ -88,8 +116,5 @@ class SoleWriter:
         return writers
 
 
-def _text(who_publishes: str, topic: str) -> str:
-    return (
-        f"{who_publishes} to {topic} too: stop it (the vendor's teleoperation: tmux kill-session -t r1lite_teleop),"
-        " or list it in allowed_publishers if it stays silent"
-    )
+def _full_name(namespace: str, name: str) -> str:
+    return f"{namespace.rstrip('/')}/{name}"
