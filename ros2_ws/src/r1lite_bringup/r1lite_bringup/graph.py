@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from depthvla_policy import tasks
+from depthvla_policy import robot, tasks
 from depthvla_policy.control.continuation import REALTIME_CHUNKING
 from depthvla_policy.evaluation.rollouts import task_options
 from depthvla_policy.nodes.common.isolation import this_machine_only
@@ -125,7 +125,7 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
             parameters={
                 **common,
                 "mode_on_activate": "POLICY" if simulated else "DISARMED",
-                **({"feedback_publisher": "/simulator_node"} if simulated else {}),
+                **(_in_simulation(values["robot_file"]) if simulated else {}),
             },
             remappings=(
                 ("~/action_chunk", "/policy_node/action_chunk"),
@@ -225,6 +225,11 @@ def _is_rate(text: str) -> bool:
         return 0.1 <= float(text) <= 100.0
     except ValueError:
         return False
+
+
+def _in_simulation(robot_file: str) -> dict[str, float | str]:
+    """Of the executor. The simulation's robot is that of the training data: one command for each step of a chunk."""
+    return {"feedback_publisher": "/simulator_node", "command_rate_hz": robot.load(robot_file).control_rate_hz}
 
 
 def _staged_instruction(task: str, words: str) -> str:

@@ -44,8 +44,36 @@ def table(summary: dict) -> str:
         f"{bag['path']}: {bag['replayed']} of {bag['chunks']} chunks of {', '.join(bag['policies'])}"
         for bag in summary["bags"]
     ]
-    above = ("gap at seams", "", "", "largest step at seams", "", "", "motion 200 Hz", "", "command 15 Hz", "", "")
-    names = ("p50", "p95", "max", "mrad", "rad/s", "rad/s2", "rad/s", "rad/s2", "v/lim", "a/lim", "lag")
+    above = (
+        "gap at seams",
+        "",
+        "",
+        "largest step at seams",
+        "",
+        "",
+        "motion 200 Hz",
+        "",
+        "command 15 Hz",
+        "",
+        "",
+        "",
+        "50 Hz",
+    )
+    names = (
+        "p50",
+        "p95",
+        "max",
+        "mrad",
+        "rad/s",
+        "rad/s2",
+        "rad/s",
+        "rad/s2",
+        "v/lim",
+        "a/lim",
+        "lag",
+        "rad/s",
+        "rad/s",
+    )
     for chunks, about in summary["about"].items():
         lines += ["", f"chunks {chunks}: {about}", f"{'':34}" + "".join(f"{'| ' + w if w else '':8}" for w in above)]
         lines.append(f"{'strategy':10}{'ms':>4}{'seams':>6}{'starts':>7}{'wait s':>7}" + _cells(names))
@@ -63,6 +91,7 @@ def table(summary: dict) -> str:
                         f"{row['limits']['velocity']:.0%}",
                         f"{row['limits']['acceleration']:.0%}",
                         f"{row['lag_rms_mrad']:.1f}",
+                        *(f"{row['command'][rate]['velocity_rad_s']:.2f}" for rate in ("15", "50")),
                     )
                 )
             )

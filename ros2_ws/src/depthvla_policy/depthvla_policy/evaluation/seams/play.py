@@ -27,6 +27,7 @@ from depthvla_policy.robot import Robot
 if TYPE_CHECKING:
     from depthvla_policy.policy.policy import Policy
 
+COMMAND_HZ = 50.0  # of the stream to a robot, by the executor's parameter file
 FAST_HZ = 200.0
 AFTER_NS = 200_000_000  # played on after the last arrival, so that its fade is seen
 ARRIVAL, OBSERVATION, TICK = range(3)  # what is done first of what happens at the same time
@@ -72,14 +73,14 @@ def flights(stamps_ns: Sequence[int], latency_ns: int, *, one_at_a_time: bool) -
 def play(
     make: Callable[[int, Plan], Chunk], flights: Sequence[Flight], strategy: str, robot: Robot, start: np.ndarray
 ) -> Played:
-    """Play chunks through a timeline and, at the robot's rate and at FAST_HZ, through the executor.
+    """Play chunks through a timeline and, at the robot's rate, COMMAND_HZ and FAST_HZ, through the executor.
 
     make: (number of an observation, what the executor is going to do when it is made) -> its chunk. start: (size,)
     measured pose at the first observation; after that the robot is where it was sent.
 
     Raises ValueError when the executor cannot start at `start`.
     """
-    rates, begin_ns = (robot.control_rate_hz, FAST_HZ), flights[0].stamp_ns
+    rates, begin_ns = (robot.control_rate_hz, COMMAND_HZ, FAST_HZ), flights[0].stamp_ns
     config = ExecutorConfig(strategy=strategy)
     timeline = Timeline(strategy, blend_s=config.blend_s, ensemble_decay_per_s=config.ensemble_decay_per_s)
     executors = {rate: _engaged(robot, config, rate, start, begin_ns) for rate in rates}
