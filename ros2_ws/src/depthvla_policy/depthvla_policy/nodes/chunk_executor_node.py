@@ -448,7 +448,7 @@ def main() -> int:
     # machine; datagrams depend on no other process. Without effect where discovery is limited to this machine,
     # because the middleware then chooses the transports itself.
     os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
-    return run(ChunkExecutorNode)
+    return run(ChunkExecutorNode, about=__doc__, parameters=PARAMETERS, of_robot=robot_parameters)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from depthvla_msgs.msg import ExecutorStatus, ModeChange, RecorderStatus
 from depthvla_msgs.srv import MarkSubstep, SetMode, StartEpisode, StopEpisode
@@ -43,7 +44,7 @@ from depthvla_policy.nodes.common.diagnostics import OK, WARN, Health
 from depthvla_policy.nodes.common.messages import nanoseconds
 from depthvla_policy.nodes.common.parameters import Parameter
 from depthvla_policy.nodes.common.polling import PolledSubscription
-from depthvla_policy.nodes.common.runtime import ManagedNode, run
+from depthvla_policy.nodes.common.runtime import COMMON_PARAMETERS, ManagedNode, run
 from depthvla_policy.nodes.common.terminal import Screen, Terminal, open_terminal, terminal_restored
 
 STATUS_PERIOD_S = 0.2
@@ -63,6 +64,8 @@ BUTTONS = {
 
 
 PARAMETERS = (
+    # Started by hand, with nobody there to manage it.
+    *(replace(item, default=True) for item in COMMON_PARAMETERS if item.name == "autostart"),
     Parameter("executor", "/chunk_executor_node", "Full name of the chunk executor's node."),
     Parameter("recorder", "/episode_recorder_node", "Full name of the episode recorder's node."),
     Parameter("task", "", "Task of the episodes that are started here.", read_only=False),
@@ -342,9 +345,7 @@ def main(args: Sequence[str] | None = None) -> int:
         # A terminal that is closed, or Ctrl-\, ends the node as properly as any other signal.
         for number in (signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
-        # Started by hand, with nobody there to manage it; an autostart of the user's overrides this one.
-        words = list(sys.argv if args is None else args)
-        return run(OperatorNode, [*words[:1], "--ros-args", "-p", "autostart:=true", "--", *words[1:]])
+        return run(OperatorNode, args, about=__doc__, parameters=PARAMETERS)
 
 
 if __name__ == "__main__":
