@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import re
 import sys
 import time
 import traceback
@@ -53,6 +54,8 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 LEADER_DEPTH = 16
+REQUESTED_MODES = tuple(mode for mode in Mode if mode is not Mode.FAULT)
+NUMBER = re.compile(r"(?<!\w)-?\d+(\.\d+)?")
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # sys/mman.h
 
 
@@ -290,7 +293,8 @@ class ChunkExecutorNode(ManagedNode):
         mode, cause, interventions = self._reported
         if state.mode is not mode and Mode.POLICY in (mode, state.mode):
             self._publish_plan()  # now there is one, or there is none any more
-        if (mode, cause) != (state.mode, state.cause):
+        # A cause whose numbers alone change, as a gap's at every tick, is the same one; the status has the numbers.
+        if state.mode is not mode or NUMBER.sub("", state.cause) != NUMBER.sub("", cause):
             change = ModeChange(
                 header=status.header,
                 mode=int(state.mode),
@@ -358,8 +362,9 @@ class ChunkExecutorNode(ManagedNode):
         if not self.active:
             response.message = "the node is not active"
             return response
-        if request.mode not in list(Mode):
-            response.message = f"mode is {request.mode}; allowed: {', '.join(f'{m.value} {m.name}' for m in Mode)}"
+        if request.mode not in REQUESTED_MODES:
+            allowed = ", ".join(f"{mode.value} {mode.name}" for mode in REQUESTED_MODES)
+            response.message = f"mode is {request.mode}; allowed: {allowed}"
             return response
         answer = self._switch(Mode(request.mode), "asked for by ~/set_mode")
         response.success, response.gap_rad = answer.refusal is None, answer.gap_rad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from rclpy.node import Node
 
 UNKNOWN = "_NODE_NAME_UNKNOWN_"  # to rmw, a publisher whose node has not been discovered yet
 UNKNOWN_LIMIT_S = 2.0
+FAST_DDS = bytes((0x01, 0x0F))  # the vendor, with which a GUID begins; the host's number follows
+ALLOWED = re.compile(r"(?P<name>(/\w+)+)(@(?P<host>here|[0-9a-f]{4}))?")
 NAMES_PERIOD_S = 0.25  # one topic's publishers are asked for by name this often even where their number stays
 
 
@@ -21,12 +24,20 @@ class Stranger:
 
 
 class SoleWriter:
-    """Looks for publishers of other nodes on `topics`, but for those of the nodes named in `allowed`."""
+    """Looks for publishers of other nodes on `topics`, but for those in `allowed`.
+
+    An entry of `allowed` is a node's full name, to which `@here` (this host) or `@HOST` may be added: four digits that
+    a text about a stranger has. They are the host's in the GUIDs of Fast DDS. Another middleware tells no host, and
+    there an entry with one allows nobody. A name is only what a node says of itself.
+
+    Raises:
+        ValueError: an entry is none.
+    """
 
     def __init__(self, node: Node, topics: Sequence[str], allowed: Sequence[str]) -> None:
         self._node, self._topics = node, topics
         self._own = (node.get_namespace(), node.get_name())
-        self._allowed = {name.lstrip("/") for name in allowed}
+        self._allowed = {_parse(entry) for entry in allowed if entry}
         self._next, self._asked_s = 0, float("-inf")
         self._alone: dict[str, int] = {}  # publishers of a topic when there was no stranger among them
         # By topic and endpoint. One that leaves may be forgotten node first, so a name that was known stays known.
@@ -58,16 +69,20 @@ class SoleWriter:
         self._alone.pop(topic, None)
         waiting = self._unknown_since_s[topic]
         writers = self._writers(topic)
-        others = list(writers.values())
-        if self._own in others:
-            others.remove(self._own)  # once: a node of the same name is a rival
-        named = sorted(writer for writer in others if writer[1] not in (*self._allowed, UNKNOWN))
+        own = next((endpoint for endpoint, writer in writers.items() if writer == self._own), b"")
+        others = {endpoint: writer for endpoint, writer in writers.items() if endpoint != own}  # a namesake is a rival
+        named = sorted(
+            (_full_name(writer), _host(endpoint))
+            for endpoint, writer in others.items()
+            if writer[1] != UNKNOWN and not self._is_allowed(endpoint, writer, own)
+        )
         unknown = [endpoint for endpoint, (_, name) in writers.items() if name == UNKNOWN]
         gone = [endpoint for endpoint in waiting if endpoint not in writers]
         self._unknown_since_s[topic] = {endpoint: waiting.get(endpoint, now_s) for endpoint in unknown}
         if named:
-            namespace, name = named[0]
-            return Stranger(_text(f"{namespace.rstrip('/')}/{name} publishes", topic), rival=True)
+            name, host = named[0]
+            listed = f", as {name}@{host}" if host else ""
+            return Stranger(_text(f"{name} publishes", topic) + listed, rival=True)
         if gone:
             return Stranger(_text("a node that left before it was known published", topic), rival=True)
         if unknown:
@@ -75,6 +90,11 @@ class SoleWriter:
             return Stranger(_text("a node that is not known yet publishes", topic), rival=overdue)
         self._alone[topic] = len(writers)
         return None
+
+    def _is_allowed(self, endpoint: bytes, writer: tuple[str, str], own: bytes) -> bool:
+        host = _host(endpoint)
+        hosts = {"", host, "here" if host and host == _host(own) else ""}
+        return any((_full_name(writer), allowed) in self._allowed for allowed in hosts)
 
     def _writers(self, topic: str) -> dict[bytes, tuple[str, str]]:
         """Namespace and name of the node by endpoint."""
@@ -86,6 +106,25 @@ class SoleWriter:
             writers[endpoint] = known.get(endpoint, named) if info.node_name == UNKNOWN else named
         self._known[topic] = {endpoint: writer for endpoint, writer in writers.items() if writer[1] != UNKNOWN}
         return writers
+
+
+def _parse(entry: str) -> tuple[str, str]:
+    """Full name and host; an empty host is any."""
+    if not (found := ALLOWED.fullmatch(entry)):
+        raise ValueError(
+            f"allowed_publishers has {entry!r}; allowed: a node's full name, /namespace/name, and with @here or @HOST"
+            " that of one host"
+        )
+    return found["name"], found["host"] or ""
+
+
+def _full_name(writer: tuple[str, str]) -> str:
+    return f"{writer[0].rstrip('/')}/{writer[1]}"
+
+
+def _host(endpoint: bytes) -> str:
+    """Four digits for the host that an endpoint is on; empty where the middleware does not tell."""
+    return endpoint[2:4].hex() if endpoint.startswith(FAST_DDS) else ""
 
 
 def _text(who_publishes: str, topic: str) -> str:
