@@ -40,7 +40,7 @@ from depthvla_policy.control.operator import (
 )
 from depthvla_policy.control.refusal import Refusal
 from depthvla_policy.nodes.common import qos
-from depthvla_policy.nodes.common.diagnostics import OK, WARN, Health
+from depthvla_policy.nodes.common.diagnostics import ERROR, OK, WARN, Health
 from depthvla_policy.nodes.common.messages import nanoseconds
 from depthvla_policy.nodes.common.parameters import Parameter
 from depthvla_policy.nodes.common.polling import PolledSubscription
@@ -133,7 +133,7 @@ class OperatorNode(ManagedNode):
     def activate(self) -> None:
         self._console, self._keyboard, self._joystick = Console(), Keyboard(), self._new_joystick()
         self._scorer = Scorer()
-        self._heard_s, self._silent = time.monotonic(), False
+        self._heard_s, self._silent, self._keyboard_lost = time.monotonic(), False, False
         self._terminal, why_not = open_terminal(self._type)
         self._screen.say(KEYS_HELP if self._terminal else f"the keyboard is off: {why_not}")
 
@@ -153,6 +153,8 @@ class OperatorNode(ManagedNode):
     def health(self) -> Health:
         silence_s = time.monotonic() - self._heard_s
         values = {"executor": self._executor_name, "keyboard": bool(self._terminal), "status silent [s]": silence_s}
+        if self._keyboard_lost:
+            return Health(ERROR, "the keyboard is off: space does not stop", values)
         if silence_s > STATUS_SILENCE_S:
             return Health(WARN, f"no status from {self._executor_name}", values)
         return Health(OK, "listening", values)
@@ -177,6 +179,7 @@ class OperatorNode(ManagedNode):
                     continue
                 if not text:
                     self._close_terminal()
+                    self._keyboard_lost = True
                     self._screen.say("THE KEYBOARD IS OFF: the terminal was closed")
                 for action in self._keyboard.feed(text):
                     if isinstance(action, Refusal):
