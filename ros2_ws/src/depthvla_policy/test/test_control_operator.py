@@ -63,6 +63,17 @@ def test_cursor_and_function_keys_are_no_actions_even_where_they_are_split(seque
     assert keyboard.feed("t") == [Action.TAKE_OVER]
 
 
+def test_pasted_text_is_no_keys_but_for_its_spaces_which_stop():
+    keyboard = Keyboard()
+    assert keyboard.feed("\x1b[200~arm it, then\n\x1b[A give\x1b[201~p") == [
+        *[Action.STOP] * 3,
+        Action.GIVE_BACK,
+    ]
+    pasted = "\x1b[200~tap\x1b[201~"
+    assert [keyboard.feed(character) for character in pasted] == [[]] * len(pasted)
+    assert keyboard.feed("t") == [Action.TAKE_OVER]
+
+
 @pytest.mark.parametrize("begun", ["\x1b", "\x1b[", "\x1bO", "\x1b[1;"])
 def test_space_stops_even_within_a_sequence(begun):
     keyboard = Keyboard()

@@ -9,11 +9,13 @@ import shutil
 import pytest
 import yaml
 
+from depthvla_policy.control.operator import KEYS as CONSOLE_KEYS
+from depthvla_policy.control.operator import STOP_KEY, Action
 from depthvla_policy.evaluation.bags.recording import BagWriter
 from depthvla_policy.evaluation.recover import recover
 from depthvla_policy.evaluation.session import text as session_text
 from depthvla_policy.evaluation.session.folder import Plan, Result, SessionFolder
-from depthvla_policy.evaluation.session.scoring import Ask, Scoring, Wish
+from depthvla_policy.evaluation.session.scoring import DONE, KEYS, REDO, Ask, Scoring, Wish
 from depthvla_policy.tasks import Task
 
 TASK = Task(
@@ -260,7 +262,7 @@ def test_keys_mark_in_any_order_and_undo_takes_back_the_newest():
     assert person.press("1") == Wish(Ask.MARK, "one") and person.scoring.outcome == "success"
 
 
-@pytest.mark.parametrize("done", ["d", "\n", "\r"])
+@pytest.mark.parametrize("done", DONE)
 def test_score_is_corrected_after_done_and_confirmed_with_enter(done):
     person = Person()
     for key in ("1", "2", "3", done):
@@ -274,15 +276,36 @@ def test_score_is_corrected_after_done_and_confirmed_with_enter(done):
 
 def test_what_cannot_be_done_is_said():
     person = Person()
-    assert [person.press(key) for key in ("u", "4", "0", "x", "1", "1")] == [
+    assert [person.press(key) for key in ("u", "4", "0", "d", "1", "1")] == [
         "nothing is marked",
         "there is no substep 4",
         "there is no substep 0",
-        "no such key: 'x'",
+        "no such key: 'd'",
         Wish(Ask.MARK, "one"),
         "one is marked already",
     ]
-    assert [person.press(key) for key in "aq"] == [Wish(Ask.ABORT), Wish(Ask.QUIT)]
+    assert [person.press(key) for key in "xq"] == [Wish(Ask.ABORT), Wish(Ask.QUIT)]
+
+
+def test_a_key_means_the_same_here_and_at_the_console_or_nothing_there():
+    assert {key: action for key, action in CONSOLE_KEYS.items() if key in (*KEYS, *DONE, REDO, "y", "n")} == {
+        "u": Action.UNDO,
+        "q": Action.QUIT,
+    }
+    assert not any(key.isdecimal() for key in CONSOLE_KEYS)
+    assert (KEYS["u"], KEYS["q"]) == (Ask.UNDO, Ask.QUIT)
+
+
+def test_the_stop_key_is_none_of_a_score_and_is_shown_whenever_keys_are():
+    assert CONSOLE_KEYS[STOP_KEY] is Action.STOP
+    person = Person()
+    assert person.press(STOP_KEY) is None and not person.scoring.in_review
+    shown = [session_text.before_keys(number, None) for number in (1, None)]
+    shown.append(session_text.during(TASK, person.scoring, "HOLD"))
+    person.press("\n")
+    assert person.press(STOP_KEY) is None
+    shown.append(session_text.during(TASK, person.scoring, "HOLD"))
+    assert all(text.endswith("space: STOP THE ARMS") for text in shown)
 
 
 def test_enter_that_is_held_does_not_confirm_the_score():
@@ -295,7 +318,7 @@ def test_time_stands_still_in_the_review():
     person = Person()
     person.now_ns = 59 * SECOND
     assert not person.scoring.over_time
-    person.press("d")
+    person.press("\n")
     person.now_ns = 90 * SECOND
     assert person.scoring.elapsed_s == 60.0 and not person.scoring.over_time
 
@@ -339,7 +362,7 @@ def test_during_an_episode_marks_time_and_the_way_to_the_arms_are_shown():
     assert "hand over with the operator's console (p)" in shown
     assert "console (r, then p)" in session_text.during(TASK, person.scoring, "FAULT")
     assert "hand over" not in session_text.during(TASK, person.scoring, "POLICY")
-    person.press("d")
+    person.press("c")
     assert "score 1/3: failure. enter: keep" in session_text.during(TASK, person.scoring, "POLICY")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import time
@@ -286,8 +287,9 @@ def test_a_switch_over_a_gap_is_refused_with_the_gap_in_the_answer(rig):
     answer = rig.ask(Mode.TELEOP)
     assert not answer.success and answer.gap_rad == pytest.approx(0.8, abs=1e-3)
     assert "0.80 rad" in answer.message and "limit 0.60 rad" in answer.message
-    assert not rig.ask(Mode.FAULT).success
-    assert "allowed" in rig.ask(99).message
+    for mode in (Mode.FAULT, 99):
+        assert not (answer := rig.ask(mode)).success
+        assert answer.message == f"mode is {int(mode)}; allowed: 0 DISARMED, 1 HOLD, 2 TELEOP, 3 POLICY"
     np.testing.assert_allclose(rig.newest(), rig.home)
 
 
@@ -301,6 +303,18 @@ def test_the_mode_is_latched_with_its_cause(rig):
     late = rig.probe.listen(ModeChange, f"{NODE}/mode", qos.status())
     rig.probe.wait_for(lambda: late, what="the mode for a late listener")
     assert late[-1].mode == Mode.HOLD and late[-1].previous == Mode.DISARMED and "~/arm" in late[-1].cause
+
+
+def test_a_cause_whose_numbers_change_at_every_tick_is_said_once(rig):
+    rig = rig()
+    rig.engage()
+    far = np.where(rig.robot.gripper_mask, 0.0, 0.9)
+    chunk = rig.chunk(slope=0.01)
+    rig.send(dataclasses.replace(chunk, positions=chunk.positions + far))
+    rig.wait_for_mode(Mode.HOLD, "the policy wants an arm joint")
+    rig.probe.wait_for(lambda: len({s.cause for s in rig.status if "wants an arm" in s.cause}) > 3, what="numbers")
+    assert len([change for change in rig.modes if "wants an arm" in change.cause]) == 1
+    assert rig.node.output().count("HOLD: the policy wants an arm joint") == 1
 
 
 def test_a_policy_that_withdraws_is_held_although_steps_are_left(rig):
@@ -516,7 +530,7 @@ def test_arming_is_refused_beside_another_publisher_and_one_that_comes_later_is_
 def test_a_node_that_is_known_to_stay_silent_may_have_a_publisher(ros, rig, robot):
     from sensor_msgs.msg import JointState
 
-    rig = rig(allowed_publishers=["rival"])
+    rig = rig(allowed_publishers=["/rival@here"])
     with ros.Probe("rival") as rival:
         rival.publisher(JointState, robot.limb("right").topics.gripper_command)
         rig.arm()
@@ -573,7 +587,7 @@ def moving(rig, tmp_path):
 
 
 def test_arms_are_held_until_an_unknown_publisher_turns_out_to_be_an_allowed_one(moving, late):
-    rig = moving(allowed_publishers=["late"])
+    rig = moving(allowed_publishers=["/late"])
     late.come(rig)
     heard, taken = len(rig.status), rig.status[-1].chunks_accepted
     rig.probe.wait_for(lambda: rig.status[-1].chunks_accepted > taken + 2, what="more chunks")
@@ -583,7 +597,7 @@ def test_arms_are_held_until_an_unknown_publisher_turns_out_to_be_an_allowed_one
 
 
 def test_a_person_who_was_interrupted_goes_on_and_may_give_back_meanwhile(moving, late):
-    rig = moving(allowed_publishers=["late"])
+    rig = moving(allowed_publishers=["/late"])
     rig.leader = rig.home + np.where(rig.robot.gripper_mask, 0.0, 0.05)
     rig.probe.wait_for(lambda: rig.ask(Mode.TELEOP).success, what="teleoperation")
     rig.press(True)
@@ -610,14 +624,14 @@ def test_an_unknown_publisher_that_turns_out_to_be_a_rival_is_a_fault(moving, la
 
 
 def test_an_unknown_publisher_that_leaves_unknown_is_a_fault(moving, late):
-    rig = moving(allowed_publishers=["late"])
+    rig = moving(allowed_publishers=["/late"])
     late.come(rig)
     late.leave()
     rig.wait_for_mode(Mode.FAULT, "left before it was known")
 
 
 def test_after_a_request_nothing_goes_on_by_itself_when_an_unknown_publisher_becomes_known(moving, late):
-    rig = moving(allowed_publishers=["late"])
+    rig = moving(allowed_publishers=["/late"])
     late.come(rig)
     assert rig.probe.trigger(f"{NODE}/stop").success
     late.become_known()

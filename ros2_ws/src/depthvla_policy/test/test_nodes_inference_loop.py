@@ -25,11 +25,12 @@ class Bench:
         self.results, self.refusals, self.asked = [], [], []
         self.instruction, self.depth, self.answer = "lift", False, None
         self.continued, self.fitted, self.decoded = [], [], []
+        self.broken = None  # what polling raises
         self.loop = InferenceLoop(
             buffer=self.buffer,
             policy=SimpleNamespace(infer=self._infer, image_fit=SimpleNamespace(apply=lambda image: image[:1])),
             decode=self._decode,
-            poll=lambda: None,
+            poll=self._poll,
             instruction=lambda: self.instruction,
             depth_wanted=lambda: self.depth,
             result=self.results.append,
@@ -38,6 +39,10 @@ class Bench:
             steady_s=lambda: self.now * 1e-9,
             **options,
         )
+
+    def _poll(self):
+        if self.broken:
+            raise self.broken
 
     def _decode(self, payload):
         self.decoded.append(payload)
@@ -215,3 +220,54 @@ def test_a_result_that_comes_after_stop_is_dropped(robot, home):
     release.set()
     worker.join(10)
     assert bench.results == []
+
+
+def test_whatever_raises_is_a_reason_and_the_next_round_is_tried(bench):
+    bench.broken = KeyError("left")
+    bench.frame()
+    bench.broken = None
+    bench.loop._continuation, continuation = None, bench.loop._continuation
+    bench.frame()
+    bench.loop._continuation = continuation
+    bench.loop._result, result = None, bench.loop._result
+    bench.frame()
+    assert [refusal.reason for refusal in bench.refusals] == [Reason.FAILED] * 3 and bench.results == []
+    assert "the inference loop failed: KeyError: 'left'" in bench.refusals[0].message
+    bench.loop._result = result
+    bench.frame()
+    assert len(bench.results) == 1 and not bench.loop.worker.problem
+
+
+@pytest.mark.parametrize("death", [SystemExit("bye"), MemoryError("none left")])
+def test_a_thread_that_dies_is_noticed(robot, home, death):
+    def refused(_):
+        raise death
+
+    bench = Bench(robot, home)
+    bench.loop._refused = refused
+    bench.broken = death
+    bench.loop.start()
+    assert bench.loop.worker.join(10.0)
+    assert bench.loop.worker.problem == f"the inference thread died: {type(death).__name__}: {death}"
+    assert "Traceback" in bench.loop.worker.traceback
+
+
+def test_a_round_that_takes_too_long_is_a_hang_and_waiting_is_none(robot, home):
+    bench = Bench(robot, home, hang_s=1.0)
+    begun, release = threading.Event(), threading.Event()
+
+    def hang():
+        begun.set()
+        release.wait(10)
+
+    bench.loop._poll = hang
+    assert not bench.loop.worker.problem
+    bench.loop.start()
+    assert begun.wait(10)
+    assert not bench.loop.worker.problem
+    bench.now += 1_500 * MS
+    assert bench.loop.worker.problem == "the inference thread hangs: no sign of life for 1.5 s"
+    bench.loop._poll = lambda: None
+    release.set()
+    bench.loop.stop(10.0)
+    assert not bench.loop.worker.problem

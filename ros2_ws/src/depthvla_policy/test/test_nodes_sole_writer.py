@@ -29,7 +29,11 @@ class Graph:
     def get_publishers_info_by_topic(self, topic):
         self.asked += 1
         return [
-            SimpleNamespace(node_namespace="/", node_name=name, endpoint_gid=[endpoint])
+            SimpleNamespace(
+                node_namespace=name.rpartition("/")[0] or "/",
+                node_name=name.rpartition("/")[2],
+                endpoint_gid=endpoint if isinstance(endpoint, bytes) else [endpoint],
+            )
             for endpoint, name in self.publishers[topic].items()
         ]
 
@@ -147,3 +151,50 @@ def test_of_two_nodes_with_the_name_of_the_writer_one_is_a_rival(ros, graph):
     assert writer.rival(0.0) is None
     graph.publishers["/gripper"][2] = "simulator"
     assert "/simulator publishes to /gripper too" in writer.rival(0.1)
+
+
+# Where a publisher is
+
+HERE, THERE = b"\x01\x0f\xaa\x01", b"\x01\x0f\xbb\x02"
+
+
+def writer_on(graph, *allowed, own=HERE + b"own"):
+    from depthvla_policy.nodes.executor.sole_writer import SoleWriter
+
+    graph.publishers = {topic: {own: "executor"} for topic in TOPICS}
+    return SoleWriter(graph, TOPICS, allowed)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "publisher", "text"),
+    [
+        ("/robot/tracker", "/robot/tracker", None),
+        ("/tracker", "/robot/tracker", "as /robot/tracker@bb02"),
+        ("/robot/tracker@bb02", "/robot/tracker", None),
+        ("/robot/tracker@here", "/robot/tracker", "as /robot/tracker@bb02"),
+        ("/robot/tracker@aa01", "/robot/tracker", "as /robot/tracker@bb02"),
+    ],
+)
+def test_an_allowed_publisher_is_its_full_name_and_the_host_that_was_named(ros, graph, allowed, publisher, text):
+    writer = writer_on(graph, allowed)
+    graph.publishers["/arm"][THERE + b"it"] = publisher
+    found = writer.rival(0.0)
+    assert found is None if text is None else found.endswith(text)
+
+
+def test_here_is_the_host_of_this_node(ros, graph):
+    writer = writer_on(graph, "/tracker@here")
+    graph.publishers["/arm"][HERE + b"it"] = "tracker"
+    assert writer.rival(0.0) is None
+
+
+def test_where_the_middleware_tells_no_host_an_entry_with_one_allows_nobody(ros, graph):
+    writer = writer_on(graph, "/tracker@here", own=b"\x01\x10own")
+    graph.publishers["/arm"][b"\x01\x10it"] = "tracker"
+    assert writer.rival(0.0).startswith("/tracker publishes")
+
+
+@pytest.mark.parametrize("entry", ["tracker", "/", "/tracker/", "/tracker@", "/tracker@there", "/a b", "~/tracker"])
+def test_an_entry_that_is_no_full_name_is_refused(ros, graph, entry):
+    with pytest.raises(ValueError, match="allowed_publishers has .*; allowed: a node's full name"):
+        writer_on(graph, entry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import threading
 
 import pytest
 import yaml
@@ -30,6 +31,7 @@ class Graph:
     def __init__(self, ros, folder):
         from depthvla_msgs.msg import ModeChange, TaskProgress
         from depthvla_msgs.srv import ResetScene, SetInstruction, SetMode
+        from std_srvs.srv import Trigger
 
         from depthvla_policy.nodes.common import qos
 
@@ -40,8 +42,11 @@ class Graph:
         self.probe = ros.Probe("graph")
         self._answer("/policy_node/set_instruction", SetInstruction, lambda request: request.instruction)
         self._answer("/chunk_executor_node/set_mode", SetMode, lambda request: request.mode)
-        self._answer("/simulator_node/reset", ResetScene, self._stage)
         self._progress = self.probe.publisher(TaskProgress, "/simulator_node/task_progress", qos.status())
+        self._answer("/simulator_node/reset", ResetScene, self._stage)
+        self._answer("/chunk_executor_node/stop", Trigger, lambda request: "stop")
+        self.resetting = threading.Event()  # how long a reset takes
+        self.resetting.set()
         mode = self.probe.publisher(ModeChange, "/chunk_executor_node/mode", qos.status())
         mode.publish(ModeChange(mode=HOLD))
         self.recorder = self.start_recorder()
@@ -57,10 +62,21 @@ class Graph:
     def _stage(self, request):
         from depthvla_msgs.msg import TaskProgress
 
+        self.resetting.wait(30.0)
         progress = TaskProgress(task="mine", seed=request.seed, instruction=f"do it with block {request.seed}")
         progress.header.stamp = self.probe.node.get_clock().now().to_msg()
         self._progress.publish(progress)
         return "seed", request.seed
+
+    @property
+    def stops(self):
+        return self.asked.count("stop")
+
+    def press_stop(self, terminal):
+        """Space, and the executor has been asked for a stop."""
+        before = self.stops
+        terminal.type(" ")
+        self._ros.wait_until(lambda: self.stops > before, self._ros.TIMEOUT_S, lambda: f"a stop:\n{terminal.text}")
 
     def start_recorder(self):
         self.recorder = self._ros.NodeProcess(
@@ -129,9 +145,9 @@ def test_two_episodes_with_marks_corrections_an_abort_and_a_redo(graph):
     graph.see(it, "  - everything back")
     graph.begin(it, 1)
     graph.see(it, "hand over with the operator's console (p)")
-    it.type("a")
+    it.type("x")
     graph.see(it, "aborted, because: ")
-    it.type("arm slipx\x7fped\n")
+    it.type("armslipx\x7fped\n")
     graph.see(it, "episode_01 does not count (aborted): it is kept as aside/episode_01.aborted-1")
 
     graph.begin(it, 1, count=2)
@@ -140,15 +156,15 @@ def test_two_episodes_with_marks_corrections_an_abort_and_a_redo(graph):
     it.type("2")
     graph.see(it, "2 [x] done")
     graph.see(it, "TIME LIMIT: 0.5 s ARE OVER")
-    it.type("d")
+    it.type("c")
     graph.see(it, "score 2/2: success. enter: keep")
     it.type("u")
     graph.see(it, "score 1/2: failure. enter: keep")
     it.type("\n")
     graph.see(it, "episode 1: failure, score 1/2")
 
-    graph.see(it, "enter: begin episode 2, r: redo episode 1")
-    it.type("r")
+    graph.see(it, "enter: begin episode 2, b: redo episode 1")
+    it.type("b")
     graph.see(it, "set episode 1 aside and do it again? y/n")
     it.type("y")
     graph.see(it, "it is kept as aside/episode_01.redone-1")
@@ -156,11 +172,11 @@ def test_two_episodes_with_marks_corrections_an_abort_and_a_redo(graph):
         graph.begin(it, number, count=3 if number == 1 else 2)
         it.type("12")
         graph.see(it, "mark: done", count=number + 1)
-        it.type("d")
+        it.type("c")
         graph.see(it, "score 2/2: success. enter: keep", count=number + 1)
         it.type("\n")
         graph.see(it, f"episode {number}: success, score 2/2")
-    graph.see(it, "enter: show the result, r: redo episode 2")
+    graph.see(it, "enter: show the result, b: redo episode 2")
     it.type("\n")
     assert graph.end(it) == 0
     assert "mine, tiny, lamp off" in it.text and "mean progress  100.0%" in it.text
@@ -170,13 +186,82 @@ def test_two_episodes_with_marks_corrections_an_abort_and_a_redo(graph):
     assert graph.asked == ["do it"] * 4  # nothing was asked of the executor
     assert graph.aside() == ["episode_01.aborted-1", "episode_01.redone-1"]
     aborted, redone = (custom_data(graph.folder / "aside" / name) for name in graph.aside())
-    assert (aborted["outcome"], aborted["notes"]) == ("aborted", "arm slipped")
+    assert (aborted["outcome"], aborted["notes"]) == ("aborted", "armslipped")
     assert (redone["outcome"], marks(redone)) == ("failure", ["begun"])
     episodes = graph.episodes()
     assert [about["scene"] for about in episodes.values()] == ["layout 7", "layout 8"]
     for about in episodes.values():
         assert (about["task"], about["instruction"], about["setting"]) == ("mine", "do it", "lamp off")
         assert (about["policy"], about["outcome"], marks(about)) == ("tiny", "success", ["begun", "done"])
+
+
+def test_space_stops_the_arms_in_every_state_and_does_nothing_else(graph):
+    it = graph.session("--setting", "lamp off")
+    graph.see(it, "enter: begin episode 1")
+    graph.press_stop(it)
+    graph.see(it, "STOP: done")
+    graph.begin(it, 1)
+    graph.press_stop(it)
+    it.type("1")
+    graph.see(it, "1 [x] begun")
+    it.type("c")
+    graph.see(it, "score 1/2: failure. enter: keep")
+    graph.press_stop(it)
+    it.type("x")
+    graph.see(it, "space: STOP THE ARMS, also while this is typed")
+    it.type("it")
+    graph.press_stop(it)
+    it.type("slipped\n")
+    graph.see(it, "episode_01 does not count (aborted)")
+    graph.begin(it, 1, count=3)  # the first prompt was shown again below the stop
+    it.type("12")
+    graph.see(it, "2 [x] done")
+    it.type("c")
+    graph.see(it, "score 2/2: success. enter: keep")
+    it.type("\n")
+    graph.see(it, "b: redo episode 1")
+    it.type("b")
+    graph.see(it, "do it again? y/n")
+    graph.press_stop(it)
+    it.type("n")
+    graph.see(it, "b: redo episode 1", count=2)
+    it.type("q")
+    assert graph.end(it) == 0
+    assert custom_data(graph.folder / "aside/episode_01.aborted-1")["notes"] == "it slipped"
+    assert graph.stops == 5 and set(graph.asked) == {"do it", "stop"}
+
+
+def test_a_stop_while_an_episode_is_prepared_starts_nothing_and_gives_no_command(graph):
+    it = graph.session("--simulator", "--give-command", "--countdown-s", "60")
+    graph.see(it, "enter: begin episode 1")
+    graph.resetting.clear()
+    it.type("\n")
+    graph.see(it, "getting ready")
+    it.type(" ")  # while the scene is reset; the stand-in answers one request at a time
+    graph.resetting.set()
+    graph.see(it, "NOT STARTED: space was pressed")
+    graph.see(it, "enter: begin episode 1", count=2)
+    it.type("\n")
+    graph.see(it, "recording begins in")
+    graph.press_stop(it)
+    graph.see(it, "NOT STARTED: space was pressed", count=2)
+    graph.see(it, "enter: begin episode 1", count=3)
+    it.type("q")
+    assert graph.end(it) == 0
+    assert POLICY not in graph.asked and graph.stops == 2 and not graph.episodes()
+
+
+def test_a_stop_is_sent_as_soon_as_there_is_an_executor_and_says_so_until_then(graph):
+    from std_srvs.srv import Trigger
+
+    it = graph.session("--executor", "/late_executor")
+    graph.see(it, "enter: begin episode 1")
+    it.type(" ")
+    graph.see(it, "STOP: NOT SENT YET: no /late_executor/stop: is the executor running?")
+    graph._answer("/late_executor/stop", Trigger, lambda request: "late stop")
+    graph.see(it, "STOP: done")
+    it.type("q")
+    assert graph.end(it) == 0 and graph.asked == ["late stop"]
 
 
 def test_killed_session_or_recorder_loses_one_episode_and_the_same_command_goes_on(graph):
@@ -198,7 +283,7 @@ def test_killed_session_or_recorder_loses_one_episode_and_the_same_command_goes_
     graph.begin(it, 1, count=2)
     it.type("1")
     graph.see(it, "1 [x] begun")
-    it.type("d")
+    it.type("c")
     graph.see(it, "score 1/2: failure. enter: keep")
     it.type("\n")
     graph.begin(it, 2)

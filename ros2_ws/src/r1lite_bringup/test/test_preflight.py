@@ -273,12 +273,12 @@ def writers(*nodes: str, allowed=(), heard=SILENT) -> Finding:
 
 def test_only_allowed_and_silent_nodes_may_hold_a_publisher_on_a_command_topic():
     assert writers().verdict is PASS
-    assert writers("/mobiman/r1_lite_jointTracker", allowed=["r1_lite_jointTracker"]).verdict is PASS
-    assert writers("/relay", allowed=["relay"], heard=sample(50.0)).verdict is FAIL
+    assert writers("/mobiman/r1_lite_jointTracker", allowed=["/mobiman/r1_lite_jointTracker"]).verdict is PASS
+    assert writers("/relay", allowed=["/relay"], heard=sample(50.0)).verdict is FAIL
     assert writers("/unheard_of").verdict is FAIL and not writers("/unheard_of").overrides
     assert writers("/joint_tracker", "/unheard_of").overrides == ()
     assert writers("/joint_tracker").overrides == (
-        Override("chunk_executor_node", "allowed_publishers", ["joint_tracker"]),
+        Override("chunk_executor_node", "allowed_publishers", ["/joint_tracker"]),
     )
 
 
@@ -300,7 +300,7 @@ def test_a_recorder_is_no_tracker():
 def test_allowed_publishers_of_several_topics_are_one_list():
     findings = [writers("/joint_tracker"), writers("/other_joint_tracker")]
     assert verdict.overrides(findings) == {
-        "chunk_executor_node": {"allowed_publishers": ["joint_tracker", "other_joint_tracker"]}
+        "chunk_executor_node": {"allowed_publishers": ["/joint_tracker", "/other_joint_tracker"]}
     }
 
 

@@ -324,7 +324,7 @@ def test_what_a_unit_has_elsewhere_becomes_parameters_for_the_nodes(results, tmp
     nodes = settings.read(TESTED, tmp_path)
     assert nodes.cameras[2] == settings.CameraSettings("wrist_right", RAW_TOPIC, "raw", WRIST_RIGHT.camera_info)
     assert nodes.cameras[:2] == settings.read(TESTED).cameras[:2]
-    assert nodes.allowed_publishers == ("r1_lite_jointTracker",)
+    assert nodes.allowed_publishers == ("/r1_lite_jointTracker",)
     recorded = settings.parameters(tmp_path / "episode_recorder_node.param.yaml")["topics"]
     assert f"{RAW_TOPIC} required" in recorded and f"{HEAD.topic} required" in recorded
     assert overrides(results["healthy"].findings) == {}

@@ -113,7 +113,7 @@ class LeaderNode(ManagedNode):
 
 
 def main() -> int:
-    return run(LeaderNode)
+    return run(LeaderNode, about=__doc__, parameters=PARAMETERS)
 
 
 if __name__ == "__main__":

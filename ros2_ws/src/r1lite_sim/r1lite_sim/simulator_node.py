@@ -360,7 +360,7 @@ class _Transforms:
 
 
 def main() -> None:
-    sys.exit(run(SimulatorNode))
+    sys.exit(run(SimulatorNode, about=__doc__, parameters=PARAMETERS))
 
 
 if __name__ == "__main__":

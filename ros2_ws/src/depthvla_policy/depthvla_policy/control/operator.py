@@ -17,7 +17,9 @@ ANSWER_LIMIT_NS = 1_000_000_000
 NO_BUTTON = -1
 # A key that is held repeats itself faster than this, and a substep must not be marked by mistake.
 REPEAT_LIMIT_NS = 700_000_000
+STOP_KEY = " "  # in every tool, whatever it asks for at that moment
 ESCAPE = "\x1b"
+PASTE_BEGIN, PASTE_END = "\x1b[200~", "\x1b[201~"  # around pasted text, in a terminal's bracketed paste mode
 
 
 class Action(Enum):
@@ -42,7 +44,7 @@ class Action(Enum):
 KEYS = {
     "a": Action.ARM,
     "d": Action.DISARM,
-    " ": Action.STOP,
+    STOP_KEY: Action.STOP,
     "t": Action.TAKE_OVER,
     "p": Action.GIVE_BACK,
     "r": Action.RESET_FAULT,
@@ -53,7 +55,9 @@ KEYS = {
     "s": Action.SUCCESS,
     "f": Action.FAILURE,
 }
-KEYS_HELP = "keys: " + ", ".join(f"{'space' if key == ' ' else key} {action.value}" for key, action in KEYS.items())
+KEYS_HELP = "keys: " + ", ".join(
+    f"{'space' if key == STOP_KEY else key} {action.value}" for key, action in KEYS.items()
+)
 
 SCORING = (Action.START_EPISODE, Action.MARK, Action.UNDO, Action.SUCCESS, Action.FAILURE)
 
@@ -69,10 +73,12 @@ def button_parameter(action: Action) -> str:
 
 
 class Keys:
-    """Single keys from what a terminal sends. Cursor and function keys are sequences with letters in them: no keys."""
+    """Single keys from what a terminal sends. Cursor and function keys are sequences with letters in them: no keys, as
+    little as pasted text, which nobody pressed.
+    """
 
     def __init__(self) -> None:
-        self._sequence = ""
+        self._sequence, self._pasted = "", False
 
     def feed(self, text: str) -> list[str]:
         """In order; a sequence may be split over calls. Space is a key wherever it comes, because it stops."""
@@ -80,11 +86,15 @@ class Keys:
         for character in text:
             if character == ESCAPE:
                 self._sequence = ESCAPE
-            elif self._sequence and character != " ":
-                self._sequence = "" if _ends(self._sequence, character) else self._sequence + character
+            elif self._sequence and character != STOP_KEY:
+                before, self._sequence = self._sequence, self._sequence + character
+                if _ends(before, character):
+                    self._pasted = self._sequence == PASTE_BEGIN or (self._pasted and self._sequence != PASTE_END)
+                    self._sequence = ""
             else:
                 self._sequence = ""
-                keys.append(character)
+                if character == STOP_KEY or not self._pasted:
+                    keys.append(character)
         return keys
 
 

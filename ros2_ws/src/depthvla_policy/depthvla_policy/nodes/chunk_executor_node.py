@@ -11,6 +11,7 @@ import ctypes
 import dataclasses
 import gc
 import os
+import re
 import sys
 import time
 import traceback
@@ -55,6 +56,8 @@ except ImportError:  # Humble
 
 LEADER_DEPTH = 16
 REST_LIMIT_S = 2.0  # to come to rest before a stream ends; only a clock that stands still needs longer
+REQUESTED_MODES = tuple(mode for mode in Mode if mode is not Mode.FAULT)
+NUMBER = re.compile(r"(?<!\w)-?\d+(\.\d+)?")
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # sys/mman.h
 
 
@@ -330,7 +333,8 @@ class ChunkExecutorNode(ManagedNode):
         mode, cause, interventions = self._reported
         if state.mode is not mode and Mode.POLICY in (mode, state.mode):
             self._publish_plan()  # now there is one, or there is none any more
-        if (mode, cause) != (state.mode, state.cause):
+        # A cause whose numbers alone change, as a gap's at every tick, is the same one; the status has the numbers.
+        if state.mode is not mode or NUMBER.sub("", state.cause) != NUMBER.sub("", cause):
             change = ModeChange(
                 header=status.header,
                 mode=int(state.mode),
@@ -409,8 +413,9 @@ class ChunkExecutorNode(ManagedNode):
         if not self.active:
             response.message = "the node is not active"
             return response
-        if request.mode not in list(Mode):
-            response.message = f"mode is {request.mode}; allowed: {', '.join(f'{m.value} {m.name}' for m in Mode)}"
+        if request.mode not in REQUESTED_MODES:
+            allowed = ", ".join(f"{mode.value} {mode.name}" for mode in REQUESTED_MODES)
+            response.message = f"mode is {request.mode}; allowed: {allowed}"
             return response
         answer = self._switch(Mode(request.mode), "asked for by ~/set_mode")
         response.success, response.gap_rad = answer.refusal is None, answer.gap_rad
@@ -503,7 +508,7 @@ def main() -> int:
     # machine; datagrams depend on no other process. Without effect where discovery is limited to this machine,
     # because the middleware then chooses the transports itself.
     os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
-    return run(ChunkExecutorNode)
+    return run(ChunkExecutorNode, about=__doc__, parameters=PARAMETERS, of_robot=robot_parameters)
 
 
 if __name__ == "__main__":

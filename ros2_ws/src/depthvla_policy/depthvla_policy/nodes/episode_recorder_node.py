@@ -312,7 +312,7 @@ def _free_bytes(path: Path) -> int:
 
 
 def main() -> int:
-    return run(EpisodeRecorderNode)
+    return run(EpisodeRecorderNode, about=__doc__, parameters=PARAMETERS)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from depthvla_msgs.msg import ExecutorStatus, ModeChange, RecorderStatus
 from depthvla_msgs.srv import MarkSubstep, SetMode, StartEpisode, StopEpisode
@@ -39,11 +40,11 @@ from depthvla_policy.control.operator import (
 )
 from depthvla_policy.control.refusal import Refusal
 from depthvla_policy.nodes.common import qos
-from depthvla_policy.nodes.common.diagnostics import OK, WARN, Health
+from depthvla_policy.nodes.common.diagnostics import ERROR, OK, WARN, Health
 from depthvla_policy.nodes.common.messages import nanoseconds
 from depthvla_policy.nodes.common.parameters import Parameter
 from depthvla_policy.nodes.common.polling import PolledSubscription
-from depthvla_policy.nodes.common.runtime import ManagedNode, run
+from depthvla_policy.nodes.common.runtime import COMMON_PARAMETERS, ManagedNode, run
 from depthvla_policy.nodes.common.terminal import Screen, Terminal, open_terminal, terminal_restored
 
 STATUS_PERIOD_S = 0.2
@@ -63,6 +64,8 @@ BUTTONS = {
 
 
 PARAMETERS = (
+    # Started by hand, with nobody there to manage it.
+    *(replace(item, default=True) for item in COMMON_PARAMETERS if item.name == "autostart"),
     Parameter("executor", "/chunk_executor_node", "Full name of the chunk executor's node."),
     Parameter("recorder", "/episode_recorder_node", "Full name of the episode recorder's node."),
     Parameter("task", "", "Task of the episodes that are started here.", read_only=False),
@@ -130,7 +133,7 @@ class OperatorNode(ManagedNode):
     def activate(self) -> None:
         self._console, self._keyboard, self._joystick = Console(), Keyboard(), self._new_joystick()
         self._scorer = Scorer()
-        self._heard_s, self._silent = time.monotonic(), False
+        self._heard_s, self._silent, self._keyboard_lost = time.monotonic(), False, False
         self._terminal, why_not = open_terminal(self._type)
         self._screen.say(KEYS_HELP if self._terminal else f"the keyboard is off: {why_not}")
 
@@ -150,6 +153,8 @@ class OperatorNode(ManagedNode):
     def health(self) -> Health:
         silence_s = time.monotonic() - self._heard_s
         values = {"executor": self._executor_name, "keyboard": bool(self._terminal), "status silent [s]": silence_s}
+        if self._keyboard_lost:
+            return Health(ERROR, "the keyboard is off: space does not stop", values)
         if silence_s > STATUS_SILENCE_S:
             return Health(WARN, f"no status from {self._executor_name}", values)
         return Health(OK, "listening", values)
@@ -174,6 +179,7 @@ class OperatorNode(ManagedNode):
                     continue
                 if not text:
                     self._close_terminal()
+                    self._keyboard_lost = True
                     self._screen.say("THE KEYBOARD IS OFF: the terminal was closed")
                 for action in self._keyboard.feed(text):
                     if isinstance(action, Refusal):
@@ -342,9 +348,7 @@ def main(args: Sequence[str] | None = None) -> int:
         # A terminal that is closed, or Ctrl-\, ends the node as properly as any other signal.
         for number in (signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
-        # Started by hand, with nobody there to manage it; an autostart of the user's overrides this one.
-        words = list(sys.argv if args is None else args)
-        return run(OperatorNode, [*words[:1], "--ros-args", "-p", "autostart:=true", "--", *words[1:]])
+        return run(OperatorNode, args, about=__doc__, parameters=PARAMETERS)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import math
 import sys
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from depthvla_msgs.msg import ActionChunk, PolicyStatus, Source
 from depthvla_msgs.msg import Plan as PlanMessage
 from depthvla_msgs.srv import SetInstruction
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter as RosParameter
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
@@ -28,7 +31,7 @@ from depthvla_policy.control.continuation import REALTIME_CHUNKING, Continuation
 from depthvla_policy.control.observation_buffer import JOINT_DEPTH, ObservationBuffer, ObservationLimits, camera_stream
 from depthvla_policy.control.refusal import Reason, Refusal
 from depthvla_policy.nodes.common import image_messages, qos
-from depthvla_policy.nodes.common.diagnostics import OK, WARN, Health
+from depthvla_policy.nodes.common.diagnostics import ERROR, OK, WARN, Health
 from depthvla_policy.nodes.common.messages import (
     check_limbs,
     chunk_to_message,
@@ -51,6 +54,7 @@ if TYPE_CHECKING:  # torch is imported when the node is configured
     from depthvla_policy.policy.policy import Policy
 
 STATUS_PERIOD_S = 1.0
+WATCH_PERIOD_S = 0.1
 STOP_TIMEOUT_S = 10.0
 IMAGE_DEPTH = 2
 TIMINGS_KEPT = 512
@@ -100,6 +104,14 @@ PARAMETERS = (
         "joint_max_skew_s", LIMITS.joint_max_skew_s, "Most time between the head image and feedback.", 0.001, 1.0
     ),
     Parameter("max_future_s", LIMITS.max_future_s, "How far a stamp may be ahead of this clock.", 0.001, 1.0),
+    Parameter(
+        "hang_s",
+        1.0,
+        "The policy is withdrawn, with an error, when an inference takes longer or has failed again and again for so"
+        " long: about what a chunk lasts, so that none is given up that could still be followed. 0: never.",
+        0.0,
+        3600.0,
+    ),
     Parameter("depth", True, "Publish predicted depth while somebody subscribes to it."),
     Parameter("depth_colour_near_m", 0.1, "Distance shown as nearest in the colour image [m].", 0.0, 10.0),
     Parameter("depth_colour_far_m", 2.0, "Distance shown as farthest in the colour image [m].", 0.1, 100.0),
@@ -123,6 +135,10 @@ def load_policy(folder: str, device: str, torch_threads: int, robot: Robot) -> P
 class PolicyNode(ManagedNode):
     """~/action_chunk, ~/status, ~/depth/*; ~/set_instruction. Cameras and feedback as the robot description says, and
     ~/plan where chunks continue the motion in execution.
+
+    ~/status is published by the executor's thread alone. Its stamp is when its state began; that of a withdrawal is no
+    older than any chunk before it, and no chunk of an observation up to then follows. So a withdrawal speaks against
+    the chunks whose stamps are not after its own, in whatever order they are received.
     """
 
     def __init__(self, load: Callable[[str, str, int, Robot], Policy] = load_policy, **kwargs) -> None:
@@ -130,6 +146,7 @@ class PolicyNode(ManagedNode):
         self._load = load
         self._loop: InferenceLoop | None = None
         self._depth: DepthPublisher | None = None
+        self._changed_guard = None
         self.add_on_set_parameters_callback(self._check_parameters)
 
     def configure(self) -> None:
@@ -163,12 +180,19 @@ class PolicyNode(ManagedNode):
         if self._method != "off":
             self._plans = PolledSubscription(self, PlanMessage, "~/plan", qos.chunks(0.0))
         self.create_service(SetInstruction, "~/set_instruction", self._set_instruction)
-        self.create_timer(STATUS_PERIOD_S, self._publish_status)
+        self._changed_guard = self.create_guard_condition(self._publish_status)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(STATUS_PERIOD_S, self._publish_status, clock=steady)
+        self.create_timer(WATCH_PERIOD_S, self._watch, clock=steady)
 
     def activate(self) -> None:
         limits = {item.name: self.value(item.name) for item in dataclasses.fields(ObservationLimits)}
         self._buffer = ObservationBuffer(self._robot, self._policy.cameras, ObservationLimits(**limits))
-        self._refusal: Refusal | None = None
+        self._state = _State(Refusal(Reason.WAITING, "waiting for the first observation"), self._now_ns())
+        self._state_lock, self._reported = threading.Lock(), _kind(self._state.refusal)
+        self._problem = _State(None, 0)
+        self._failing_since_s: float | None = None
+        self._newest_ns = self._withdrawn_ns = 0  # stamps of the newest chunk and of the newest withdrawal
         self._chunks = self._continued = 0
         self._plan: Plan | None = None
         self._plan_refusals: Counter[Reason] = Counter()
@@ -187,26 +211,34 @@ class PolicyNode(ManagedNode):
             continuation=self._continuation,
             method=self._method,
             noise_seed=self.value("noise_seed"),
+            hang_s=self.value("hang_s") or math.inf,
         )
         # What exists now stays. Without this every full collection would walk over all of it.
         gc.collect()
         gc.freeze()
         if self._depth:
             self._depth.start()
+            self.workers.append(self._depth.worker)
         self._loop.start()
+        self.workers.append(self._loop.worker)
 
     def deactivate(self) -> None:
         gc.unfreeze()
+        self.workers.clear()
         loop, self._loop = self._loop, None
         try:
             loop.stop(STOP_TIMEOUT_S)
         finally:
-            self._send_status("deactivated", producing=False, withdrawn=True)
+            since_ns = max(self._now_ns(), self._newest_ns)
+            self._send_status(_State(Refusal(Reason.NOT_ALLOWED, "deactivated"), since_ns), withdrawn=True)
         if self._depth:
             self._depth.stop(STOP_TIMEOUT_S)
 
     def cleanup(self) -> None:
         self._policy = self._depth = None
+        if self._changed_guard is not None:
+            self.destroy_guard_condition(self._changed_guard)
+            self._changed_guard = None
 
     def health(self) -> Health:
         values = {
@@ -223,8 +255,12 @@ class PolicyNode(ManagedNode):
             values["latency p99 [ms]"] = float(np.percentile(total, 99))
             values["network p50 [ms]"] = float(np.median(network))
             values["everything else p99 [ms]"] = float(np.percentile(total - network, 99))
-        refusal = self._refusal
-        return Health(WARN, str(refusal), values) if refusal else Health(OK, "producing chunks", values)
+        refusal = self._state.refusal
+        if self._problem.refusal:
+            return Health(ERROR, str(self._problem.refusal), values)
+        if refusal or (self._depth and self._depth.failure):
+            return Health(WARN, str(refusal or self._depth.failure), values)
+        return Health(OK, "producing chunks", values)
 
     def _subscribe_camera(self, camera: Camera) -> None:
         name = camera.name
@@ -273,6 +309,13 @@ class PolicyNode(ManagedNode):
 
     def _publish_chunk(self, inference: Inference) -> None:
         raw, prediction = inference.raw, inference.prediction
+        with self._state_lock:
+            withdrawn = raw.stamp_ns <= self._withdrawn_ns
+            if not withdrawn:
+                self._newest_ns, self._state = raw.stamp_ns, _State(None, self._now_ns())
+        if withdrawn:
+            self._report(Refusal(Reason.FAILED, "a chunk was ready only after it had been withdrawn", "inference"))
+            return
         chunk = Chunk(raw.stamp_ns, inference.sequence, self._period_ns, prediction.actions, self._policy.model_id)
         message = chunk_to_message(chunk, self._robot)
         message.instruction = inference.observation.instruction
@@ -300,34 +343,64 @@ class PolicyNode(ManagedNode):
         gc.collect()
 
     def _report(self, refusal: Refusal | None) -> None:
-        """Publishes the status when the reason changes; the numbers in its sentence change all the time."""
-        before, self._refusal = self._refusal, refusal
-        if _kind(before) != _kind(refusal) or (refusal is None and self._chunks == 1):
-            self._publish_status()
+        """The loop's thread says what is the case, and has it published when the reason changes: the numbers in its
+        sentence change all the time.
+        """
+        if refusal is None or refusal.reason is not Reason.FAILED:
+            self._failing_since_s = None
+        elif self._failing_since_s is None:
+            self._failing_since_s = time.monotonic()
+        changed = _kind(refusal) != self._reported
+        self._reported = _kind(refusal)
+        with self._state_lock:
+            self._state = _State(refusal, self._now_ns() if changed or refusal is None else self._state.stamp_ns)
+        if changed:
+            self._changed_guard.trigger()
             if refusal:
                 self.get_logger().warning(f"no chunk: {refusal}", throttle_duration_sec=1.0)
             else:
                 self.get_logger().info("producing chunks")
 
+    def _watch(self) -> None:
+        """Notices what the loop's thread cannot say itself."""
+        if not self.active:
+            return
+        before, found = self._problem, self._loop.worker.problem or self._failing()
+        since_ns = before.stamp_ns if before.refusal else self._now_ns()
+        self._problem = _State(Refusal(Reason.FAILED, found) if found else None, since_ns)
+        if bool(before.refusal) != bool(found):
+            self._publish_status()
+            if found:
+                self.get_logger().error(f"the policy is withdrawn: {found}")
+
+    def _failing(self) -> str:
+        since_s, refusal = self._failing_since_s, self._state.refusal
+        for_s = time.monotonic() - since_s if since_s is not None else 0.0
+        return f"{refusal} (for {for_s:.1f} s)" if refusal and for_s > self.value("hang_s") > 0.0 else ""
+
     def _publish_status(self) -> None:
         if not self.active:
             return
-        refusal = self._refusal
-        reason = str(refusal) if refusal else "" if self._chunks else "waiting for the first observation"
-        blind = refusal is not None and refusal.reason in BLIND
-        self._send_status(reason, producing=not reason, withdrawn=blind)
+        problem = self._problem
+        with self._state_lock:
+            state = problem if problem.refusal else self._state
+            withdrawn = state is problem or (state.refusal is not None and state.refusal.reason in BLIND)
+            if withdrawn:
+                state = _State(state.refusal, max(state.stamp_ns, self._newest_ns))
+                self._withdrawn_ns = max(self._withdrawn_ns, state.stamp_ns)
+        self._send_status(state, withdrawn=withdrawn)
 
-    def _send_status(self, reason: str, *, producing: bool, withdrawn: bool) -> None:
+    def _send_status(self, state: _State, *, withdrawn: bool) -> None:
         status = PolicyStatus(
-            producing=producing,
+            producing=state.refusal is None,
             withdrawn=withdrawn,
-            reason=reason,
+            reason=str(state.refusal or ""),
             instruction=self.value("instruction"),
             model_id=self._policy.model_id,
             chunks=self._chunks,
             observations_refused=self._buffer.refused,
         )
-        status.header.stamp = self.get_clock().now().to_msg()
+        status.header.stamp = time_message(state.stamp_ns)
         self._status_publisher.publish(status)
 
     def _set_instruction(self, request: SetInstruction.Request, response: SetInstruction.Response):
@@ -402,6 +475,14 @@ def _warm_up(policy: Policy, robot: Robot, method: str) -> float:
     return time.perf_counter() - begin
 
 
+@dataclasses.dataclass(frozen=True)
+class _State:
+    """Why there is no chunk; None while there are. `stamp_ns`: when that was so."""
+
+    refusal: Refusal | None
+    stamp_ns: int
+
+
 def _kind(refusal: Refusal | None) -> tuple | None:
     return (refusal.subject, refusal.reason) if refusal else None
 
@@ -411,7 +492,7 @@ def _duration(seconds: float):
 
 
 def main() -> int:
-    return run(PolicyNode)
+    return run(PolicyNode, about=__doc__, parameters=PARAMETERS, of_robot=_robot_parameters)
 
 
 if __name__ == "__main__":

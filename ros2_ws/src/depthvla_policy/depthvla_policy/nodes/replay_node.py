@@ -199,7 +199,7 @@ def _profile(topic: str) -> QoSProfile:
 
 
 def main() -> int:
-    return run(ReplayNode)
+    return run(ReplayNode, about=__doc__, parameters=PARAMETERS)
 
 
 if __name__ == "__main__":

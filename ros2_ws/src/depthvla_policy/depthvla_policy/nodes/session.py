@@ -1,7 +1,8 @@
 """Scored episodes of a task, one after the other: python -m depthvla_policy.nodes.session --task lift --out FOLDER.
 
-Run it in a terminal of its own, beside the operator's console: it records and scores, and does not move the arms. What
-counts is in `evaluation.session.folder`, what a key does to a score in `evaluation.session.scoring`.
+Run it in a terminal of its own, beside the operator's console: it records and scores, and does not move the arms; space
+stops them, whatever it is busy with. What counts is in `evaluation.session.folder`, what a key does to a score in
+`evaluation.session.scoring`.
 """
 
 from __future__ import annotations
@@ -11,23 +12,23 @@ import queue
 import signal
 import sys
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 from depthvla_policy import tasks
-from depthvla_policy.control.operator import REPEAT_LIMIT_NS, Keys
+from depthvla_policy.control.operator import REPEAT_LIMIT_NS, STOP_KEY, Keys
 from depthvla_policy.evaluation.session import text as session_text
 from depthvla_policy.evaluation.session.folder import Plan, SessionFolder
-from depthvla_policy.evaluation.session.scoring import ENTER, Ask, Scoring, Wish
-from depthvla_policy.nodes.common.terminal import Screen, open_terminal, terminal_restored
+from depthvla_policy.evaluation.session.scoring import ENTER, REDO, Ask, Scoring, Wish
+from depthvla_policy.nodes.common.terminal import Screen, Terminal, terminal_refusal, terminal_restored
 from depthvla_policy.nodes.session_graph import SessionGraph
 
 KEY_PERIOD_S = 0.1  # how often what is shown is made anew while nobody presses a key
 ERASE = ("\x7f", "\b")
+STOPPED = "space was pressed"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -55,30 +56,37 @@ class Ended(Exception):  # noqa: N818 - no error: somebody ended the session
 
 
 class Keyboard:
-    """Keys one after the other, as they come from the terminal's thread. A signal comes among them."""
+    """Keys one after the other, as they come from the terminal's thread. A signal comes among them.
 
-    def __init__(self) -> None:
+    The stop key does not wait until somebody asks for a key: `stop` is called on the terminal's thread.
+    """
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop, self.stops = stop, 0  # how often
         self._typed: queue.SimpleQueue[str | Ended] = queue.SimpleQueue()
-        self._keys, self._waiting = Keys(), deque[str]()
+        self._keys = Keys()
 
     def type(self, text: str) -> None:
-        self._typed.put(text or Ended("the terminal was closed"))
+        if not text:
+            self._typed.put(Ended("the terminal was closed"))
+        for key in self._keys.feed(text):
+            if key == STOP_KEY:
+                self.stops += 1
+                self._stop()
+            self._typed.put(key)
 
     def interrupt(self, number: int, frame: object) -> None:
         self._typed.put(Ended(signal.Signals(number).name))
 
     def key(self, wait_s: float) -> str:
         """The next key; empty when none comes in time. Raises Ended."""
-        deadline_s = time.monotonic() + wait_s
-        while not self._waiting:
-            try:
-                typed = self._typed.get(timeout=max(deadline_s - time.monotonic(), 0.0))
-            except queue.Empty:
-                return ""
-            if isinstance(typed, Ended):
-                raise typed
-            self._waiting.extend(self._keys.feed(typed))
-        return self._waiting.popleft()
+        try:
+            typed = self._typed.get(timeout=max(wait_s, 0.0))
+        except queue.Empty:
+            return ""
+        if isinstance(typed, Ended):
+            raise typed
+        return typed
 
     def pause(self, wait_s: float) -> None:
         """Waits, and forgets what is typed meanwhile. Raises Ended."""
@@ -129,7 +137,7 @@ class Session:
             if reason and reason != said:
                 self._screen.say(reason)
                 said = reason
-            self._screen.show("waiting for the recorder; q: quit")
+            self._screen.show(f"waiting for the recorder; q: quit, {session_text.STOP}")
             if self._keyboard.key(KEY_PERIOD_S) == "q":
                 raise Ended("quit")
         for aside in self._folder.sort():
@@ -155,10 +163,10 @@ class Session:
         self._keyboard.wait_until_quiet()  # the enter that ended the last episode may still be held
         self._screen.print(session_text.before(self._plan, results, number))
         self._screen.show(session_text.before_keys(number, previous))
-        key = self._key("\n\r rq" if previous else "\n\r q")
+        key = self._key(("\n\rq" + REDO) if previous else "\n\rq")
         if key == "q":
             raise Ended("quit")
-        if key != "r":
+        if key != REDO:
             return True
         if self._sure(f"set episode {previous} aside and do it again? y/n"):
             self._screen.say(session_text.set_aside(self._folder.redo(previous)))
@@ -166,8 +174,8 @@ class Session:
 
     def _episode(self, number: int) -> None:
         plan, graph, screen = self._plan, self._graph, self._screen
-        bag = self._folder.bag(number)
-        screen.show("getting ready")
+        bag, stops = self._folder.bag(number), self._keyboard.stops
+        screen.show(f"getting ready; {session_text.STOP}")
         instruction = plan.task.instruction
         failed = graph.reset_scene(plan.scene(number)) if plan.simulator else ""
         if plan.simulator and not failed:
@@ -177,8 +185,13 @@ class Session:
             screen.say(f"NOT STARTED: {failed}")
             return
         for left_s in range(self._config.countdown_s, 0, -1):
-            screen.show(f"recording begins in {left_s}")
+            if self._keyboard.stops != stops:
+                break
+            screen.show(f"recording begins in {left_s}; {session_text.STOP}")
             self._keyboard.pause(1.0)
+        if self._keyboard.stops != stops:
+            screen.say(f"NOT STARTED: {STOPPED}")
+            return
         failed = graph.start(
             bag,
             task=plan.task.name,
@@ -190,9 +203,19 @@ class Session:
         if failed:
             screen.say(f"NOT STARTED: {failed}")
             return
-        if self._config.give_command and (refused := graph.give_command()):
+        if self._config.give_command and (refused := self._give_command(stops)):
             screen.say(f"the policy does not have the arms: {refused}; {session_text.hand_over(graph.mode)}")
         self._score(bag)
+
+    def _give_command(self, stops: int) -> str:
+        """Why the policy was not given the arms; "" where it was. `stops`: how many there were before the episode."""
+        if self._keyboard.stops != stops:
+            return STOPPED
+        refused = self._graph.give_command()
+        if self._keyboard.stops != stops:
+            self._graph.stop_arms()  # the one before may have overtaken the request
+            return STOPPED
+        return refused
 
     def _score(self, bag: Path) -> None:
         """Until the recording is over, whoever ends it."""
@@ -258,14 +281,14 @@ class Session:
                 return key
 
     def _sure(self, question: str) -> bool:
-        self._screen.show(question)
+        self._screen.show(f"{question}   {session_text.STOP}")
         return self._key("yn") == "y"
 
     def _text(self, prompt: str) -> str:
-        """A line that is typed."""
+        """A line that is typed. Space stops here, too."""
         text = ""
         while True:
-            self._screen.show(prompt + text)
+            self._screen.show(f"{session_text.STOP}, also while this is typed\n{prompt}{text}")
             key = self._keyboard.key(KEY_PERIOD_S)
             if key and key in ENTER:
                 return text
@@ -274,7 +297,7 @@ class Session:
 
 def main(argv: Sequence[str] | None = None) -> int:
     config = tyro.cli(SessionConfig, args=argv)
-    keyboard = Keyboard()
+    screen = Screen()
     with contextlib.ExitStack() as stack:
         stack.enter_context(terminal_restored())
         try:
@@ -287,26 +310,28 @@ def main(argv: Sequence[str] | None = None) -> int:
                 first_scene=config.first_scene,
                 simulator=config.simulator,
             )
-            terminal, why_not = open_terminal(keyboard.type)
-            if terminal is None:
+            why_not = terminal_refusal()
+            if why_not:
                 raise ValueError(f"{why_not}; a session is scored by a person at a terminal")
-            stack.callback(terminal.close)
             folder = SessionFolder(config.out, plan)
         except (OSError, ValueError) as error:
             print(f"session: {error}", file=sys.stderr)
             return 1
         stack.callback(folder.close)
-        for number in SIGNALS:
-            signal.signal(number, keyboard.interrupt)
-        signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # a session that stands still would miss the recorder
         graph = SessionGraph(
             recorder=config.recorder,
             policy=config.policy_node,
             executor=config.executor,
             simulator=config.simulator_node,
+            say=screen.say,
         )
         stack.callback(graph.close)
-        Session(config, folder, graph, keyboard, Screen()).run()
+        keyboard = Keyboard(graph.stop_arms)
+        for number in SIGNALS:
+            signal.signal(number, keyboard.interrupt)
+        signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # a session that stands still would miss the recorder
+        stack.callback(Terminal(keyboard.type).close)
+        Session(config, folder, graph, keyboard, screen).run()
         return 0
 
 

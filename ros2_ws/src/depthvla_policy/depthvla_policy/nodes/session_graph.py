@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -12,8 +13,11 @@ from depthvla_msgs.msg import ModeChange, RecorderStatus, TaskProgress
 from depthvla_msgs.srv import MarkSubstep, ResetScene, SetInstruction, SetMode, StartEpisode, StopEpisode
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+from std_srvs.srv import Trigger
 
 from depthvla_policy.control.arbiter import Mode
+from depthvla_policy.control.operator import ANSWER_LIMIT_NS, REPEAT_LIMIT_NS
 from depthvla_policy.nodes.common import qos
 from depthvla_policy.nodes.common.messages import nanoseconds
 
@@ -28,10 +32,18 @@ POLL_S = 0.01
 class SessionGraph:
     """A node spun in the background. What is asked returns why it was not done; "" where it was.
 
-    recorder, policy, executor, simulator: full names of the nodes.
+    recorder, policy, executor, simulator: full names of the nodes. say: is told what becomes of a stop, on any thread.
     """
 
-    def __init__(self, *, recorder: str, policy: str, executor: str, simulator: str) -> None:
+    def __init__(
+        self,
+        *,
+        recorder: str,
+        policy: str,
+        executor: str,
+        simulator: str,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         # A signal must reach the session, which stops the recording before the context goes.
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         self.recorder = recorder
@@ -48,6 +60,10 @@ class SessionGraph:
         self._reset = node.create_client(ResetScene, f"{simulator}/reset")
         self._simulator, self._progress = simulator, None
         node.create_subscription(TaskProgress, f"{simulator}/task_progress", self._on_progress, qos.status())
+        self._say, self._said = say, ("", -math.inf)
+        self._stop_arms = node.create_client(Trigger, f"{executor}/stop")
+        self._stops: dict[Future, float] = {}  # that are not answered yet, and when they were asked for
+        self._stop_waits = False  # for an executor to be there
         node.create_subscription(RecorderStatus, f"{recorder}/status", self._on_status, qos.status())
         node.create_subscription(ModeChange, f"{executor}/mode", self._on_mode, qos.status())
         self._stopping = threading.Event()
@@ -55,6 +71,7 @@ class SessionGraph:
         self._thread.start()
 
     def close(self) -> None:
+        self._wait(lambda: not self._stops, ANSWER_LIMIT_NS * 1e-9)
         self._stopping.set()
         self._thread.join()
         self._node.destroy_node()
@@ -145,6 +162,39 @@ class SessionGraph:
         """Asks for POLICY, as the console's key does; the executor decides."""
         return self._ask(self._set_mode, mode=int(Mode.POLICY))
 
+    def stop_arms(self) -> None:
+        """Asks the executor for a stop at once, whatever else is being asked, and waits for nothing. Any thread may."""
+        if not self._stop_arms.service_is_ready():
+            self._stop_waits = True
+            self._say_once(f"STOP: NOT SENT YET: no {self._stop_arms.srv_name}: is the executor running?")
+            return
+        self._stop_waits = False
+        future = self._stop_arms.call_async(Trigger.Request())
+        self._stops[future] = time.monotonic()
+        future.add_done_callback(self._on_stopped)
+
+    def _on_stopped(self, future: Future) -> None:
+        self._stops.pop(future, None)
+        answer, failed = (None, future.exception()) if future.exception() else (future.result(), None)
+        done = f"{'done' if answer.success else 'REFUSED'}: {answer.message}" if answer else f"NO ANSWER: {failed}"
+        self._say_once(f"STOP: {done}")
+
+    def _watch_stops(self) -> None:
+        if self._stop_waits and self._stop_arms.service_is_ready():
+            self.stop_arms()
+        limit_s = ANSWER_LIMIT_NS * 1e-9
+        for future, asked_s in list(self._stops.items()):
+            if time.monotonic() - asked_s > limit_s:
+                self._stops.pop(future, None)
+                self._say_once(f"STOP: NO ANSWER of {self._stop_arms.srv_name} within {limit_s:g} s: USE THE E-STOP")
+
+    def _say_once(self, text: str) -> None:
+        """A key that is held asks again and again."""
+        said, at_s = self._said
+        self._said = (text, time.monotonic())
+        if text != said or time.monotonic() - at_s > REPEAT_LIMIT_NS * 1e-9:
+            self._say(text)
+
     def _ask(self, client, limit_s: float = ANSWER_LIMIT_S, **request) -> str:
         name = client.srv_name
         if not client.wait_for_service(ANSWER_LIMIT_S):
@@ -183,4 +233,5 @@ class SessionGraph:
         executor.add_node(self._node)
         while not self._stopping.is_set():
             executor.spin_once(timeout_sec=0.05)
+            self._watch_stops()
         executor.shutdown()

@@ -205,7 +205,7 @@ def _compressed(camera: Camera) -> bool:
 
 
 def main() -> int:
-    return run(ViewerNode)
+    return run(ViewerNode, about=__doc__, parameters=PARAMETERS)
 
 
 if __name__ == "__main__":

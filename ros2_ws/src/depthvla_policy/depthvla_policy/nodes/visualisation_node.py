@@ -108,7 +108,7 @@ class VisualisationNode(ManagedNode):
 
 
 def main() -> int:
-    return run(VisualisationNode)
+    return run(VisualisationNode, about=__doc__, parameters=PARAMETERS)
 
 
 if __name__ == "__main__":

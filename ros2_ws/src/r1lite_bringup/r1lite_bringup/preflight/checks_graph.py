@@ -88,12 +88,13 @@ def sole_writer(
         seen = f"{who} on {name}, which carries {heard.rate_hz:.0f} Hz"
         return Finding(check, Verdict.FAIL, seen, expected, STOP_TELEOPERATION)
     silent = "" if heard is None else ", silent"
-    unknown = [node for node in nodes if _short(node) not in allowed]
+    names = {entry.partition("@")[0] for entry in allowed}  # the host is for the executor to judge
+    unknown = [node for node in nodes if node not in names]
     if not unknown:
         return Finding(check, Verdict.PASS, f"{who}, allowed{silent}", expected)
     if all(_is_one_of(node, BENIGN_WRITERS) for node in unknown):
         todo = "list it in allowed_publishers: it is known to stay silent, and ~/arm refuses while it is there"
-        fix = (Override(EXECUTOR, "allowed_publishers", sorted({*allowed, *(_short(node) for node in unknown)})),)
+        fix = (Override(EXECUTOR, "allowed_publishers", sorted({*allowed, *unknown})),)
         return Finding(check, Verdict.FAIL, f"{who}{silent}", expected, todo, fix)
     return Finding(check, Verdict.FAIL, f"{who}{silent}", expected, STOP_TELEOPERATION)
 

@@ -73,7 +73,7 @@ def read(robot: Robot, params_dir: Path | None = None) -> Settings:
         },
         command_reliability=executor.get("command_reliability", robot.qos.command),
         leaders={limb.name: executor.get(f"leader.{limb.name}.arm_topic", limb.topics.teleop) for limb in robot.limbs},
-        allowed_publishers=tuple(name.lstrip("/") for name in executor["allowed_publishers"] if name),
+        allowed_publishers=tuple(name for name in executor["allowed_publishers"] if name),
         limits=ObservationLimits(**{item.name: policy[item.name] for item in dataclasses.fields(ObservationLimits)}),
         max_rate_hz=policy["max_rate_hz"],
         torch_threads=policy["torch_threads"],

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from depthvla_policy.control.operator import REPEAT_LIMIT_NS
+from depthvla_policy.control.operator import REPEAT_LIMIT_NS, STOP_KEY
 
 ENTER = ("\n", "\r")
 
@@ -17,6 +17,12 @@ class Ask(Enum):
     STOP = "stop"
     ABORT = "abort"
     QUIT = "quit"
+
+
+# None of them is another thing to the operator's console, whose keys may be meant. Digits mark.
+KEYS = {"u": Ask.UNDO, "x": Ask.ABORT, "q": Ask.QUIT}
+DONE = ("c", *ENTER)
+REDO = "b"  # between two episodes
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,11 @@ class Scoring:
         return "success" if self.score == len(self.substeps) else "failure"
 
     def press(self, key: str) -> Wish | str | None:
-        """What is to be asked, or why nothing is; None where nobody has to know. A key that is held counts once."""
+        """What is to be asked, or why nothing is; None where nobody has to know. A key that is held counts once. The
+        stop key is none of a score's.
+        """
+        if key == STOP_KEY:
+            return None
         now_ns, held = self._now_ns(), self._key
         repeated = key == held and now_ns - self._key_ns <= REPEAT_LIMIT_NS
         self._key, self._key_ns = key, now_ns
@@ -71,15 +81,13 @@ class Scoring:
             return None
         if key.isdecimal():
             return self._mark(int(key))
-        if key == "u":
+        if key in KEYS:
+            if KEYS[key] is not Ask.UNDO:
+                return Wish(KEYS[key])
             return Wish(Ask.UNDO, self.marked[-1]) if self.marked else "nothing is marked"
-        if key == "a":
-            return Wish(Ask.ABORT)
-        if key == "q":
-            return Wish(Ask.QUIT)
         if self.in_review and key in ENTER:
             return Wish(Ask.STOP, self.outcome)
-        if not self.in_review and key in (*ENTER, "d"):
+        if not self.in_review and key in DONE:
             self._end_ns, self.in_review = now_ns, True
             return None
         return f"no such key: {key!r}"

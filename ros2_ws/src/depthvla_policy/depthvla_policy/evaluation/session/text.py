@@ -8,14 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
+from depthvla_policy.control.operator import KEYS, Action
 from depthvla_policy.evaluation.metrics import bootstrap_interval
 from depthvla_policy.evaluation.session.folder import ASIDE, UNFINISHED, Aside, Plan, Result
-from depthvla_policy.evaluation.session.scoring import Scoring
+from depthvla_policy.evaluation.session.scoring import REDO, Scoring
 from depthvla_policy.tasks import Task
 
 BAR_WIDTH = 30
+CONSOLE = {action: key for key, action in KEYS.items()}
+TO_POLICY = CONSOLE[Action.GIVE_BACK]
 # Keys of the operator's console that give the arms to the policy, by the executor's mode.
-KEYS_TO_POLICY = {"DISARMED": "a, then p", "FAULT": "r, then p"}
+KEYS_TO_POLICY = {
+    "DISARMED": f"{CONSOLE[Action.ARM]}, then {TO_POLICY}",
+    "FAULT": f"{CONSOLE[Action.RESET_FAULT]}, then {TO_POLICY}",
+}
+STOP = "space: STOP THE ARMS"  # at the end of every line that lists keys
 
 
 def bar(done: int, total: int) -> str:
@@ -38,7 +45,10 @@ def before(plan: Plan, results: Mapping[int, Result], number: int | None) -> str
         return f"\nall episodes are done\n{progress(plan, results)}"
     lines = [f"\nepisode {number}/{plan.episodes}, scene {plan.scene_name(number)}", progress(plan, results)]
     if plan.simulator:
-        lines.append("the scene is reset when you begin; disarm first (console: d): to armed arms the jump is a fault")
+        console = CONSOLE[Action.DISARM]
+        lines.append(
+            f"the scene is reset when you begin; disarm first (console: {console}): to armed arms the jump is a fault"
+        )
     else:
         lines += ["put back:", *(f"  - {item}" for item in plan.task.reset)]
     return "\n".join(lines)
@@ -46,8 +56,8 @@ def before(plan: Plan, results: Mapping[int, Result], number: int | None) -> str
 
 def before_keys(number: int | None, previous: int | None) -> str:
     words = ["enter: " + ("show the result" if number is None else f"begin episode {number}")]
-    words += [f"r: redo episode {previous}"] if previous else []
-    return ", ".join([*words, "q: quit"])
+    words += [f"{REDO}: redo episode {previous}"] if previous else []
+    return ", ".join([*words, "q: quit", STOP])
 
 
 def during(task: Task, scoring: Scoring, arms: str) -> str:
@@ -60,14 +70,14 @@ def during(task: Task, scoring: Scoring, arms: str) -> str:
     marks = f"1-{len(task.substeps)}: mark, u: undo"
     if scoring.in_review:
         score = f"score {scoring.score}/{len(task.substeps)}: {scoring.outcome}"
-        lines.append(f"{score}. enter: keep, {marks}, a: abort, q: quit")
+        lines.append(f"{score}. enter: keep, {marks}, x: abort, q: quit, {STOP}")
     else:
-        lines.append(f"{marks}, d: done, a: abort, q: quit")
+        lines.append(f"{marks}, c: done, x: abort, q: quit, {STOP}")
     return "\n".join(lines)
 
 
 def hand_over(arms: str) -> str:
-    return f"hand over with the operator's console ({KEYS_TO_POLICY.get(arms, 'p')})"
+    return f"hand over with the operator's console ({KEYS_TO_POLICY.get(arms, TO_POLICY)})"
 
 
 def result(number: int, plan: Plan, found: Result) -> str:

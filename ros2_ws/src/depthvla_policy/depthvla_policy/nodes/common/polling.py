@@ -11,18 +11,52 @@ from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.subscription import Subscription
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 
 class PolledSubscription:
-    """Keeps up to the profile's depth of messages in the middleware. One thread may read."""
+    """Keeps up to the profile's depth of messages in the middleware. One thread may read.
+
+    A publisher whose QoS it cannot be served with is logged when it appears, and is its `problem` while it is there. A
+    `ManagedNode` has that in its diagnostics.
+    """
 
     def __init__(self, node: Node, message_type: type, topic: str, profile: QoSProfile, *, raw: bool = False) -> None:
         """`raw` leaves messages serialised, as bytes."""
-        self._node, self._raw = node, raw
+        self._node, self._raw, self._profile = node, raw, profile
+        self._missed_some = False
         self._subscription = node.create_subscription(
-            message_type, topic, _no_callback, profile, callback_group=_Never(), raw=raw
+            message_type,
+            topic,
+            _no_callback,
+            profile,
+            callback_group=_EventsOnly(),
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=self._on_incompatible, use_default_callbacks=False
+            ),
+            raw=raw,
         )
+        self._listed = getattr(node, "inputs", [])
+        self._listed.append(self)
+
+    @property
+    def problem(self) -> str:
+        """Which publishers are not heard, and why; empty where there are none. Asks the graph only after an event."""
+        if not self._missed_some:
+            return ""
+        topic = self._subscription.topic_name
+        mute = [
+            f"{info.node_namespace.rstrip('/')}/{info.node_name} ({reason})"
+            for info in self._node.get_publishers_info_by_topic(topic)
+            if (reason := _incompatibility(info.qos_profile, self._profile))
+        ]
+        return f"{topic} is not received from {', '.join(mute)}" if mute else ""
 
     def take(self) -> tuple[Any, dict] | None:
         """The oldest message that waits, with what the middleware says about it (times, sequence number)."""
@@ -37,6 +71,8 @@ class PolledSubscription:
 
     def destroy(self) -> None:
         self._node.destroy_subscription(self._subscription)
+        if self in self._listed:
+            self._listed.remove(self)
 
     def newest(self) -> Any | None:
         message = None
@@ -44,18 +80,29 @@ class PolledSubscription:
             continue
         return message
 
+    def _on_incompatible(self, event: Any) -> None:
+        self._missed_some = True
+        self._node.get_logger().error(
+            self.problem or f"{self._subscription.topic_name} has a publisher with a QoS that is not received"
+        )
 
-class _Never(CallbackGroup):
-    """Keeps an executor from waiting for its entities."""
+
+class _EventsOnly(CallbackGroup):
+    """Keeps an executor from waiting for messages, not from what the middleware says about the subscription."""
 
     def can_execute(self, entity: Any) -> bool:
-        return False
+        return not isinstance(entity, Subscription)
 
     def beginning_execution(self, entity: Any) -> bool:
-        return False
+        return not isinstance(entity, Subscription)
 
     def ending_execution(self, entity: Any) -> None:
         pass
+
+
+def _incompatibility(offered: QoSProfile, requested: QoSProfile) -> str:
+    compatibility, reason = qos_check_compatible(offered, requested)
+    return reason.removeprefix("ERROR: ").rstrip(";") if compatibility == QoSCompatibility.ERROR else ""
 
 
 def _no_callback(message: Any) -> None:

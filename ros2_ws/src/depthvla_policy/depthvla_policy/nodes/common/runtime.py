@@ -6,20 +6,30 @@ A node derives from `ManagedNode`, fills in configure, activate, deactivate and 
 from __future__ import annotations
 
 import signal
+import sys
+import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
 
-from depthvla_policy.nodes.common.diagnostics import STALE, Diagnostics, Health
+from depthvla_policy import robot as robot_description
+from depthvla_policy.nodes.common.diagnostics import ERROR, STALE, WARN, Diagnostics, Health
 from depthvla_policy.nodes.common.parameters import Parameter, declare, refuse_unknown
 from depthvla_policy.nodes.common.parent import Parent
+from depthvla_policy.nodes.common.polling import PolledSubscription
+from depthvla_policy.robot import Robot
+from depthvla_policy.worker import Worker
 
 # Bounds the time from a signal to the shutdown transition; the executor cannot be woken from a Python signal handler.
 SPIN_TIMEOUT_S = 0.1
+HELP = {"-h", "--help"}
 COMMON_PARAMETERS = (
     Parameter(
         "autostart",
@@ -41,8 +51,11 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str, parameters: Sequence[Parameter] = (), **kwargs) -> None:
         """Raises ValueError for a parameter whose value is not allowed."""
         super().__init__(name, **kwargs)
-        self._created_before: set = set()
-        declare(self, (*COMMON_PARAMETERS, *parameters))
+        self._created_before: set | None = None  # by the time of configure; None: there is nothing to clean up
+        self.workers: list[Worker] = []  # threads at work while it is active; a problem of theirs is an error
+        self.inputs: list[PolledSubscription] = []  # filled by themselves
+        self._said: set[str] = set()
+        declare(self, (*parameters, *COMMON_PARAMETERS))
         self.active = False
         self.exit_code = 0  # of the process, once it was asked to end
         self._answer_impossible_transitions()
@@ -129,16 +142,24 @@ class ManagedNode(LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def _clean(self) -> None:
-        self.cleanup()
-        for entities, destroy in (
-            (self.timers, self.destroy_timer),
-            (self.services, self.destroy_service),
-            (self.clients, self.destroy_client),
-            (self.subscriptions, self.destroy_subscription),
-            (self.publishers, self.destroy_lifecycle_publisher),
-        ):
-            for entity in [entity for entity in entities if entity not in self._created_before]:
-                destroy(entity)
+        """Takes back what the newest configure made. Without one the node's own services stay: one is answering."""
+        before, self._created_before = self._created_before, None
+        if before is None:
+            return
+        try:
+            self.cleanup()
+        finally:
+            self.workers.clear()
+            self.inputs.clear()
+            for entities, destroy in (
+                (self.timers, self.destroy_timer),
+                (self.services, self.destroy_service),
+                (self.clients, self.destroy_client),
+                (self.subscriptions, self.destroy_subscription),
+                (self.publishers, self.destroy_lifecycle_publisher),
+            ):
+                for entity in [entity for entity in entities if entity not in before]:
+                    destroy(entity)
 
     def _answer_impossible_transitions(self) -> None:
         """In rclpy a request for an impossible transition raises through the executor, which would end the process."""
@@ -146,12 +167,16 @@ class ManagedNode(LifecycleNode):
         change_state = service.callback
 
         def answer(request, response):
-            try:
+            wanted, machine = request.transition, self._state_machine
+            possible = {number: label for number, label, *_ in machine.available_transitions}
+            if wanted.label in possible.values() if wanted.label else wanted.id in possible:
                 return change_state(request, response)
-            except RuntimeError as error:
-                self.get_logger().error(f"refused a lifecycle transition: {error}")
-                response.success = False
-                return response
+            self.get_logger().error(
+                f"refused the lifecycle transition {wanted.label or wanted.id!r}: the node is"
+                f" {machine.current_state[1]}; allowed: {', '.join(possible.values()) or 'nothing'}"
+            )
+            response.success = False
+            return response
 
         service.callback = answer
 
@@ -159,17 +184,56 @@ class ManagedNode(LifecycleNode):
         return [*self.timers, *self.services, *self.clients, *self.subscriptions, *self.publishers]
 
     def _health(self) -> Health:
-        return self.health() if self.active else Health(STALE, self._state_machine.current_state[1])
+        if not self.active:
+            return Health(STALE, self._state_machine.current_state[1])
+        health = self.health()
+        for level, found in ((WARN, self.inputs), (ERROR, self.workers)):
+            problems = [item.problem for item in found if item.problem]
+            if problems and level > health.level:
+                health = replace(health, level=level, message="; ".join(problems))
+        for worker in self.workers:
+            if worker.traceback and worker.traceback not in self._said:
+                self._said.add(worker.traceback)
+                self.get_logger().error(worker.traceback)
+        return health
 
 
-def run(make_node: Callable[[], ManagedNode], args: Sequence[str] | None = None) -> int:
+def run(
+    make_node: Callable[[], ManagedNode],
+    args: Sequence[str] | None = None,
+    *,
+    about: str | None = None,
+    parameters: Sequence[Parameter] = (),
+    of_robot: Callable[[Robot], Sequence[Parameter]] = lambda robot: (),
+) -> int:
     """A process's main function: spins the node until a signal, shuts it down and returns the exit code.
 
     A signal is SIGINT, SIGTERM, SIGHUP, or the end of the process that started this one. After it the code is the
-    node's `exit_code`; 1 when the node cannot be made, does not start by itself where it should, or raises.
+    node's `exit_code`; 1 when the node cannot be made, does not start by itself where it should, or raises; 2 for
+    arguments that make no sense.
+
+    Args:
+        make_node: usually its class.
+        args: the command line with the program's name; sys.argv by default.
+        about: for --help.
+        parameters: for --help.
+        of_robot: for --help, gives the parameters that depend on the robot.
     """
-    # With rclpy's own handlers a signal takes the context down before the shutdown transition could run.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    words = _files_first(sys.argv if args is None else args)
+    name = Path(words[0]).stem if words else "node"
+    if HELP & set(words):
+        table = (*COMMON_PARAMETERS, *parameters, *of_robot(robot_description.load()))
+        print(_usage(name, about or "", {item.name: item for item in table}.values()))
+        return 0
+    try:
+        if unknown := remove_ros_args(words)[1:]:
+            raise RuntimeError(f"unknown arguments {unknown}; allowed: --help, and what follows --ros-args")
+        # With rclpy's own handlers a signal takes the context down before the shutdown transition could run.
+        rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # rcl's own are, too
+        text = str(error)
+        print(f"{name}: {'unknown ROS arguments ' if text.startswith('[') else ''}{text}", file=sys.stderr)
+        return 2
     stopping = _Stopping()
     node = None
     try:
@@ -191,6 +255,33 @@ def run(make_node: Callable[[], ManagedNode], args: Sequence[str] | None = None)
             _shut_down(node)
         rclpy.shutdown()
     return node.exit_code
+
+
+def _files_first(words: Sequence[str]) -> list[str]:
+    """A single parameter overrides those of a file wherever it stands; to rcl, whatever comes later overrides."""
+    files, others, of_ros = [], [], False
+    left = iter(words)
+    for word in left:
+        if of_ros and word == "--params-file":
+            files += [word, *(value for value in [next(left, None)] if value is not None)]
+            continue
+        of_ros = word == "--ros-args" or (of_ros and word != "--")
+        others.append(word)
+    return [*others[:1], "--ros-args", *files, "--", *others[1:]] if files else others
+
+
+def _usage(name: str, about: str, parameters: Iterable[Parameter]) -> str:
+    lines = [
+        f"usage: {name} [--help] [--ros-args [-p PARAMETER:=VALUE]... [--params-file FILE]... [-r FROM:=TO]...]",
+        "",
+        about.strip(),
+        "",
+        "parameters, with their defaults; -p overrides a file wherever it stands:",
+    ]
+    for item in parameters:
+        lines.append(f"  {item.name} ({item.default!r}): {item.allowed}")
+        lines += textwrap.wrap(item.description, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
 
 
 class _Stopping:
@@ -220,7 +311,8 @@ def _start(node: ManagedNode) -> bool:
 
 def _shut_down(node: ManagedNode) -> None:
     try:
-        node.trigger_shutdown()
+        if node.trigger_shutdown() != TransitionCallbackReturn.SUCCESS:
+            node.exit_code = node.exit_code or 1
     except RuntimeError:
         pass  # it was already shut down through its lifecycle service
     node.destroy_node()

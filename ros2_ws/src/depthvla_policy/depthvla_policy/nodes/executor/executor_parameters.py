@@ -77,7 +77,8 @@ PARAMETERS = (
     Parameter(
         "allowed_publishers",
         [""],
-        "Nodes that may have a publisher on a command topic beside this one, because they are known to stay silent.",
+        "Nodes that may have a publisher on a command topic beside this one, because they are known to stay silent:"
+        " full names, /namespace/name; with @here, or @HOST as a refusal to arm has it, on that host only.",
     ),
     Parameter(
         "realtime_priority",

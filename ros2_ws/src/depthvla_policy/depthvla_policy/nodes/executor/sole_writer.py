@@ -4,6 +4,7 @@ feedback one may be a real robot where a simulated one is expected.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from rclpy.node import Node
 
 UNKNOWN = "_NODE_NAME_UNKNOWN_"  # to rmw, a publisher whose node has not been discovered yet
 UNKNOWN_LIMIT_S = 2.0
+FAST_DDS = bytes((0x01, 0x0F))  # the vendor, with which a GUID begins; the host's number follows
+ALLOWED = re.compile(r"(?P<name>(/\w+)+)(@(?P<host>here|[0-9a-f]{4}))?")
 NAMES_PERIOD_S = 0.25  # one topic's publishers are asked for by name this often even where their number stays
 
 
@@ -33,9 +36,16 @@ FEEDBACK = (
 
 
 class SoleWriter:
-    """Looks for publishers on `topics` beside one of the node `writer`, but for those of the nodes named in `allowed`.
+    """Looks for publishers on `topics` beside one of the node `writer`, but for those in `allowed`.
+
+    An entry of `allowed` is a node's full name, to which `@here` (this host) or `@HOST` may be added: four digits that
+    a text about a stranger has. They are the host's in the GUIDs of Fast DDS. Another middleware tells no host, and
+    there an entry with one allows nobody. A name is only what a node says of itself.
 
     writer: full name; this node when left out, whoever is alone when empty. advice: what to do about another.
+
+    Raises:
+        ValueError: an entry is none.
     """
 
     def __init__(
@@ -48,8 +58,8 @@ class SoleWriter:
         advice: str = COMMANDS,
     ) -> None:
         self._node, self._topics, self._advice = node, topics, advice
-        self._writer = _full_name(node.get_namespace(), node.get_name()) if writer is None else writer
-        self._allowed = {name.lstrip("/") for name in allowed}
+        self._writer = _full_name((node.get_namespace(), node.get_name())) if writer is None else writer
+        self._allowed = {_parse(entry) for entry in allowed if entry}
         self._next, self._asked_s = 0, float("-inf")
         self._alone: dict[str, int] = {}  # publishers of a topic when there was no stranger among them
         # By topic and endpoint. One that leaves may be forgotten node first, so a name that was known stays known.
@@ -81,17 +91,23 @@ class SoleWriter:
         self._alone.pop(topic, None)
         waiting = self._unknown_since_s[topic]
         writers = self._writers(topic)
-        others = list(writers.values())
-        rightful = [writer for writer in others if not self._writer or _full_name(*writer) == self._writer]
-        if rightful:
-            # Once: a node of the same name is a rival. Rather one that is known: the others have time to become so.
-            others.remove(min(rightful, key=lambda writer: (writer[1] == UNKNOWN, writer)))
-        named = sorted(writer for writer in others if writer[1] not in (*self._allowed, UNKNOWN))
+        rightful = [
+            endpoint for endpoint, writer in writers.items() if not self._writer or _full_name(writer) == self._writer
+        ]
+        # One of them: a namesake is a rival. Rather one that is known: the others have time to become so.
+        own = min(rightful, key=lambda endpoint: (writers[endpoint][1] == UNKNOWN, writers[endpoint]), default=b"")
+        named = sorted(
+            (_full_name(writer), _host(endpoint))
+            for endpoint, writer in writers.items()
+            if endpoint != own and writer[1] != UNKNOWN and not self._is_allowed(endpoint, writer, own)
+        )
         unknown = [endpoint for endpoint, (_, name) in writers.items() if name == UNKNOWN]
         gone = [endpoint for endpoint in waiting if endpoint not in writers]
         self._unknown_since_s[topic] = {endpoint: waiting.get(endpoint, now_s) for endpoint in unknown}
         if named:
-            return Stranger(self._text(f"{_full_name(*named[0])} publishes", topic), rival=True)
+            name, host = named[0]
+            listed = f", as {name}@{host}" if host and self._advice is COMMANDS else ""
+            return Stranger(self._text(f"{name} publishes", topic) + listed, rival=True)
         if gone:
             return Stranger(self._text("a node that left before it was known published", topic), rival=True)
         if unknown:
@@ -103,6 +119,11 @@ class SoleWriter:
 
     def _text(self, who_publishes: str, topic: str) -> str:
         return f"{who_publishes} to {topic} too: {self._advice}"
+
+    def _is_allowed(self, endpoint: bytes, writer: tuple[str, str], own: bytes) -> bool:
+        host = _host(endpoint)
+        hosts = {"", host, "here" if host and host == _host(own) else ""}
+        return any((_full_name(writer), allowed) in self._allowed for allowed in hosts)
 
     def _writers(self, topic: str) -> dict[bytes, tuple[str, str]]:
         """Namespace and name of the node by endpoint."""
@@ -116,5 +137,20 @@ class SoleWriter:
         return writers
 
 
-def _full_name(namespace: str, name: str) -> str:
-    return f"{namespace.rstrip('/')}/{name}"
+def _parse(entry: str) -> tuple[str, str]:
+    """Full name and host; an empty host is any."""
+    if not (found := ALLOWED.fullmatch(entry)):
+        raise ValueError(
+            f"allowed_publishers has {entry!r}; allowed: a node's full name, /namespace/name, and with @here or @HOST"
+            " that of one host"
+        )
+    return found["name"], found["host"] or ""
+
+
+def _full_name(writer: tuple[str, str]) -> str:
+    return f"{writer[0].rstrip('/')}/{writer[1]}"
+
+
+def _host(endpoint: bytes) -> str:
+    """Four digits for the host that an endpoint is on; empty where the middleware does not tell."""
+    return endpoint[2:4].hex() if endpoint.startswith(FAST_DDS) else ""

@@ -21,6 +21,9 @@ from depthvla_policy.nodes.common.messages import time_message
 from depthvla_policy.nodes.policy.camera_calibration import CameraCalibration
 from depthvla_policy.policy.calibration import Calibration
 from depthvla_policy.policy.images import ImageFit
+from depthvla_policy.worker import Worker
+
+HANG_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,23 +67,24 @@ class DepthPublisher:
             for camera, calibration in calibrations.items()
         }
         self._said: set[str] = set()
+        self.failure = ""  # why the newest frame was not published
         self._frame: DepthFrame | None = None
         self._changed = threading.Condition()
         self._stopping = False
-        self._thread: threading.Thread | None = None
+        self.worker: Worker | None = None  # while started
 
     def start(self) -> None:
         self._stopping, self._frame = False, None
-        self._thread = threading.Thread(target=self._run, name="depth", daemon=True)
-        self._thread.start()
+        self.worker = Worker("depth", self._run, HANG_S)
+        self.worker.start()
 
     def stop(self, timeout_s: float) -> None:
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        if self._thread:
-            self._thread.join(timeout_s)
-            self._thread = None
+        if self.worker:
+            self.worker.join(timeout_s)
+            self.worker = None
 
     def wanted(self) -> bool:
         """Whether anybody subscribes to any of the topics."""
@@ -125,6 +129,7 @@ class DepthPublisher:
             self._node.get_logger().warning(text)
 
     def _run(self) -> None:
+        worker = self.worker
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._frame is not None or self._stopping)
@@ -132,8 +137,11 @@ class DepthPublisher:
                 if self._stopping:
                     return
             try:
-                self.publish(frame)
-            except Exception:
+                with worker.busy():
+                    self.publish(frame)
+                self.failure = ""
+            except Exception as error:
+                self.failure = f"cannot publish depth: {type(error).__name__}: {error}"
                 self._say_once(f"cannot publish depth: {traceback.format_exc()}")
 
 

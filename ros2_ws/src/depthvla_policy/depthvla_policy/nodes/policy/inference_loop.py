@@ -5,6 +5,7 @@ Knows no ROS: the buffer, the policy, the clocks and what is done with results a
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from depthvla_policy.control.observation_buffer import ObservationBuffer, RawObs
 from depthvla_policy.control.refusal import Reason, Refusal
 from depthvla_policy.nodes.policy.decoders import Decoders
 from depthvla_policy.policy.observation import Observation, noise_seed
+from depthvla_policy.worker import Worker
 
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not with this module
     from depthvla_policy.policy.policy import Policy, Prediction
@@ -44,6 +46,8 @@ class InferenceLoop:
     """Makes at most one chunk per reference frame and `interval_s`.
 
     `result` is called with every chunk and `refused` with every reason for making none, both on the loop's thread.
+    Whatever raises is such a reason, and the next round is tried. `worker` tells whether the thread still works: it
+    dies when `refused` raises or something asks the thread to exit, and hangs when a round takes longer than `hang_s`.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class InferenceLoop:
         continuation: Callable[[int], Continuation | None] = lambda stamp_ns: None,
         method: str = "guided",
         noise_seed: int = -1,
+        hang_s: float = math.inf,
         steady_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`poll` brings the buffer up to date; `decode` turns the buffer's image payload into (H, W, 3) uint8 RGB.
@@ -84,10 +89,10 @@ class InferenceLoop:
         self._sequence = 0
         self._woken = threading.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self.worker = Worker("inference", self._run, hang_s, steady_s)
 
     def start(self) -> None:
-        self._thread.start()
+        self.worker.start()
 
     def expect(self, camera: str, payload: Any) -> None:
         """An image came that the next chunk may be made of. It is decoded while the loop does something else."""
@@ -102,14 +107,19 @@ class InferenceLoop:
         """No result is handed over after this returns. Raises TimeoutError when an inference does not end."""
         self._stopping.set()
         self._woken.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
+        ended = self.worker.join(timeout_s)
         self._decoders.close()
-        if self._thread.is_alive():
+        if not ended:
             raise TimeoutError(f"the running inference did not end within {timeout_s} s")
 
     def attempt(self) -> None:
         """One round: a result, a refusal, or neither while waiting."""
+        try:
+            self._attempt()
+        except Exception as error:
+            self._refused(Refusal(Reason.FAILED, f"the inference loop failed: {type(error).__name__}: {error}", "loop"))
+
+    def _attempt(self) -> None:
         begin = self._steady_s()
         self._poll()
         if begin < self._open_s:  # too early for another chunk, not for saying that a stream has ended
@@ -175,4 +185,5 @@ class InferenceLoop:
                 self._woken.wait(IDLE_S)
                 self._woken.clear()
             if not self._stopping.is_set():
-                self.attempt()
+                with self.worker.busy():
+                    self.attempt()

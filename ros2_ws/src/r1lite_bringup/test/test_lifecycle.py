@@ -1,0 +1,124 @@
+"""Every legal transition from every state of every node, and every other request refused: real processes throughout."""
+
+from __future__ import annotations
+
+import signal
+
+import numpy as np
+import pytest
+
+from r1lite_bringup import graph
+
+TRANSITIONS = ("configure", "cleanup", "activate", "deactivate", "shutdown")
+AFTER = {
+    ("unconfigured", "configure"): "inactive",
+    ("inactive", "cleanup"): "unconfigured",
+    ("inactive", "activate"): "active",
+    ("active", "deactivate"): "inactive",
+    **{(state, "shutdown"): "finalized" for state in ("unconfigured", "inactive", "active")},
+}
+# Each ends in `finalized`, which has no way out, so it takes a process for every state that has one there.
+WALKS = (
+    ("configure", "cleanup", "configure", "activate", "deactivate", "activate", "shutdown"),
+    ("configure", "shutdown"),
+    ("shutdown",),
+)
+NODES = "depthvla_policy.nodes"
+MODULES = {
+    "chunk_executor_node": f"{NODES}.chunk_executor_node",
+    "policy_node": "fixtures.policy_that_breaks",  # the node itself, with a policy that needs no checkpoint
+    "episode_recorder_node": f"{NODES}.episode_recorder_node",
+    "operator_node": f"{NODES}.operator_node",
+    "replay_node": f"{NODES}.replay_node",
+    "visualisation_node": f"{NODES}.visualisation_node",
+    "viewer_node": f"{NODES}.viewer_node",
+    "simulator_node": "r1lite_sim.simulator_node",
+    "leader_node": "r1lite_sim.leader_node",
+}
+
+
+@pytest.fixture(scope="session")
+def bag(tmp_path_factory):
+    """One message of each stream that a policy needs."""
+    from synthetic_bag import SyntheticBag
+
+    path = tmp_path_factory.mktemp("lifecycle") / "bag"
+    with SyntheticBag(path) as bag:
+        for camera in bag.robot.cameras:
+            bag.image(camera.name, 0.0, np.zeros((36, 64, 3), np.uint8))
+        for limb in bag.robot.limbs:
+            bag.joints(limb.topics.arm_feedback, 0.0, np.zeros(len(limb.joints)))
+            bag.joints(limb.topics.gripper_feedback, 0.0, [50.0])
+    return path
+
+
+def parameters(name, bag, folder):
+    urdf = {"urdf_file": str(graph.share() / "urdf" / "r1lite.urdf.xacro")}
+    own = {
+        "episode_recorder_node": {"bag": f"{folder}/%H-%M-%S-{folder.name}", "min_free_mb": 0},
+        "replay_node": {"bag": str(bag)},
+        "visualisation_node": urdf,
+        "viewer_node": urdf,
+        "simulator_node": {"image_width": 64, "image_height": 36},
+    }
+    return {"autostart": False, **own.get(name, {})}
+
+
+class Lifecycle:
+    """Asks a node's process for transitions."""
+
+    def __init__(self, probe, name):
+        from lifecycle_msgs.srv import ChangeState, GetState
+
+        self._probe, self._name, self._change, self._get = probe, name, ChangeState, GetState
+
+    @property
+    def state(self):
+        return self._probe.call(self._get, f"/{self._name}/get_state").current_state.label
+
+    def ask(self, label="", number=0):
+        request = self._change.Request()
+        request.transition.label, request.transition.id = label, number
+        return self._probe.call(self._change, f"/{self._name}/change_state", request).success
+
+
+@pytest.fixture(scope="module")
+def probe(ros):
+    """One for all, since a process that joins is found sooner than two that look for each other."""
+    with ros.Probe() as probe:
+        yield probe
+
+
+@pytest.mark.parametrize("walk", WALKS, ids="-".join)
+@pytest.mark.parametrize("name", MODULES)
+def test_legal_transitions_work_others_are_refused_and_the_process_ends_well(ros, probe, tmp_path, bag, name, walk):
+    with ros.NodeProcess(MODULES[name], parameters(name, bag, tmp_path)) as node:
+        it, state = Lifecycle(probe, name), "unconfigured"
+        for label in walk:
+            if walk is WALKS[0]:
+                for other in TRANSITIONS:
+                    assert (state, other) in AFTER or not it.ask(other), f"{other} of a node that is {state}"
+            assert it.ask(label), f"{label} of a node that is {state}:\n{node.output()}"
+            state = AFTER[state, label]
+            assert it.state == state
+        assert not any(it.ask(label) for label in (*TRANSITIONS, "fly")) and not it.ask(number=99)
+        assert it.state == "finalized"
+        assert node.stop(signal.SIGTERM if walk is WALKS[1] else signal.SIGINT) == 0, node.output()
+        assert "Traceback" not in node.output()
+
+
+@pytest.mark.parametrize(
+    ("walk", "number"),
+    [
+        ((), signal.SIGINT),
+        (("configure",), signal.SIGTERM),
+        (("configure", "activate"), signal.SIGTERM),
+        (("configure", "cleanup"), signal.SIGINT),
+    ],
+)
+def test_a_signal_ends_a_node_well_in_every_state(ros, probe, walk, number):
+    with ros.NodeProcess("r1lite_sim.leader_node") as node:
+        it = Lifecycle(probe, "leader_node")
+        assert it.state == "unconfigured" and all(it.ask(label) for label in walk)
+        assert node.stop(number) == 0
+        assert "Traceback" not in node.output()
