@@ -239,3 +239,15 @@ def test_decoding_gives_rgb():
     blue[:] = (255, 0, 0)
     _, data = cv2.imencode(".png", blue)
     assert decode_jpeg(data.tobytes())[0, 0].tolist() == [0, 0, 255]
+
+
+def test_a_checkpoint_that_does_not_say_what_it_is_made_for_loads_and_one_that_says_nonsense_does_not(tmp_path):
+    folder = tiny_model.save_checkpoint(tmp_path / "tiny")
+    config = json.loads((folder / checkpoint.CONFIG).read_text())
+    assert config["policy"].pop("made_for") == []
+    (folder / checkpoint.CONFIG).write_text(json.dumps(config))
+    assert checkpoint.CheckpointConfig.read(folder).policy.made_for == ()
+    config["policy"]["made_for"] = ["robots"]
+    (folder / checkpoint.CONFIG).write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"made_for has \['robots'\]; allowed: simulation, real"):
+        checkpoint.CheckpointConfig.read(folder)
