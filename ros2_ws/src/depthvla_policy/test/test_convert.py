@@ -454,7 +454,8 @@ def test_with_statistics_and_tokenizer_the_folder_runs(cases, tmp_path):
     trained = tiny_model.save_checkpoint(tmp_path / "trained")
     source = published.write(cases["PaliGemma, hub"].weights, tmp_path / "vlm")
     train_tokenizer(["lift"], C.vocab_size).save(str(source / checkpoint.TOKENIZER))
-    report = run(tmp_path, vlm=source, norm_stats=trained / checkpoint.STATS)
+    report = run(tmp_path, vlm=source, norm_stats=trained / checkpoint.STATS, made_for=("real",))
+    assert checkpoint.CheckpointConfig.read(tmp_path / "out").policy.made_for == ("real",)
     assert not report.needed
     policy = Policy.load(tmp_path / "out")
     assert np.isfinite(policy.stats.action_std).all()

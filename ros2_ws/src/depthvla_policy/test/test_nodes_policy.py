@@ -350,7 +350,7 @@ def test_a_broken_checkpoint_leaves_the_node_unconfigured(ros, checkpoint, tmp_p
     [
         ({"cameras.head.transport": "theora"}, ["cameras.head.transport", "theora", "compressed", "raw"]),
         ({"cameras.chest.topic": "/x"}, ["cameras.chest.topic"]),
-        ({"max_rate_hz": 0.0}, ["max_rate_hz", "0.0", "0.1 to 100.0"]),
+        ({"max_rate_hz": -1.0}, ["max_rate_hz", "-1.0", "0.0 to 100.0"]),
         ({"realtime_chunking": "ensemble"}, ["realtime_chunking", "ensemble", "off", "guided", "trained"]),
         ({"camera_frozen_after_s": -1.0}, ["camera_frozen_after_s", "-1.0", "0.0 to 5.0"]),
         ({"depth_colour_near_m": 3.0}, ["depth_colour_near_m", "3.0", "2.0"]),

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from depthvla_policy import robot as robot_description
-from depthvla_policy.policy.checkpoint import load_model
+from depthvla_policy.policy.checkpoint import CONFIG, CheckpointConfig, load_model
 from depthvla_policy.policy.images import ImageFit, decode_jpeg
 from depthvla_policy.policy.normalise import Normaliser
 from depthvla_policy.policy.observation import Observation
@@ -239,3 +239,15 @@ def test_decoding_gives_rgb():
     blue[:] = (255, 0, 0)
     _, data = cv2.imencode(".png", blue)
     assert decode_jpeg(data.tobytes())[0, 0].tolist() == [0, 0, 255]
+
+
+def test_a_checkpoint_that_does_not_say_what_it_is_made_for_loads_and_one_that_says_nonsense_does_not(tmp_path):
+    folder = tiny_model.save_checkpoint(tmp_path / "tiny")
+    config = json.loads((folder / CONFIG).read_text())
+    assert config["policy"].pop("made_for") == []
+    (folder / CONFIG).write_text(json.dumps(config))
+    assert CheckpointConfig.read(folder).policy.made_for == ()
+    config["policy"]["made_for"] = ["robots"]
+    (folder / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"made_for has \['robots'\]; allowed: simulation, real"):
+        CheckpointConfig.read(folder)
