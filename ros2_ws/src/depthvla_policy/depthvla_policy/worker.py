@@ -48,6 +48,10 @@ class Worker:
         finally:
             self._busy_since_s = None
 
+    def beat(self) -> None:
+        """A sign of life, for work that is never done. From the first one on, the next is waited for."""
+        self._busy_since_s = self._steady_s()
+
     @property
     def problem(self) -> str:
         """Why it does not work; empty while it does."""
@@ -62,3 +66,5 @@ class Worker:
             self._work()
         except BaseException as error:  # SystemExit would end a thread without a word
             self._error, self.traceback = f"{type(error).__name__}: {error}", traceback.format_exc()
+        finally:
+            self._busy_since_s = None

@@ -3,6 +3,7 @@
 import json
 import struct
 import subprocess
+import threading
 import time
 
 import pytest
@@ -281,3 +282,31 @@ def test_revision_says_whether_files_differ_from_it(tmp_path):
     assert len(revision) == 40
     (tmp_path / "file").write_text("two")
     assert git_revision(tmp_path) == f"{revision}+dirty"
+
+
+def test_a_disk_that_does_not_answer_is_a_problem_and_ends_the_wait_for_it(tmp_path, monkeypatch):
+    from depthvla_policy.evaluation.bags import recording
+
+    answering = threading.Event()
+    monkeypatch.setattr(recording, "HANG_S", 0.05)
+    monkeypatch.setattr(recording, "write_notes", lambda *_: answering.wait(30))
+    writer = BagWriter(tmp_path / "bag")
+    try:
+        with pytest.raises(OSError, match="is incomplete: the bag writer thread hangs"):
+            writer.close({"task": "count"})
+        assert writer.error and writer.worker.problem
+    finally:
+        answering.set()
+        writer.worker.join(30)
+
+
+def test_whatever_ends_the_writing_is_an_error(tmp_path, monkeypatch):
+    from depthvla_policy.evaluation.bags import recording
+
+    def give_up(*_):
+        raise SystemExit("no more")
+
+    monkeypatch.setattr(recording, "write_notes", give_up)
+    writer = BagWriter(tmp_path / "bag")
+    with pytest.raises(OSError, match="SystemExit: no more"):
+        writer.close({"task": "count"})

@@ -287,7 +287,12 @@ class Recorder:
 
         self.probe = probe
         self.said = probe.listen(RecorderStatus, f"{NODE}/status", qos.status())
-        parameters = {"bag": str(folder / "default"), "record_on_activate": False, **parameters}
+        parameters = {
+            "bag_root": str(folder),
+            "bag": str(folder / "default"),
+            "record_on_activate": False,
+            **parameters,
+        }
         self.node = ros.NodeProcess(module, {"autostart": True, **parameters})
 
     def __enter__(self):
@@ -418,6 +423,100 @@ def test_what_makes_no_sense_is_refused_with_a_reason_and_changes_nothing(record
     with Bag(tmp_path / "one") as bag:
         assert bag.custom_data["outcome"] == "aborted"
         assert [message.kind for _, _, message in bag.messages([EVENTS])] == [0, 1, 3]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/bag",
+        "../bag",
+        "a/../../bag",
+        "a/../b",
+        "~/bag",
+        "~root/bag",
+        "link/bag",
+        "link",
+        ".",
+        "a/..",
+        "a\0b",
+        "a\nb",
+    ],
+)
+def test_an_episode_stays_below_the_root_folder_however_its_name_is_written(ros, tmp_path, name):
+    from depthvla_policy.nodes.recorder.bag_folder import below
+
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    (root / "link").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match=f"bag is .*; allowed: a folder below {root}"):
+        below(str(root), name)
+
+
+def test_an_episode_may_lie_anywhere_below_the_root_folder(ros, tmp_path):
+    from depthvla_policy.nodes.recorder.bag_folder import below
+
+    root = tmp_path / "root"
+    (root / "real").mkdir(parents=True)
+    (root / "link").symlink_to(root / "real")
+    (tmp_path / "to_root").symlink_to(root)
+    for name in ("bag", "session/episode_01", "link/bag", "100 %Y", ".hidden"):
+        assert below(str(root), name) == root / name
+        assert below(str(root), str(root / name)) == root / name
+    assert below(str(tmp_path / "to_root"), str(root / "bag")) == root / "bag"
+
+
+def test_a_request_for_a_bag_elsewhere_is_refused_and_writes_nothing(recorder, tmp_path):
+    it = recorder(topics=["/words"], bag_root=str(tmp_path / "root"))
+    for name in (str(tmp_path / "elsewhere"), "../elsewhere", "~/elsewhere"):
+        answer = it.start(bag=name)
+        assert not answer.success and f"allowed: a folder below {tmp_path / 'root'}" in answer.message
+    assert not (tmp_path / "elsewhere").exists()
+    answer = it.start(bag="sub/bag")
+    assert answer.success and answer.bag == str(tmp_path / "root" / "sub" / "bag")
+
+
+def test_a_command_is_recorded_whatever_its_publishers_offer_and_however_late_they_come(ros, recorder, robot, tmp_path):
+    from sensor_msgs.msg import JointState
+
+    from depthvla_policy.nodes.common import qos
+
+    topic = robot.limbs[0].topics.arm_command
+    it = recorder(topics=["{limb.topics.arm_command}"])
+    executor = it.probe.publisher(JointState, topic, qos.stream("reliable", 10))
+    assert it.start(bag=str(tmp_path / "bag")).success
+    send(it.probe, executor, [JointState(name=["executor"], position=[float(i)]) for i in range(20)])
+    with ros.Probe("rival") as rival:
+        publisher = rival.publisher(JointState, topic, qos.stream("best_effort", 10))
+        rival.wait_for(publisher.get_subscription_count, what="a reader that was there before")
+        publisher.publish(JointState(name=["rival"], position=[1.0]))
+        for i in range(20, 40):
+            executor.publish(JointState(name=["executor"], position=[float(i)]))
+        it.probe.wait_for(lambda: it.said[-1].messages >= 42, what="all of it")
+    assert it.stop().success
+    with Bag(tmp_path / "bag") as bag:
+        messages = [message for _, message in bag.read([topic])[topic]]
+    assert [m.position[0] for m in messages if m.name == ["executor"]] == list(range(40))
+    assert [m.position[0] for m in messages if m.name == ["rival"]] == [1.0]
+
+
+def test_a_publisher_of_a_weaker_qos_that_comes_later_is_recorded_too(ros, recorder, tmp_path):
+    from std_msgs.msg import String
+
+    from depthvla_policy.nodes.common import qos
+
+    it = recorder(topics=["/words"])
+    strong = it.probe.publisher(String, "/words", qos.status())
+    strong.publish(String(data="latched"))
+    assert it.start(bag=str(tmp_path / "bag")).success
+    it.probe.wait_for(lambda: it.said[-1].messages >= 2, what="the latched word")
+    weak = it.probe.publisher(String, "/words", qos.stream("best_effort", 10))
+    send(it.probe, weak, [String(data="weak")])
+    strong.publish(String(data="strong"))
+    it.probe.wait_for(lambda: it.said[-1].messages >= 4, what="both")
+    it.node.wait_for_output("/words has a publisher of a weaker QoS")
+    assert it.stop().success
+    with Bag(tmp_path / "bag") as bag:
+        assert sorted(message.data for _, message in bag.read(["/words"])["/words"]) == ["latched", "strong", "weak"]
 
 
 def test_start_is_refused_where_the_disk_is_nearly_full(recorder, tmp_path):

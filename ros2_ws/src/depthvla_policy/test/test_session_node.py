@@ -80,7 +80,14 @@ class Graph:
 
     def start_recorder(self):
         self.recorder = self._ros.NodeProcess(
-            RECORDER, {"autostart": True, "record_on_activate": False, "topics": ["/words"], "min_free_mb": 0}
+            RECORDER,
+            {
+                "autostart": True,
+                "record_on_activate": False,
+                "topics": ["/words"],
+                "min_free_mb": 0,
+                "bag_root": str(self.folder.parent),
+            },
         )
         self._made.append(self.recorder.__exit__)
         return self.recorder

@@ -175,6 +175,7 @@ def _running(config: EvaluateConfig, policy: Path, options: dict, out: Path) -> 
         "depth": str(config.depth).lower(),
         "realtime_chunking": config.realtime_chunking,
         "record": "on_request",
+        "bag_root": str(out),
     }
     added = {"simulator_node": task_options.written(options), "chunk_executor_node": {"mode_on_activate": "DISARMED"}}
     nodes = [

@@ -96,6 +96,7 @@ ARGUMENTS = (
         (*BOOLEAN, "on_request"),
     ),
     Argument("bag", "out/bags/%Y-%m-%d_%H-%M-%S", "the bag's folder, which must not exist; with strftime codes"),
+    Argument("bag_root", "out", "folder below which episodes are recorded that a session or anybody else asks for"),
     Argument("seed", "0", "seed of the first simulated scene; -1 draws one"),
     NETWORK,
     Argument("robot_file", "", "robot description (YAML); the R1 Lite's when empty"),
@@ -176,7 +177,12 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
                 "depthvla_policy",
                 "episode_recorder_node",
                 "episode_recorder_node",
-                parameters={**common, "bag": values["bag"], "record_on_activate": values["record"] == "true"},
+                parameters={
+                    **common,
+                    "bag": values["bag"],
+                    "bag_root": values["bag_root"],
+                    "record_on_activate": values["record"] == "true",
+                },
             )
         )
     description = {"urdf_file": str(_urdf()), "await_description": not simulated}
@@ -213,7 +219,8 @@ def resolve(arguments: Mapping[str, str]) -> dict[str, str]:
         staged = _staged_instruction(values["task"], values["task_options"])
         values["instruction"] = values["instruction"] or staged
     values["model"] = str(_model_for(values["robot"], values["model"]))
-    values["bag"] = str(Path(values["bag"]).expanduser().absolute())
+    for name in ("bag", "bag_root"):
+        values[name] = str(Path(values[name]).expanduser().absolute())
     values["robot_file"] = str(existing("robot_file", values["robot_file"] or share() / "config" / "r1lite.yaml"))
     if values["params_dir"]:
         values["params_dir"] = str(existing("params_dir", values["params_dir"]))

@@ -74,6 +74,7 @@ def replay_graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
                 "max_rate_hz": MAX_RATE_HZ,
                 # A scene in which nothing moves was recorded, and is not the fault of a camera.
                 "camera_frozen_after_s": 0.0,
+                "hang_s": 0.0,  # the recording's clock waits for a slow policy
                 **({} if values["params_dir"] else _recorded_cameras(bag)),
             },
         ),

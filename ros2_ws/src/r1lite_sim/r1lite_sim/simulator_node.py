@@ -33,6 +33,7 @@ from depthvla_policy.nodes.common.parameters import Parameter
 from depthvla_policy.nodes.common.polling import PolledSubscription
 from depthvla_policy.nodes.common.runtime import ManagedNode, run
 from depthvla_policy.robot import Camera, Limb
+from depthvla_policy.worker import Worker
 from r1lite_sim import images, simulation, tasks
 from r1lite_sim.objects import PALETTE
 from r1lite_sim.pacing import Every, Pacer
@@ -46,6 +47,7 @@ PROGRESS_RATE_HZ = 5.0
 TRANSFORM_RATE_HZ = 30.0
 RESET_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
+HANG_S = 5.0
 EVALUATION_SEEDS = 1000
 OPTIONS = ("colour", "side", "colours")  # of tasks, as parameters of this node
 
@@ -86,7 +88,7 @@ class SimulatorNode(ManagedNode):
 
     def __init__(self, **kwargs) -> None:
         super().__init__("simulator_node", PARAMETERS, **kwargs)
-        self._worker: threading.Thread | None = None
+        self._worker: Worker | None = None
 
     def configure(self) -> None:
         self._robot = robots.load(self.value("robot_file") or None)
@@ -120,13 +122,14 @@ class SimulatorNode(ManagedNode):
 
     def activate(self) -> None:
         self._stopping = threading.Event()
-        self._worker = threading.Thread(target=self._work, name="simulation")
+        self._worker = Worker("simulation", self._work, HANG_S)
         self._worker.start()
+        self.workers.append(self._worker)
 
     def deactivate(self) -> None:
         self._stopping.set()
-        self._worker.join(STOP_TIMEOUT_S)
-        if self._worker.is_alive():
+        self.workers.clear()
+        if not self._worker.join(STOP_TIMEOUT_S):
             raise RuntimeError(f"the simulation thread did not end within {STOP_TIMEOUT_S} s")
         self._worker = None
 
@@ -153,12 +156,13 @@ class SimulatorNode(ManagedNode):
             for camera in self._cameras:
                 self._simulation.render(camera)
             self._loop()
-        except Exception:
+        except BaseException:
             self._failure = traceback.format_exc()
         finally:
             self._simulation.close()
 
     def _loop(self) -> None:
+        worker = self._worker
         joint_states, progress = Every(self.value("joint_states_rate_hz")), Every(PROGRESS_RATE_HZ)
         transforms, pictures = Every(TRANSFORM_RATE_HZ), Every(self.value("camera_rate_hz"))
         # One camera a slice keeps the feedback even. The reference camera comes last: whoever waits for its image finds
@@ -168,6 +172,7 @@ class SimulatorNode(ManagedNode):
         self._pacer.start(time.monotonic_ns())
         time_ns = 0
         while not self._stopping.is_set():
+            worker.beat()
             time.sleep(self._pacer.wait_ns(time.monotonic_ns()) * 1e-9)
             was_reset = self._take_reset()
             self._take_commands()

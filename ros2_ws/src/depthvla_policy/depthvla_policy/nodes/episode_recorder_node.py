@@ -35,10 +35,13 @@ from depthvla_policy.nodes.common.diagnostics import ERROR, OK, WARN, Health
 from depthvla_policy.nodes.common.message_types import read_definition
 from depthvla_policy.nodes.common.parameters import Parameter
 from depthvla_policy.nodes.common.runtime import ManagedNode, run
+from depthvla_policy.nodes.recorder.bag_folder import below
 from depthvla_policy.nodes.recorder.node_parameters import NodeParameters
 from depthvla_policy.nodes.recorder.recording import Recording, bag_qos
+from depthvla_policy.robot import Limb
 
 STATUS_PERIOD_S = 1.0
+COMMAND_TYPE = "sensor_msgs/msg/JointState"
 EVENT_TYPE, EVENT_QOS = "depthvla_msgs/msg/EpisodeEvent", QoSProfile(depth=10)
 
 PARAMETERS = (
@@ -50,6 +53,7 @@ PARAMETERS = (
         "out/bags/%Y-%m-%d_%H-%M-%S",
         "Folder of a bag, which must not exist; strftime codes stand for the local time at which recording starts.",
     ),
+    Parameter("bag_root", "out", "Folder below which ~/start may ask for a bag, wherever the parameter bag is."),
     Parameter(
         "topics",
         ["/diagnostics"],
@@ -125,7 +129,7 @@ class EpisodeRecorderNode(ManagedNode):
             "dropped": sum(writer.dropped.values()),
             **{f"lost on {topic}": count for topic, count in lost.items()},
             **{f"cannot record {topic}": reason for topic, reason in recording.unknown.items()},
-            "nobody publishes": ", ".join(sorted(topic for topic in self._rules if topic not in recording.sources)),
+            "nobody publishes": ", ".join(sorted(topic for topic in self._rules if topic not in recording.published)),
         }
         if writer.error:
             return Health(ERROR, f"cannot write {writer.path}: {writer.error}", values)
@@ -142,7 +146,8 @@ class EpisodeRecorderNode(ManagedNode):
             notes = EpisodeNotes(
                 request.task, request.instruction, request.setting, request.policy, scene=request.scene
             )
-            self._begin(notes, request.bag or time.strftime(self.value("bag")))
+            asked = str(below(self.value("bag_root"), request.bag)) if request.bag else ""
+            self._begin(notes, asked or time.strftime(self.value("bag")))
         except (OSError, ValueError) as error:
             return _answer(response, False, str(error))
         response.bag = str(self._recording.writer.path)
@@ -187,7 +192,11 @@ class EpisodeRecorderNode(ManagedNode):
         writer.add_topic(self._events.topic_name, EVENT_TYPE, [bag_qos(EVENT_QOS)], read_definition)
         for parameters in self._others:
             parameters.forget()
-        recording = self._recording = Recording(self, writer, notes, self._rules, on_activate=on_activate)
+        commands = {topic: COMMAND_TYPE for limb in self._robot.limbs for topic in _commands(limb)}
+        recording = self._recording = Recording(
+            self, writer, notes, self._rules, on_activate=on_activate, expected=commands
+        )
+        self.workers.append(writer.worker)
         recording.start(self._poll)
         self._say(EpisodeEvent.START, notes.task)
         self._tick()
@@ -226,6 +235,7 @@ class EpisodeRecorderNode(ManagedNode):
         except OSError:
             failure = f"cannot write bag {writer.path}: {writer.error}"
         self._ended, self._recording = self._describe(recording), None
+        self.workers.clear()
         self._ended.state, self._ended.reason = RecorderStatus.FAILED if failure else RecorderStatus.IDLE, failure
         self._publish_status()
         if failure:
@@ -304,6 +314,10 @@ class EpisodeRecorderNode(ManagedNode):
 def _answer(response, success: bool, message: str):
     response.success, response.message = success, message
     return response
+
+
+def _commands(limb: Limb) -> tuple[str, str]:
+    return limb.topics.arm_command, limb.topics.gripper_command
 
 
 def _free_bytes(path: Path) -> int:

@@ -100,7 +100,7 @@ class ReplayNode(ManagedNode):
     def _run(self) -> None:
         try:
             self._replay()
-        except Exception as error:
+        except BaseException as error:  # the node waits for the end of this thread, whatever it is
             self._error = str(error) or type(error).__name__
         self._done.set()
 

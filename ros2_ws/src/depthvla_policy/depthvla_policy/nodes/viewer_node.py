@@ -6,6 +6,7 @@ Pictures are subscribed to only while a browser looks, so that nobody pays for t
 from __future__ import annotations
 
 import sys
+import threading
 from collections import deque
 from functools import partial
 
@@ -68,7 +69,9 @@ class ViewerNode(ManagedNode):
         self._pictures: _Pictures | None = None
         self._latency_ms: deque[tuple[float, float]] = deque(maxlen=LATENCIES_KEPT)
         self._begin_ns = self._now_ns()
+        before = threading.enumerate()
         self._server = web.start(self.value("host"), self.value("port"))
+        self._web_threads = [thread for thread in threading.enumerate() if thread not in before]
         self._scene = Scene(self._server, self._robot, self._description.urdf, range_m)
         self._panel = Panel(self._server, self._robot, self._scene, range_m)
         self.get_logger().info(f"the viewer is at {web.url(self._server)}")
@@ -95,6 +98,8 @@ class ViewerNode(ManagedNode):
             "description": self._description.source,
             "refused chunks and plans": self._listener.refused,
         }
+        if not all(thread.is_alive() for thread in self._web_threads):
+            problem = "the web server's thread died"
         if problem:
             return Health(ERROR, problem, values)
         if pictures and pictures.refusal:

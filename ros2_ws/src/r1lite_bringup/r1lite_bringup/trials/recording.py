@@ -278,6 +278,7 @@ class Recorder:
     def __init__(self, probe: Probe, processes: Sequence[Sequence[Load]], folder: Path) -> None:
         topics = [load.topic for process in processes for load in process]
         parameters = {"autostart": True, "record_on_activate": False, "topics": topics, "parameters_of": [""]}
+        parameters["bag_root"] = str(folder.absolute())
         file = share() / "config" / f"{RECORDER}.param.yaml"
         self._probe, self._output = probe, folder / "recorder.txt"
         self._command = command(Node("depthvla_policy", RECORDER, RECORDER, parameter_file=file, parameters=parameters))

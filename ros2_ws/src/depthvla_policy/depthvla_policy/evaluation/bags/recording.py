@@ -10,7 +10,6 @@ import os
 import platform
 import queue
 import subprocess
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -24,10 +23,13 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from depthvla_policy.evaluation.bags.bag import PAIR_TOLERANCE_NS, header_stamp_ns
 from depthvla_policy.robot import Robot
+from depthvla_policy.worker import Worker
 
 PAIR_HISTORY = 32  # messages of a paired topic that wait for their partner: 2 s at 15 Hz
 # What a killed recorder has not handed to the file yet is lost: at most this, and one poll of the middleware.
 FLUSH_PERIOD_S = 0.3
+HANG_S = 10.0  # a disk that takes longer for a message does not answer
+POLL_S = 0.5
 NOTES_FILE = "unfinished.json"  # the custom data of a bag that is not closed yet
 OUTCOMES = ("success", "failure", "aborted")
 FAILED = "failed"  # outcome of a recording that is not whole, whatever was said
@@ -218,8 +220,8 @@ class BagWriter:
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._offered_bytes = 0  # counted by the caller's thread
         self._done_bytes = 0  # counted by the writer's thread
-        self._thread = threading.Thread(target=self._run, name="bag_writer", daemon=True)
-        self._thread.start()
+        self.worker = Worker("bag writer", self._run, HANG_S)
+        self.worker.start()
 
     @property
     def backlog_bytes(self) -> int:
@@ -259,7 +261,10 @@ class BagWriter:
         custom_data = custom_data or {}
         self.note(custom_data)
         self._queue.put(None)
-        self._thread.join()
+        while not self.worker.join(POLL_S):
+            if self.worker.problem:  # the file is in the hands of a thread that waits for the disk
+                self.error = self.worker.problem
+                raise OSError(f"bag {self.path} is incomplete: {self.error}")
         if self.error is None:
             try:
                 for key, value in custom_data.items():
@@ -280,11 +285,12 @@ class BagWriter:
         while (item := self._next(flush_s)) is not None:
             if self.error is None:
                 try:
-                    self._take(item)
-                    if time.monotonic() >= flush_s:
-                        flush(self._writer)
-                        flush_s = time.monotonic() + FLUSH_PERIOD_S
-                except Exception as error:  # whatever it is, it must reach the operator and not only end this thread
+                    with self.worker.busy():
+                        self._take(item)
+                        if time.monotonic() >= flush_s:
+                            flush(self._writer)
+                            flush_s = time.monotonic() + FLUSH_PERIOD_S
+                except BaseException as error:  # whatever it is, the operator hears of it, not only this thread
                     self.error = f"{type(error).__name__}: {error}"
             if isinstance(item, tuple):
                 self._done_bytes += len(item[2])

@@ -57,7 +57,7 @@ def table(summary: dict) -> str:
         "",
         "",
         "",
-        "50 Hz",
+        "100 Hz",
     )
     names = (
         "p50",
@@ -91,7 +91,7 @@ def table(summary: dict) -> str:
                         f"{row['limits']['velocity']:.0%}",
                         f"{row['limits']['acceleration']:.0%}",
                         f"{row['lag_rms_mrad']:.1f}",
-                        *(f"{row['command'][rate]['velocity_rad_s']:.2f}" for rate in ("15", "50")),
+                        *(f"{row['command'][rate]['velocity_rad_s']:.2f}" for rate in ("15", "100")),
                     )
                 )
             )

@@ -27,7 +27,7 @@ from depthvla_policy.robot import Robot
 if TYPE_CHECKING:
     from depthvla_policy.policy.policy import Policy
 
-COMMAND_HZ = 50.0  # of the stream to a robot, by the executor's parameter file
+COMMAND_HZ = 100.0  # of the stream to a robot, by the executor's parameter file
 FAST_HZ = 200.0
 AFTER_NS = 200_000_000  # played on after the last arrival, so that its fade is seen
 ARRIVAL, OBSERVATION, TICK = range(3)  # what is done first of what happens at the same time

@@ -27,9 +27,19 @@ class PolledSubscription:
     `ManagedNode` has that in its diagnostics.
     """
 
-    def __init__(self, node: Node, message_type: type, topic: str, profile: QoSProfile, *, raw: bool = False) -> None:
-        """`raw` leaves messages serialised, as bytes."""
-        self._node, self._raw, self._profile = node, raw, profile
+    def __init__(
+        self,
+        node: Node,
+        message_type: type,
+        topic: str,
+        profile: QoSProfile,
+        *,
+        raw: bool = False,
+        watched: bool = True,
+    ) -> None:
+        """`raw` leaves messages serialised, as bytes. Not `watched`: publishers that it does not hear are expected."""
+        self.profile = profile
+        self._node, self._raw = node, raw
         self._missed_some = False
         self._subscription = node.create_subscription(
             message_type,
@@ -38,11 +48,11 @@ class PolledSubscription:
             profile,
             callback_group=_EventsOnly(),
             event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=self._on_incompatible, use_default_callbacks=False
+                incompatible_qos=self._on_incompatible if watched else None, use_default_callbacks=False
             ),
             raw=raw,
         )
-        self._listed = getattr(node, "inputs", [])
+        self._listed = getattr(node, "inputs", []) if watched else []
         self._listed.append(self)
 
     @property
@@ -54,7 +64,7 @@ class PolledSubscription:
         mute = [
             f"{info.node_namespace.rstrip('/')}/{info.node_name} ({reason})"
             for info in self._node.get_publishers_info_by_topic(topic)
-            if (reason := _incompatibility(info.qos_profile, self._profile))
+            if (reason := _incompatibility(info.qos_profile, self.profile))
         ]
         return f"{topic} is not received from {', '.join(mute)}" if mute else ""
 
