@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 
+from depthvla_policy.control.feedback import in_place
+from depthvla_policy.robot import Robot
+
 # Cameras are matched within this time, so depth predicted for one camera may carry the stamp of another.
 PAIR_TOLERANCE_NS = 20_000_000
 DEPTH_ENCODINGS = {"32FC1": (np.float32, 1.0), "16UC1": (np.uint16, 0.001)}
@@ -154,12 +157,19 @@ def duration_s(message: Any) -> float:
     return message.sec + message.nanosec * 1e-9
 
 
-def joint_stream(messages: Iterable[tuple[int, Any]], size: int) -> JointStream:
-    """Positions of a JointState stream; only the first `size` entries count, shorter messages are left out."""
-    kept = [message for _, message in messages if len(message.position) >= size]
-    stamps = np.array([stamp_ns(message) for message in kept], dtype=np.int64)
-    positions = np.array([np.asarray(message.position, dtype=np.float64)[:size] for message in kept])
-    return JointStream(stamps, positions.reshape(len(kept), size))
+def joint_stream(messages: Iterable[tuple[int, Any]], robot: Robot, where: slice) -> JointStream:
+    """Positions of a JointState stream that speaks for the entries `where` of a state vector. Further values behind
+    them are dropped; messages with fewer, or with names that do not fit (see `control.feedback.in_place`), are left out.
+    """
+    stamps, positions, size = [], [], where.stop - where.start
+    for _, message in messages:
+        wanted = robot.joint_names[where.start : where.start + len(message.position)]
+        if size <= len(message.position) == len(wanted):
+            ordered = in_place(robot, wanted, message.position, message.name)
+            if not isinstance(ordered, str):
+                stamps.append(stamp_ns(message))
+                positions.append(ordered[:size])
+    return JointStream(np.array(stamps, dtype=np.int64), np.array(positions, dtype=np.float64).reshape(-1, size))
 
 
 def depth_image(message: Any) -> np.ndarray:

@@ -154,10 +154,10 @@ def read_episode(bag: Bag) -> Episode:
         ticks=_ticks(streams[f"{EXECUTOR}/status"]),
         limbs={
             limb.name: Limb(
-                arm_measured=joint_stream(streams[limb.topics.arm_feedback], len(limb.joints)),
-                arm_commanded=joint_stream(streams[limb.topics.arm_command], len(limb.joints)),
-                gripper_measured=joint_stream(streams[limb.topics.gripper_feedback], 1),
-                gripper_commanded=joint_stream(streams[limb.topics.gripper_command], 1),
+                arm_measured=joint_stream(streams[limb.topics.arm_feedback], robot, limb.arm),
+                arm_commanded=joint_stream(streams[limb.topics.arm_command], robot, limb.arm),
+                gripper_measured=joint_stream(streams[limb.topics.gripper_feedback], robot, limb.opening),
+                gripper_commanded=joint_stream(streams[limb.topics.gripper_command], robot, limb.opening),
             )
             for limb in robot.limbs
         },
