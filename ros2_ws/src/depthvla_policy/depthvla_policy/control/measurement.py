@@ -37,8 +37,8 @@ class Measurement:
         return self._positions
 
     def arm(self, limb: str, positions: Sequence[float], now_ns: int, names: Sequence[str] = ()) -> Refusal | None:
-        """Joint positions [rad] and their names, if any. With `Reason.JUMP` the sample was taken, but the arm cannot have got there by itself:
-        a broken encoder, another robot on the topic, a scene that was reset.
+        """Joint positions [rad] and their names, if any. With `Reason.JUMP` the sample was taken, but the arm cannot
+        have got there by itself: a broken encoder, another robot on the topic, a scene that was reset.
         """
         spec = self._robot.limb(limb)
         value = arm_positions(self._robot, spec, positions, names)

@@ -158,8 +158,8 @@ def duration_s(message: Any) -> float:
 
 
 def joint_stream(messages: Iterable[tuple[int, Any]], robot: Robot, where: slice) -> JointStream:
-    """Positions of a JointState stream that speaks for the entries `where` of a state vector. Further values behind
-    them are dropped; messages with fewer, or with names that do not fit (see `control.feedback.in_place`), are left out.
+    """Positions of a JointState stream that speaks for the entries `where` of a state vector. Values behind them are
+    dropped; messages with fewer, or with names that do not fit (see `control.feedback.in_place`), are left out.
     """
     stamps, positions, size = [], [], where.stop - where.start
     for _, message in messages:
