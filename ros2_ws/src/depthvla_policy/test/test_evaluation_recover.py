@@ -10,8 +10,9 @@ from rosbags.rosbag2 import Reader
 
 from depthvla_policy.evaluation.bags import recording
 from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.mcap import MAGIC
 from depthvla_policy.evaluation.bags.recording import NOTES_FILE, BagWriter
-from depthvla_policy.evaluation.recover import MAGIC, broken, main, recover
+from depthvla_policy.evaluation.recover import broken, main, recover
 
 STRING = "std_msgs/msg/String"
 DEFINITIONS = {"own_msgs/msg/Pair": "own_msgs/Item first\nown_msgs/Item second", "own_msgs/msg/Item": "uint32 value"}
@@ -40,8 +41,8 @@ def killed(path, chunks: int, per_chunk: int = 10):
     copy = path.with_name("killed")
     shutil.copytree(path, copy)
     writer.close()
-    mcap = copy / f"{path.name}.mcap"
-    return mcap.rename(copy / "killed.mcap").parent
+    mcap = copy / f"{path.name}_0.mcap"
+    return mcap.rename(copy / "killed_0.mcap").parent
 
 
 def words(path) -> list[str]:
@@ -51,7 +52,7 @@ def words(path) -> list[str]:
 
 def test_messages_types_and_notes_are_whole_again_and_the_original_is_kept(tmp_path):
     bag_path = killed(tmp_path / "bag", chunks=3)
-    before = (bag_path / "killed.mcap").read_bytes()
+    before = (bag_path / "killed_0.mcap").read_bytes()
     found = recover(bag_path)
     assert (found.messages, found.unread_bytes) == (60, 0)
     assert words(bag_path) == [str(number) for number in range(30)]
@@ -61,7 +62,7 @@ def test_messages_types_and_notes_are_whole_again_and_the_original_is_kept(tmp_p
     assert (about["task"], about["outcome"]) == ("count", "failed")
     assert about["failure"] == "the recorder ended without closing the bag"
     assert json.loads(about["recovered"])["original"] == "killed.broken"
-    assert (broken(bag_path) / "killed.mcap").read_bytes() == before
+    assert (broken(bag_path) / "killed_0.mcap").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "killed", "killed.broken"]
 
 
@@ -83,12 +84,12 @@ def test_recovered_bag_has_what_the_closed_one_has(tmp_path):
 
 def test_whole_chunks_survive_wherever_the_file_ends(tmp_path):
     original = killed(tmp_path / "bag", chunks=4)
-    data = (original / "killed.mcap").read_bytes()
+    data = (original / "killed_0.mcap").read_bytes()
     counts = []
     for size in range(0, len(data) + 1, 41):
         copy = tmp_path / "cut"
         shutil.copytree(original, copy)
-        (copy / "killed.mcap").rename(copy / "cut.mcap").write_bytes(data[:size])
+        (copy / "killed_0.mcap").rename(copy / "cut_0.mcap").write_bytes(data[:size])
         counts.append(recover(copy).messages)
         assert words(copy) == [str(number) for number in range(counts[-1] // 2)]
         shutil.rmtree(copy)
@@ -100,7 +101,7 @@ def test_whole_chunks_survive_wherever_the_file_ends(tmp_path):
 @pytest.mark.parametrize("tail", [b"\x00" * 4096, b"\x06" + b"\xff" * 50], ids=["zeros", "nonsense"])
 def test_what_follows_the_whole_chunks_is_left_out(tmp_path, tail):
     bag_path = killed(tmp_path / "bag", chunks=2)
-    with (bag_path / "killed.mcap").open("ab") as file:
+    with (bag_path / "killed_0.mcap").open("ab") as file:
         file.write(tail)
     found = recover(bag_path)
     assert (found.messages, found.unread_bytes) == (40, len(tail))
@@ -108,7 +109,7 @@ def test_what_follows_the_whole_chunks_is_left_out(tmp_path, tail):
 
 def test_damaged_chunk_ends_what_is_recovered(tmp_path):
     bag_path = killed(tmp_path / "bag", chunks=2)
-    path = bag_path / "killed.mcap"
+    path = bag_path / "killed_0.mcap"
     data = bytearray(path.read_bytes())
     second = data.rindex(b"\x28\xb5\x2f\xfd")  # zstd's magic number
     data[second : second + 20] = bytes(20)
@@ -120,17 +121,17 @@ def test_recovering_again_changes_nothing(tmp_path, capsys):
     bag_path = killed(tmp_path / "bag", chunks=1)
     assert main([str(bag_path)]) == 0
     assert "20 messages recovered" in capsys.readouterr().out
-    before = (bag_path / "killed.mcap").read_bytes()
+    before = (bag_path / "killed_0.mcap").read_bytes()
     assert main([str(bag_path), str(tmp_path / "bag")]) == 0
     assert capsys.readouterr().out == f"{bag_path} is whole\n{tmp_path}/bag is whole\n"
-    assert (bag_path / "killed.mcap").read_bytes() == before
+    assert (bag_path / "killed_0.mcap").read_bytes() == before
 
 
 def test_recovery_that_was_killed_itself_is_run_again(tmp_path):
     bag_path = killed(tmp_path / "bag", chunks=1)
     half = tmp_path / ".killed.recovering" / "killed"
     half.mkdir(parents=True)
-    (half / "killed.mcap").write_bytes(MAGIC)
+    (half / "killed_0.mcap").write_bytes(MAGIC)
     assert recover(bag_path).messages == 20
     # Ended between the two renames, it has moved the original away and not put the new bag in its place.
     half.parent.mkdir()
@@ -152,7 +153,7 @@ def test_what_is_no_bag_is_named(tmp_path, capsys):
     assert main([str(tmp_path / "nothing"), str(tmp_path / "empty")]) == 1
     said = capsys.readouterr().err
     assert f"bag {tmp_path}/nothing does not exist" in said
-    assert f"bag {tmp_path}/empty has neither metadata.yaml nor an MCAP file" in said
+    assert f"bag {tmp_path}/empty has neither metadata.yaml nor an MCAP or SQLite (.db3) file" in said
 
 
 def test_earlier_original_is_never_overwritten(tmp_path):

@@ -213,7 +213,7 @@ class ChunkExecutor:
     def feedback_arm(
         self, limb: str, positions: Sequence[float], now_ns: int, names: Sequence[str] = ()
     ) -> Refusal | None:
-        """Measured joint positions [rad], their names if any, received at `now_ns`. A jump of an armed robot is a fault."""
+        """Measured positions [rad], their names if any, received at `now_ns`. A jump of an armed robot is a fault."""
         refusal = self._measurement.arm(limb, positions, now_ns, names)
         if refusal and refusal.reason is Reason.JUMP:
             self.fault(refusal.message)
