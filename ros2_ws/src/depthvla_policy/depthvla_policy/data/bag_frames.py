@@ -14,12 +14,12 @@ import numpy as np
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.control.observation_buffer import ObservationBuffer, ObservationLimits, RawObservation
 from depthvla_policy.evaluation.bags.bag import Bag, JointStream, joint_stream, stamp_ns
+from depthvla_policy.evaluation.bags.complete_frames import EARLY
 from depthvla_policy.evaluation.bags.recorded_graph import EXECUTOR, POLICY
 from depthvla_policy.robot import Robot
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 COMMAND_GAP = 2.5  # control periods between two commands beyond which there is no stream
-EARLY = 0.25  # control periods that a frame may be early: jitter of a camera at the control rate
 IN_COMMAND = (Mode.POLICY, Mode.TELEOP)
 
 

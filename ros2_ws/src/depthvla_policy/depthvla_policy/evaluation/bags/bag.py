@@ -123,7 +123,7 @@ class Bag:
         """
         for connection, received_ns, data in self.serialised(topics):
             if stamps_ns is None or header_stamp_ns(data) in stamps_ns[connection.topic]:
-                yield connection.topic, received_ns, self._read(connection, received_ns, data)
+                yield connection.topic, received_ns, self.deserialise(connection, received_ns, data)
 
     def stamps(self, topics: Iterable[str]) -> dict[str, np.ndarray]:
         """Header stamps [ns] of topics whose messages start with a header: topic -> (N,) int64, sorted."""
@@ -149,7 +149,7 @@ class Bag:
             if connection.topic in stamps:
                 stamps[connection.topic].append(header_stamp_ns(data))
             else:
-                message = self._read(connection, received_ns, data)
+                message = self.deserialise(connection, received_ns, data)
                 streams[connection.topic].append((received_ns, message))
         return streams, {topic: np.sort(np.array(values, dtype=np.int64)) for topic, values in stamps.items()}
 
@@ -163,7 +163,8 @@ class Bag:
         for _ in self.serialised(self.topics):
             pass
 
-    def _read(self, connection: Connection, received_ns: int, data: bytes) -> Any:
+    def deserialise(self, connection: Connection, received_ns: int, data: bytes) -> Any:
+        """The message of what `serialised` yields."""
         try:
             return self._types.deserialise(data, connection.msgtype)
         except ValueError as error:
