@@ -121,14 +121,14 @@ class Bag:
 
         With `stamps_ns` (topic -> header stamps) only messages with these stamps are looked into.
         """
-        for connection, received_ns, data in self.serialised(topics):
+        for connection, received_ns, data in self.serialised(topics, checked=True):
             if stamps_ns is None or header_stamp_ns(data) in stamps_ns[connection.topic]:
                 yield connection.topic, received_ns, self.deserialise(connection, received_ns, data)
 
     def stamps(self, topics: Iterable[str]) -> dict[str, np.ndarray]:
         """Header stamps [ns] of topics whose messages start with a header: topic -> (N,) int64, sorted."""
         stamps: dict[str, list[int]] = {topic: [] for topic in topics}
-        for connection, _, data in self.serialised(stamps):
+        for connection, _, data in self.serialised(stamps, checked=True):
             stamps[connection.topic].append(header_stamp_ns(data))
         return {topic: np.sort(np.array(values, dtype=np.int64)) for topic, values in stamps.items()}
 
@@ -145,7 +145,7 @@ class Bag:
         """`read` of `topics` and `stamps` of others, in one pass over the bag."""
         streams: dict[str, list[tuple[int, Any]]] = {topic: [] for topic in topics}
         stamps: dict[str, list[int]] = {topic: [] for topic in stamped}
-        for connection, received_ns, data in self.serialised([*streams, *stamps]):
+        for connection, received_ns, data in self.serialised([*streams, *stamps], checked=True):
             if connection.topic in stamps:
                 stamps[connection.topic].append(header_stamp_ns(data))
             else:
@@ -153,14 +153,18 @@ class Bag:
                 streams[connection.topic].append((received_ns, message))
         return streams, {topic: np.sort(np.array(values, dtype=np.int64)) for topic, values in stamps.items()}
 
-    def serialised(self, topics: Iterable[str]) -> Iterator[tuple[Connection, int, bytes]]:
-        """Yield (connection with topic and msgtype, time of reception in ns, data) in order of reception."""
+    def serialised(self, topics: Iterable[str], *, checked: bool = False) -> Iterator[tuple[Connection, int, bytes]]:
+        """Yield (connection with topic and msgtype, time of reception in ns, data) in order of reception.
+
+        With `checked`, and in everything else that reads messages, one that does not have the checksum written with it
+        is a ValueError; without, it is given out as it is.
+        """
         with self._named():
-            yield from self._files.messages(set(topics))
+            yield from self._files.messages(set(topics), checked=checked)
 
     def check(self) -> None:
         """Look at every message. Raises ValueError where something is damaged."""
-        for _ in self.serialised(self.topics):
+        for _ in self.serialised(self.topics, checked=True):
             pass
 
     def deserialise(self, connection: Connection, received_ns: int, data: bytes) -> Any:

@@ -35,7 +35,7 @@ class CompleteFrames:
 
     def __iter__(self) -> Iterator[tuple[str, int, bytes]]:
         due_ns = 0
-        for connection, received_ns, data in self._bag.serialised(self._topics):
+        for connection, received_ns, data in self._bag.serialised(self._topics, checked=True):
             if connection.topic == self._head:
                 stamp = header_stamp_ns(data)
                 if stamp < due_ns - EARLY * self._period_ns:

@@ -61,9 +61,9 @@ class Mcap:
     def connections(self) -> list[Connection]:
         return list(self._connections.values())
 
-    def messages(self, topics: Collection[str]) -> Iterator[tuple[Connection, int, bytes]]:
+    def messages(self, topics: Collection[str], *, checked: bool) -> Iterator[tuple[Connection, int, bytes]]:
         wanted = {number: item for number, item in self._connections.items() if item.topic in topics}
-        for channel, time_ns, data in self._file.messages(wanted):
+        for channel, time_ns, data in self._file.messages(wanted, checked=checked):
             yield wanted[channel], time_ns, data
 
     def close(self) -> None:
@@ -119,7 +119,8 @@ class Sqlite:
         if start_ns is not None:
             self.start_ns, self.end_ns = start_ns, end_ns
 
-    def messages(self, topics: Collection[str]) -> Iterator[tuple[Connection, int, bytes]]:
+    def messages(self, topics: Collection[str], *, checked: bool) -> Iterator[tuple[Connection, int, bytes]]:
+        """SQLite keeps no checksums: `checked` makes no difference."""
         wanted = [number for number, item in self._connections.items() if item.topic in topics]
         marks = ", ".join("?" * len(wanted))
         query = f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({marks}) ORDER BY timestamp, id"
@@ -191,10 +192,10 @@ class Files:
     def connections(self) -> list[Connection]:
         return list(self._connections.values())
 
-    def messages(self, topics: Collection[str]) -> Iterator[tuple[Connection, int, bytes]]:
+    def messages(self, topics: Collection[str], *, checked: bool) -> Iterator[tuple[Connection, int, bytes]]:
         """(connection, time of reception in ns, data), file after file, each in order of time."""
         for file in self._files:
-            for connection, time_ns, data in file.messages(topics):
+            for connection, time_ns, data in file.messages(topics, checked=checked):
                 if self.metadata.compression == "message":
                     data = _decompressed(data, connection.topic)
                 yield self._connections[self._key(connection)], time_ns, data

@@ -1,4 +1,4 @@
-"""The robot's shapes and frames for a recording: as its recorder kept them, as the robot published them, as installed."""
+"""The robot's shapes and frames for a recording: as its recorder kept them, the robot published them, or installed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Description:
 
 
 def description(bag: Bag, robot: Robot) -> Description:
-    """For a recorder's own bag what it wrote into it; else what the robot published, with the frames and, where that has
-    meshes alone, the shapes of the installed description.
+    """For a recorder's own bag what it wrote into it; else what the robot published, with the frames and, where that
+    has meshes alone, the shapes of the installed description.
 
     Raises:
         ValueError: the recorder's cannot be read, or none is there that has the robot's joints.
