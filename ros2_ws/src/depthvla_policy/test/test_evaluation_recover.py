@@ -14,6 +14,7 @@ from test_evaluation_bag_files import db3, mcap_file
 from depthvla_policy.evaluation.bags import recording
 from depthvla_policy.evaluation.bags.bag import Bag
 from depthvla_policy.evaluation.bags.mcap import MAGIC, Schema
+from depthvla_policy.evaluation.bags.new_bag import NewBag
 from depthvla_policy.evaluation.bags.recording import NOTES_FILE, BagWriter
 from depthvla_policy.evaluation.recover import broken, main, recover
 
@@ -137,23 +138,24 @@ def test_chunks_behind_a_damaged_one_are_recovered_and_the_damage_is_said(tmp_pa
 
 def test_damaged_first_chunk_costs_its_own_messages_and_not_those_that_it_defines(tmp_path):
     bag_path = tmp_path / "bag"
-    with SyntheticBag(bag_path, {"outcome": "success", "task": "lift"}) as bag:
-        noise = np.random.default_rng(0)
-        for number in range(200):
-            bag.tick(number / 15)
-            bag.image("head", number / 15, noise.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    bag = NewBag(bag_path)
+    topic = bag.add_topic("/words", STRING, encoding="ros2msg", definition="string data")
+    texts = [bytes(part).hex() for part in np.random.default_rng(0).integers(0, 256, (4, 50_000), dtype=np.uint8)]
+    for number, text in enumerate(texts):
+        bag.write(topic, number, string_message(text))
+        bag.flush()
+    bag.close({"outcome": "success", "task": "lift"})
     path = bag_path / "bag_0.mcap"
     data = bytearray(path.read_bytes())
-    data[data.index(ZSTD) + 300_000] ^= 1
+    data[data.index(ZSTD) : data.index(ZSTD) + 50] = bytes(50)  # what it defines is gone with it, but for the index
     path.write_bytes(data)
-    with Bag(bag_path) as bag, pytest.raises(ValueError, match="does not have the checksum"):
-        bag.check()
+    with Bag(bag_path) as opened, pytest.raises(ValueError, match="to keep what is whole"):
+        opened.check()
     found = recover(bag_path)
-    assert 0 < found.messages < 400 and len(found.damaged) == 1 and not found.missing
-    with Bag(bag_path) as bag:
-        bag.check()
-        about = bag.custom_data
-        assert {topic.count for topic in bag.topics.values()} == {found.messages // 2}
+    assert found.messages == 3 and len(found.damaged) == 1 and not found.missing
+    assert words(bag_path) == texts[1:]
+    with Bag(bag_path) as opened:
+        about = opened.custom_data
     assert (about["task"], about["outcome"]) == ("lift", "failed") and "damaged" in about["failure"]
     assert json.loads(about["recovered"])["outcome"] == "success"
     assert recover(bag_path) is None

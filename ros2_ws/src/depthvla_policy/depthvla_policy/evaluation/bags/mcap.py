@@ -9,6 +9,7 @@ import mmap
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -301,14 +302,15 @@ class Salvaged:
 def salvage(path: Path, take: Callable[[int, memoryview], None]) -> Salvaged:
     """Hands every record that is whole to `take`, those in chunks included, whatever else is wrong with the file.
 
-    A chunk that does not have its checksum is left out but for its schemas and channels, without which others could
-    not be read.
+    Schemas and channels come first where the file has them in an index. A chunk that does not have its checksum is left
+    out but for those, without which others could not be read.
     """
     found = Salvaged()
     if not path.stat().st_size:
         return found
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at, end = (len(MAGIC) if data[: len(MAGIC)] == MAGIC else _next_chunk(data, 0)), len(data)
+        _take_index(data, take)
         if at < 0:
             found.unread_bytes = end
             return found
@@ -351,6 +353,15 @@ def _take(kind: int, content: memoryview, take: Callable[[int, memoryview], None
         _each([record for record in inner if record[0] in (SCHEMA, CHANNEL)], take)
         return NOT_ITS_SUM
     return _each(inner, take)
+
+
+def _take_index(data: mmap.mmap, take: Callable[[int, memoryview], None]) -> None:
+    footer_at = len(data) - len(MAGIC) - FOOTER_RECORD.size
+    if footer_at > 0 and data[-len(MAGIC) :] == MAGIC:
+        summary = FOOTER_RECORD.unpack(data[footer_at : footer_at + FOOTER_RECORD.size])[2]
+        with suppress(IndexError, struct.error):
+            index = records(memoryview(data[summary:footer_at] if summary else b""))
+            _each([item for item in index if item[0] in (SCHEMA, CHANNEL)], take)
 
 
 def _each(found: list[tuple[int, memoryview]], take: Callable[[int, memoryview], None]) -> str:
