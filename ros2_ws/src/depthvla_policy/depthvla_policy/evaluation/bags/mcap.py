@@ -16,11 +16,7 @@ from typing import BinaryIO, NamedTuple
 from zlib import crc32
 
 import lz4.frame
-
-try:
-    from compression import zstd
-except ImportError:  # before Python 3.14
-    from backports import zstd
+from backports import zstd
 
 MAGIC = b"\x89MCAP0\r\n"
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, MESSAGE_INDEX, CHUNK_INDEX = range(0x01, 0x09)
