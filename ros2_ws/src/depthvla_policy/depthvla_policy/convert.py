@@ -119,9 +119,7 @@ def convert(config: ConvertConfig) -> Report:
     checkpoint.check_free(config.out)
     c, robot = model_config.read(config.config), robot_description.load()
     settings = CheckpointConfig(config.out.name, c, PolicyConfig.of(robot, made_for=config.made_for))
-    stats = Normaliser.load(config.norm_stats) if config.norm_stats else None
-    if stats and stats.action_mean.shape != (shape := (c.horizon, robot.size)):
-        raise ValueError(f"{config.norm_stats}: actions have shape {stats.action_mean.shape}, not {shape}")
+    stats = Normaliser.load(config.norm_stats, horizon=c.horizon, size=robot.size) if config.norm_stats else None
     tokenizer = _tokenizer(config, c)
 
     with torch.device("meta"):

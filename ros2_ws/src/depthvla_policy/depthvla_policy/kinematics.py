@@ -8,6 +8,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -161,6 +162,23 @@ def numbers(text: str, count: int) -> np.ndarray:
     if len(values) != count or not np.all(np.isfinite(values)):
         raise ValueError(f"the robot description has {text!r}; allowed: {count} finite numbers")
     return values
+
+
+def read_urdf(path: str | Path) -> str:
+    """The URDF of a file; a .xacro is processed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: it is a .xacro and xacro is not installed.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"robot description {path} does not exist")
+    if path.suffix != ".xacro":
+        return path.read_text()
+    import xacro
+
+    return xacro.process_file(str(path)).toxml()
 
 
 def _joint(element: ElementTree.Element) -> Joint:

@@ -54,6 +54,11 @@ class Limb:
     def gripper_index(self) -> int:
         return self.offset + len(self.joints)
 
+    @property
+    def opening(self) -> slice:
+        """Of the gripper alone."""
+        return slice(self.gripper_index, self.gripper_index + 1)
+
 
 @dataclass(frozen=True)
 class Camera:

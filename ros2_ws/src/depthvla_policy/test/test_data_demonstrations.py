@@ -99,6 +99,39 @@ def test_seven_values_of_an_arm_are_six_joints_and_a_gripper(tmp_path):
     np.testing.assert_allclose(read(tmp_path).states()[2], samples.state(0, 2))
 
 
+def renamed(folder, feature, names):
+    path = folder / "meta/info.json"
+    info = json.loads(path.read_text())
+    info["features"][feature]["names"] = names
+    path.write_text(json.dumps(info))
+
+
+def test_seven_joints_of_an_arm_are_another_robots(tmp_path):
+    samples.write_v21(tmp_path, [3], arm_values=7)
+    renamed(tmp_path, "observation.state.left_arm", [f"joint{number}" for number in range(1, 8)])
+    with pytest.raises(ValueError, match=r"observation.state.left_arm: names .*'joint7'\] number 7 joints; allowed: 6"):
+        read(tmp_path)
+    renamed(tmp_path, "observation.state.left_arm", None)
+    path = next(tmp_path.glob("data/*/*.parquet"))
+    table = pq.read_table(path)
+    at = table.column_names.index("action.right_arm")
+    rows = [[*row[:6], 0.3] for row in table["action.right_arm"].to_pylist()]
+    pq.write_table(table.set_column(at, "action.right_arm", pa.array(rows)), path)
+    with pytest.raises(ValueError, match="action.right_arm has a value behind its joints that is not its gripper's"):
+        read(tmp_path)
+
+
+def test_joints_that_a_dataset_names_are_put_in_their_order(tmp_path):
+    samples.write_v21(tmp_path, [3])
+    names = list(samples.ROBOT.limbs[0].joints)
+    renamed(tmp_path, "observation.state.left_arm", {"motors": names[::-1]})
+    expected = samples.state(0, 2)
+    np.testing.assert_allclose(read(tmp_path).states()[2], [*expected[5::-1], *expected[6:]])
+    renamed(tmp_path, "observation.state.left_arm", list(samples.ROBOT.limbs[1].joints))
+    with pytest.raises(ValueError, match="observation.state.left_arm: names are"):
+        read(tmp_path)
+
+
 def test_a_chunk_repeats_the_last_action_of_its_own_episode(ours):
     chunks = read(ours).chunks()
     assert chunks.shape == (28, 4, 14) and chunks.dtype == np.float64

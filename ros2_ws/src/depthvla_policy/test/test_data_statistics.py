@@ -75,6 +75,43 @@ def test_an_unknown_kind_is_named(tmp_path):
         Normaliser.load(tmp_path / "norm_stats.json")
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "values", "says"),
+    [
+        ("state", "mean", [0.0] * 32, r"state.mean has shape \(32,\), not \(2,\)"),
+        ("state", "mean", [0.0], r"shape \(1,\), not \(2,\)"),
+        ("state", "std", [1.0], r"state.std has shape \(1,\)"),
+        ("actions", "std", [[1.0]] * 3, r"actions.std has shape \(3, 1\), not \(3, 2\)"),
+        ("actions", "std", [[1.0, 1.0]], r"actions.std has shape \(1, 2\)"),
+        ("actions", "mean", [0.0, 0.0], r"actions.mean has shape \(2,\)"),
+        ("actions", "mean", [[0.0, 0.0], [0.0, 0.0], [0.0]], "actions.mean is not numbers in rows of one length"),
+        ("actions", "mean", [[0.0, "a"]] * 3, "actions.mean is not numbers"),
+        ("state", "mean", [0.0, float("nan")], "state.mean is not finite"),
+        ("state", "std", [1.0, 0.0], "state statistics must"),
+        ("actions", "std", [[1.0, -1.0]] * 3, "actions statistics must"),
+        ("absolute", "", [True], "absolute is \\[True\\]; it must be 2 times true or false"),
+        ("absolute", "", [0.0, 1.0], "absolute is"),
+        ("absolute", "", None, "openpi's file"),
+    ],
+)
+def test_statistics_of_another_shape_or_without_sense_are_refused_by_name(tmp_path, part, name, values, says):
+    stats = {
+        "state": {"mean": [0.0, 0.0], "std": [1.0, 1.0]},
+        "actions": {"mean": [[0.0, 0.0]] * 3, "std": [[1.0, 1.0]] * 3},
+        "absolute": [False, True],
+    }
+    if name:
+        stats[part][name] = values
+    elif values is None:
+        del stats[part]
+    else:
+        stats[part] = values
+    path = tmp_path / "norm_stats.json"
+    path.write_text(json.dumps({"norm_stats": stats}))
+    with pytest.raises(ValueError, match=f"norm_stats.json: .*{says}"):
+        Normaliser.load(path, horizon=3, size=2)
+
+
 def test_actions_have_figures_for_each_step_absolute_and_relative():
     states, actions = walk()
     figures = statistics.statistics(states, actions)

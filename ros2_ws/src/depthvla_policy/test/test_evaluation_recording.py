@@ -189,7 +189,7 @@ def test_a_write_error_is_kept_and_raised_when_the_bag_is_closed(tmp_path, monke
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer._writer, "write", full)
+    monkeypatch.setattr(writer._bag, "write", full)
     writer.write("/words", 1, string_message("lost"))
     with pytest.raises(OSError, match="is incomplete.*No space left on device"):
         writer.close()
@@ -217,16 +217,16 @@ def test_messages_reach_the_file_in_time_and_notes_lie_beside_it_until_the_bag_i
         time.sleep(0.01)
     assert json.loads((tmp_path / "bag" / NOTES_FILE).read_text()) == {"task": "count"}
     writer.close({"task": "count", "outcome": "success"})
-    assert sorted(path.name for path in (tmp_path / "bag").iterdir()) == ["bag.mcap", "metadata.yaml"]
+    assert sorted(path.name for path in (tmp_path / "bag").iterdir()) == ["bag_0.mcap", "metadata.yaml"]
 
 
 def test_failed_outcome_is_written_where_the_bag_cannot_be(tmp_path, monkeypatch):
     writer = BagWriter(tmp_path / "bag")
 
-    def full():
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer._writer, "close", full)
+    monkeypatch.setattr(writer._bag, "close", full)
     with pytest.raises(OSError, match="No space left"):
         writer.close({"outcome": "success", "task": "count"})
     notes = json.loads((tmp_path / "bag" / NOTES_FILE).read_text())

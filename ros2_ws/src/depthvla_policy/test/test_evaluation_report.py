@@ -87,6 +87,41 @@ def summary(bag_path):
         return summarise_episode(episode, score_episode(episode, {}), read_pictures(bag, episode, []).depth)
 
 
+def test_counts_are_those_of_the_recording(tmp_path):
+    with SyntheticBag(tmp_path / "bag") as bag:
+        for number in range(30):  # activated a minute before, and once more after 20 ticks
+            tick = 900 + number if number < 20 else number - 19
+            many = 400 if number < 20 else 0
+            bag.tick(
+                number / 15,
+                ticks=tick,
+                commands_sent=4 * tick,
+                missed_ticks=7 + (number > 5) if number < 20 else 1,
+                chunks_accepted=many + number // 3,
+                chunks_refused=3,
+                clamped_position=many // 4,
+                latency_s=0.1,
+            )
+    with Bag(tmp_path / "bag") as bag:
+        episode = read_episode(bag)
+    ticks = episode.ticks
+    assert (ticks.ticks, ticks.commands_sent, ticks.missed) == (19 + 10, 4 * 29, 1 + 1)
+    assert (ticks.refused, ticks.clamped_position) == (0, 0)
+    assert list(ticks.accepted[[0, 19]]) == [0, 6] and len(episode.chunk_latency_s) == 6 + 4
+
+
+def test_success_before_the_recording_has_no_time(tmp_path):
+    with SyntheticBag(tmp_path / "bag") as bag:
+        for number in range(20):
+            bag.tick(number / 15)
+            bag.progress(number / 15 - 0.05, 1.0, success=True)
+        bag.chunk(0.8, 0.9, 1)
+    made = report.write_report(tmp_path / "bag", tmp_path / "report", video=False)
+    assert made.summary["success"] and made.summary["success_time_s"] is None
+    assert "yes, before the first observation" in report.table(made.summary)
+    assert "before the first observation" in made.html.read_text()
+
+
 def test_chunks_are_counted_and_timed(summary):
     assert summary["chunks"] == 3
     assert summary["chunk_rate_hz"] == pytest.approx(1.0)

@@ -42,6 +42,7 @@ class Stage:
             set_clock=lambda now_ns: self.said.append(("clock", now_ns)),
             answered=self.answered if self.answers else None,
             rate=rate,
+            progress=lambda played_s, frames: self.said.append(("progress", (round(played_s, 6), frames))),
             steady_s=lambda: self.now_s,
         )
         stopping = threading.Event()
@@ -105,3 +106,9 @@ def test_playing_stops_when_asked_to():
     stage.stop_after_s = 0.15
     assert not stage.play(recording()).ended
     assert len(stage.of(HEAD)) == 2
+
+
+def test_how_far_it_is_is_told_before_every_frame():
+    stage = Stage()
+    stage.play(recording())
+    assert stage.of("progress") == [(0.0, 1), (0.1, 2), (0.2, 3)]

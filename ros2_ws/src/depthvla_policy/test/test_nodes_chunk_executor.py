@@ -45,6 +45,7 @@ class Rig:
         leader = qos.stream("best_effort", 1)
         self._leaders = [(self.probe.publisher(JointState, limb.topics.teleop, leader), limb) for limb in robot.limbs]
         self.measured = home
+        self.order = None  # of the entries of an arm in its feedback, with their names; None: as they stand, no names
         self.leader = None  # (14,) where the leader arms are; nobody holds them
         self.sequence = 0
         self._pedal_timer = None
@@ -58,6 +59,9 @@ class Rig:
 
         for publisher, where in self._feedback:
             message = JointState(name=["placeholder"], position=self.measured[where].tolist())
+            if self.order and len(message.position) > 1:
+                message.name = [self.robot.joint_names[where][place] for place in self.order]
+                message.position = [message.position[place] for place in self.order]
             message.header.stamp = self.probe.node.get_clock().now().to_msg()
             publisher.publish(message)
         for publisher, limb in self._leaders if self.leader is not None else ():
@@ -671,6 +675,29 @@ def test_arm_is_refused_without_feedback(rig):
     response = rig.probe.trigger(f"{NODE}/arm")
     assert not response.success and "feedback of arm left" in response.message
     assert rig.command_count() == 0
+
+
+def test_joints_are_known_by_their_names(rig, robot, home):
+    rig = rig()
+    rig.order = [0, 1, 2, 5, 4, 3]
+    rig.measured = home + np.where(robot.gripper_mask, 0.0, 0.01 * np.arange(robot.size))
+    rig.arm()
+    np.testing.assert_allclose(rig.newest(), rig.measured, atol=1e-3)
+
+
+def test_joints_of_another_arm_are_no_feedback(rig, robot):
+    rig = rig()
+    rig.order = range(6)
+    (left, where), *others = rig._feedback
+    rig._feedback = [(left, robot.limb("right").arm), *others]  # with the names and the pose of the right one
+    rig.probe.wait_for(lambda: rig.status, what="the executor's status")
+
+    def other_streams_are_heard():
+        response = rig.probe.trigger(f"{NODE}/arm")
+        assert not response.success
+        return "no feedback of arm left yet" in response.message and rig.status[-1].ticks > 10
+
+    rig.probe.wait_for(other_streams_are_heard, what="a refusal")
 
 
 def test_feedback_that_stops_takes_the_arms_to_hold(rig):

@@ -36,6 +36,7 @@ class Robot:
         from depthvla_policy.nodes.common import qos
 
         self.probe, self.pose, self.silent, self.still, self.stuck = probe, pose, set(), set(), set()
+        self.names = {}  # topic -> names of its joint states, where no placeholder
         sensor = qos.stream("best_effort", 5)
         self._images, self._infos, self._joints = {}, {}, []
         pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -57,7 +58,7 @@ class Robot:
                 (limb.topics.arm_feedback, limb.arm),
                 (limb.topics.gripper_feedback, slice(limb.gripper_index, limb.gripper_index + 1)),
             ):
-                self._joints.append((self.probe.publisher(JointState, topic, sensor), where))
+                self._joints.append((self.probe.publisher(JointState, topic, sensor), topic, where))
         self._joint_state = JointState
         self.probe.every(0.01, self._send_joints)
         self.probe.every(0.1, self._send_images)
@@ -75,8 +76,9 @@ class Robot:
             publisher.publish(message)
 
     def _send_joints(self):
-        for publisher, where in self._joints:
-            message = self._joint_state(name=["placeholder"], position=self.pose[where].tolist())
+        for publisher, topic, where in self._joints:
+            names = self.names.get(topic, ["placeholder"])
+            message = self._joint_state(name=names, position=self.pose[where].tolist())
             message.header.stamp = self.probe.node.get_clock().now().to_msg()
             publisher.publish(message)
 
@@ -162,6 +164,16 @@ def test_a_camera_that_stops_stops_the_chunks_and_is_named(rig):
     rig.wait_for_chunks(2)
     rig.probe.wait_for(lambda: rig.status[-1].producing, what="the status to recover")
     assert rig.status[-1].observations_refused > 0
+
+
+def test_joints_with_the_names_of_another_arm_stop_the_chunks(rig, robot):
+    rig.wait_for_chunks()
+    left, right = robot.limbs
+    rig.robot.names[left.topics.arm_feedback] = list(right.joints)
+    assert "names are ['right_arm_joint1'" in rig.wait_for_reason("arm left").reason
+    rig.robot.names[left.topics.arm_feedback] = list(left.joints)
+    rig.wait_for_chunks(2)
+    rig.robot.names.clear()
 
 
 def test_a_camera_that_stops_is_reported_within_a_tenth_of_a_second_of_its_limit(rig):

@@ -29,7 +29,7 @@ ARGUMENTS = (
         " of the policy are set as in the recording",
     ),
 )
-MAX_RATE_HZ = 15.0  # every frame is asked about
+MAX_RATE_HZ = 100.0  # of what is played, every frame is asked about
 
 
 def replay_graph(arguments: Mapping[str, str] | None = None) -> list[Node]:

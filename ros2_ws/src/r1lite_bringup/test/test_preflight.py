@@ -28,7 +28,7 @@ from r1lite_bringup.preflight import (  # noqa: E402
     verdict,
 )
 from r1lite_bringup.preflight.host import Host  # noqa: E402
-from r1lite_bringup.preflight.observed import Calibration, Endpoint, Graph, Picture, Sample  # noqa: E402
+from r1lite_bringup.preflight.observed import Calibration, Endpoint, Graph, Joints, Picture, Sample  # noqa: E402
 from r1lite_bringup.preflight.settings import CAMERA_INFO, JOINT_STATE, MESSAGE_TYPES  # noqa: E402
 from r1lite_bringup.preflight.verdict import Finding, Override, Verdict  # noqa: E402
 
@@ -137,24 +137,41 @@ def test_stamps_must_be_given_and_advance():
     assert [finding.verdict for finding in found] == [FAIL, FAIL, FAIL, WARN]
 
 
+def test_joints_in_another_order_are_judged_by_their_names():
+    turned = Joints(MIDDLE[::-1], LIMB.joints[::-1])
+    found = checks_streams.joints("arm", sample(values=[turned]), ROBOT, LIMB)
+    assert found.verdict is PASS and "by their names: " + ", ".join(f"{at:.2f}" for at in MIDDLE) in found.seen
+    other = Joints(MIDDLE, ROBOT.limbs[1].joints)
+    assert checks_streams.joints("arm", sample(values=[other]), ROBOT, LIMB).verdict is FAIL
+    assert (
+        checks_streams.opening("gripper", sample(values=[Joints((50.0,), ("right_gripper",))]), ROBOT, LIMB).verdict
+        is FAIL
+    )
+
+
 def test_an_arm_folded_at_its_zero_is_within_its_limits():
-    found = checks_streams.joints("arm", sample(values=[(0.0,) * 6]), ROBOT, LIMB)
+    found = checks_streams.joints("arm", sample(values=[Joints((0.0,) * 6)]), ROBOT, LIMB)
     assert found.verdict is PASS, "the joints' zero lies on hard stops, a degree outside the limits"
     beyond = (0.0, -0.05, *(0.0,) * 4)
-    found = checks_streams.joints("arm", sample(values=[beyond]), ROBOT, LIMB)
+    found = checks_streams.joints("arm", sample(values=[Joints(beyond)]), ROBOT, LIMB)
     assert found.verdict is WARN and LIMB.joints[1] in found.seen
 
 
 @pytest.mark.parametrize("position", [(*MIDDLE[:5], float("nan")), (*MIDDLE[:5], 9.0), MIDDLE[:5], (*MIDDLE, 1.0, 1.0)])
 def test_one_bad_message_of_an_arm_is_enough(position):
-    assert checks_streams.joints("arm", sample(values=[MIDDLE, position, MIDDLE]), ROBOT, LIMB).verdict is FAIL
+    assert (
+        checks_streams.joints(
+            "arm", sample(values=[Joints(at) for at in (MIDDLE, position, MIDDLE)]), ROBOT, LIMB
+        ).verdict
+        is FAIL
+    )
 
 
 @pytest.mark.parametrize(
     ("opening", "expected"), [(97.0, PASS), (102.0, PASS), (150.0, FAIL), (0.097, WARN), (1.0, WARN), (-20.0, FAIL)]
 )
 def test_a_gripper_reads_mm(opening, expected):
-    assert checks_streams.opening("gripper", sample(values=[(opening,)]), ROBOT, LIMB).verdict is expected
+    assert checks_streams.opening("gripper", sample(values=[Joints((opening,))]), ROBOT, LIMB).verdict is expected
 
 
 @pytest.mark.parametrize(
@@ -306,11 +323,13 @@ def test_allowed_publishers_of_several_topics_are_one_list():
 
 def test_a_leader_arm_that_moves_or_is_no_leader_arm_is_told():
     still = [(*MIDDLE, 50.0), (*MIDDLE, 90.0)]
-    assert checks_graph.leader("leader", sample(values=still), 6).verdict is PASS, "the gripper does not count"
+    assert checks_graph.leader("leader", sample(values=map(Joints, still)), 6).verdict is PASS, (
+        "the gripper does not count"
+    )
     moved = [MIDDLE, (MIDDLE[0] + 0.1, *MIDDLE[1:])]
-    assert checks_graph.leader("leader", sample(values=moved), 6).verdict is WARN
-    assert checks_graph.leader("leader", sample(values=[(float("nan"),) * 6]), 6).verdict is WARN
-    assert checks_graph.leader("leader", sample(values=[(0.0,) * 3]), 6).verdict is WARN
+    assert checks_graph.leader("leader", sample(values=map(Joints, moved)), 6).verdict is WARN
+    assert checks_graph.leader("leader", sample(values=[Joints((float("nan"),) * 6)]), 6).verdict is WARN
+    assert checks_graph.leader("leader", sample(values=[Joints((0.0,) * 3)]), 6).verdict is WARN
     assert checks_graph.leader("leader", SILENT, 6).verdict is PASS
 
 

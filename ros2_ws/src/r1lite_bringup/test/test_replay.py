@@ -16,6 +16,7 @@ import yaml
 from depthvla_policy import robot as robot_description
 from depthvla_policy.control.refusal import Refusal
 from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.new_bag import NewBag
 from depthvla_policy.evaluation.bags.replay import observations
 from depthvla_policy.policy.calibration import Calibration, describe
 from depthvla_policy.policy.observation import noise_seed
@@ -95,6 +96,48 @@ def test_a_replay_makes_the_same_chunks_of_the_same_observations(recording, chec
     assert beside["chunks"] >= CHUNKS // 2
     assert beside["identical"] >= beside["chunks"] - 1, beside
     assert np.shape(summary["by_step_and_joint"]) == (summary["steps"], ROBOT.size)
+
+
+def play(bag, checkpoint, out, **policy) -> tuple[bool, str]:
+    """Whether a replay whose clock may stand still for ten minutes ended, and what it said."""
+    from r1lite_bringup.up import Launcher
+
+    changed = {"replay_node": {"answer_limit_s": 600.0}, "policy_node": policy}
+    arguments = {"bag": str(bag), "model": str(checkpoint), "out": str(out), "instruction": "wave"}
+    nodes = [
+        dataclasses.replace(node, parameters={**node.parameters, **changed[node.name]})
+        for node in replay.replay_graph(arguments)
+    ]
+    output = io.StringIO()
+    with Launcher(nodes, output=output) as launcher:
+        ended = launcher.wait(180.0)
+    return ended, output.getvalue()
+
+
+def test_frames_that_lost_a_partner_are_not_waited_for(recording, checkpoint, tmp_path):
+    lost, count = ROBOT.cameras[1].topic, 0
+    bag = NewBag(tmp_path / "bag")
+    with Bag(recording) as whole:
+        numbers = {
+            (found.topic, found.msgtype): bag.add_topic(
+                found.topic, found.msgtype, encoding=found.encoding, definition=found.definition
+            )
+            for found in {connection for connection, _, _ in whole.serialised(whole.topics)}
+        }
+        for connection, time_ns, data in whole.serialised(whole.topics):
+            count += connection.topic == lost
+            if connection.topic != lost or count % 4:
+                bag.write(numbers[connection.topic, connection.msgtype], time_ns, data)
+        bag.close(whole.custom_data)
+    ended, said = play(tmp_path / "bag", checkpoint, tmp_path / "out")
+    assert ended, said
+    summary = json.loads((tmp_path / "out/open_loop.json").read_text())
+    assert 0 < summary["frames_incomplete"] <= summary["frames_unanswered"] < summary["frames"], said
+
+
+def test_a_refusal_is_an_answer(recording, checkpoint, tmp_path):
+    ended, said = play(recording, checkpoint, tmp_path / "out", instruction="")
+    assert ended and "the policy made no chunk from" in said, said
 
 
 def test_the_policy_of_a_replay_has_the_cameras_of_the_recording(recording, checkpoint, tmp_path):

@@ -105,7 +105,7 @@ class LeaderNode(ManagedNode):
         for message, read, where in ((arm, arm_positions, limb.arm), (gripper, gripper_opening, limb.gripper_index)):
             if message is None:
                 continue
-            measured = read(self._robot, limb, message.position)
+            measured = read(self._robot, limb, message.position, message.name)
             if isinstance(measured, Refusal):
                 self.get_logger().warning(f"refused: {measured}", throttle_duration_sec=1.0)
             else:

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
@@ -25,6 +25,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 
 from depthvla_policy import robot as robots
+from depthvla_policy.control.feedback import in_place
 from depthvla_policy.evaluation.rollouts import task_options
 from depthvla_policy.nodes.common import image_messages, qos
 from depthvla_policy.nodes.common.diagnostics import ERROR, OK, WARN, Health
@@ -197,19 +198,33 @@ class SimulatorNode(ManagedNode):
     def _take_commands(self) -> None:
         for limb in self._limbs:
             for message in limb.arm_commands.drain():
-                self._command(self._simulation.command_arm, limb.name, message.position, message.velocity)
+                self._command(self._command_arm, limb.limb, message)
             for message in limb.gripper_commands.drain():
-                if len(message.position) == 1:
-                    self._command(self._simulation.command_gripper, limb.name, message.position[0])
-                else:
-                    self._refuse(f"{limb.name} gripper command has {len(message.position)} values; it takes 1")
+                self._command(self._command_gripper, limb.limb, message)
 
-    def _command(self, command: Callable[..., None], *values) -> None:
+    def _command(self, command: Callable[[Limb, JointState], None], limb: Limb, message: JointState) -> None:
         try:
-            command(*values)
+            command(limb, message)
             self._accepted += 1
         except ValueError as error:
             self._refuse(str(error))
+
+    def _command_arm(self, limb: Limb, message: JointState) -> None:
+        positions = self._ordered(limb.joints, message.position, message.name)
+        cap = self._ordered(limb.joints, message.velocity, message.name) if message.velocity else None
+        self._simulation.command_arm(limb.name, positions, cap)
+
+    def _command_gripper(self, limb: Limb, message: JointState) -> None:
+        (opening,) = self._ordered((limb.gripper,), message.position, message.name)
+        self._simulation.command_gripper(limb.name, opening)
+
+    def _ordered(self, wanted: tuple[str, ...], values: Sequence[float], names: Sequence[str]) -> np.ndarray:
+        if len(values) != len(wanted):
+            raise ValueError(f"{len(values)} values for {', '.join(wanted)}")
+        ordered = in_place(self._robot, wanted, values, names)
+        if isinstance(ordered, str):
+            raise ValueError(ordered)
+        return ordered
 
     def _refuse(self, reason: str) -> None:
         self._refused += 1
@@ -298,17 +313,17 @@ class _LimbTopics:
     def __init__(self, node: ManagedNode, limb: Limb, reliability: str) -> None:
         profile = qos.stream(reliability, 10)
         self.name = limb.name
-        self._limb, self._values = limb, node.value("arm_feedback_values")
+        self.limb, self._values = limb, node.value("arm_feedback_values")
         self._arm = node.create_lifecycle_publisher(JointState, limb.topics.arm_feedback, profile)
         self._gripper = node.create_lifecycle_publisher(JointState, limb.topics.gripper_feedback, profile)
         self.arm_commands = PolledSubscription(node, JointState, limb.topics.arm_command, profile)
         self.gripper_commands = PolledSubscription(node, JointState, limb.topics.gripper_command, profile)
 
     def publish(self, stamp: Time, state: np.ndarray, velocity: np.ndarray) -> None:
-        begin, gripper = self._limb.offset, self._limb.gripper_index
+        begin, gripper = self.limb.offset, self.limb.gripper_index
         values = slice(begin, begin + self._values)
         self._send(self._arm, stamp, f"{self.name}_arm", state[values], velocity[values])
-        self._send(self._gripper, stamp, self._limb.gripper, state[[gripper]], velocity[[gripper]])
+        self._send(self._gripper, stamp, self.limb.gripper, state[[gripper]], velocity[[gripper]])
 
     @staticmethod
     def _send(publisher, stamp: Time, name: str, positions: np.ndarray, velocities: np.ndarray) -> None:

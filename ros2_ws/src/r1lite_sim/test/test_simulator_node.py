@@ -148,9 +148,13 @@ def test_bad_commands_are_refused_counted_and_move_nothing(watch):
         (watch.arm_command, good, [-1.0] * 6),
         (watch.gripper_command, [500.0], []),
         (watch.gripper_command, [], []),
+        (watch.arm_command, good, [], watch.robot.limb("left").joints),
+        (watch.gripper_command, [50.0], [], [watch.robot.limb("left").gripper]),
     )
-    for count, (publisher, position, velocity) in enumerate(bad, start=1):
-        publisher.publish(watch.JointState(position=array("d", position), velocity=array("d", velocity)))
+    for count, (publisher, position, velocity, *names) in enumerate(bad, start=1):
+        message = watch.JointState(position=array("d", position), velocity=array("d", velocity))
+        message.name = list(names[0]) if names else []
+        publisher.publish(message)
         watch.probe.wait_for(
             lambda count=count: int(watch.health()["commands_refused"]) == before + count,
             what=f"refusal of {position} with caps {velocity}",

@@ -247,24 +247,30 @@ class ChunkExecutor:
             return Plan(0, 0, self._period_ns, latency_ns, np.empty((0, self._robot.size)))
         return Plan(chunk.stamp_ns, chunk.sequence, chunk.period_ns, latency_ns, self._timeline.plan())
 
-    def feedback_arm(self, limb: str, positions: Sequence[float], now_ns: int) -> Refusal | None:
-        """Measured joint positions [rad], received at `now_ns`. A jump of an armed robot is a fault."""
-        refusal = self._measurement.arm(limb, positions, now_ns)
+    def feedback_arm(
+        self, limb: str, positions: Sequence[float], now_ns: int, names: Sequence[str] = ()
+    ) -> Refusal | None:
+        """Measured positions [rad], their names if any, received at `now_ns`. A jump of an armed robot is a fault."""
+        refusal = self._measurement.arm(limb, positions, now_ns, names)
         if refusal and refusal.reason is Reason.JUMP:
             self.fault(refusal.message)
         return refusal
 
-    def feedback_gripper(self, limb: str, positions: Sequence[float], now_ns: int) -> Refusal | None:
+    def feedback_gripper(
+        self, limb: str, positions: Sequence[float], now_ns: int, names: Sequence[str] = ()
+    ) -> Refusal | None:
         """Measured gripper opening [mm], received at `now_ns`."""
-        return self._measurement.gripper(limb, positions, now_ns)
+        return self._measurement.gripper(limb, positions, now_ns, names)
 
-    def leader_arm(self, limb: str, stamp_ns: int, positions: Sequence[float], now_ns: int) -> Refusal | None:
+    def leader_arm(
+        self, limb: str, stamp_ns: int, positions: Sequence[float], now_ns: int, names: Sequence[str] = ()
+    ) -> Refusal | None:
         """Joint positions [rad] of a leader arm, received at `now_ns`; a 7th value is the gripper's opening [mm]."""
-        return self._leader.arm(limb, stamp_ns, positions, now_ns)
+        return self._leader.arm(limb, stamp_ns, positions, now_ns, names)
 
-    def leader_gripper(self, limb: str, positions: Sequence[float]) -> Refusal | None:
+    def leader_gripper(self, limb: str, positions: Sequence[float], names: Sequence[str] = ()) -> Refusal | None:
         """Gripper opening [mm] that a leader asks for."""
-        return self._leader.gripper(limb, positions)
+        return self._leader.gripper(limb, positions, names)
 
     def tick(self, now_ns: int) -> Command | None:
         """The command of this tick; None when nothing may be published."""

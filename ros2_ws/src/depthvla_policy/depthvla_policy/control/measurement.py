@@ -37,19 +37,19 @@ class Measurement:
         """(14,) rad and mm; NaN where nothing was heard yet."""
         return self._positions
 
-    def arm(self, limb: str, positions: Sequence[float], now_ns: int) -> Refusal | None:
-        """Joint positions [rad]. With `Reason.JUMP` the sample was taken, but the arm cannot have got there by itself:
-        a broken encoder, another robot on the topic, a scene that was reset.
+    def arm(self, limb: str, positions: Sequence[float], now_ns: int, names: Sequence[str] = ()) -> Refusal | None:
+        """Joint positions [rad] and their names, if any. With `Reason.JUMP` the sample was taken, but the arm cannot
+        have got there by itself: a broken encoder, another robot on the topic, a scene that was reset.
         """
         spec = self._robot.limb(limb)
-        value = arm_positions(self._robot, spec, positions)
+        value = arm_positions(self._robot, spec, positions, names)
         jump = None if isinstance(value, Refusal) else self._jump(limb, value, now_ns)
         return self._take(arm_stream(limb), spec.arm, value, now_ns) or jump
 
-    def gripper(self, limb: str, positions: Sequence[float], now_ns: int) -> Refusal | None:
+    def gripper(self, limb: str, positions: Sequence[float], now_ns: int, names: Sequence[str] = ()) -> Refusal | None:
         """Opening [mm]."""
         spec = self._robot.limb(limb)
-        value = gripper_opening(self._robot, spec, positions)
+        value = gripper_opening(self._robot, spec, positions, names)
         return self._take(gripper_stream(limb), spec.gripper_index, value, now_ns)
 
     def stale(self, now_ns: int) -> Refusal | None:

@@ -96,12 +96,17 @@ class ObservationBuffer:
     def add_image(self, camera: str, stamp_ns: int, payload: Any, now_ns: int) -> Refusal | None:
         return self._add(self._cameras[camera], stamp_ns, payload, now_ns)
 
-    def add_arm(self, limb: str, stamp_ns: int, positions: Sequence[float], now_ns: int) -> Refusal | None:
-        value = arm_positions(self._robot, self._robot.limb(limb), positions)
+    def add_arm(
+        self, limb: str, stamp_ns: int, positions: Sequence[float], now_ns: int, names: Sequence[str] = ()
+    ) -> Refusal | None:
+        """`positions` and `names` as in a JointState."""
+        value = arm_positions(self._robot, self._robot.limb(limb), positions, names)
         return self._add(arm_stream(limb), stamp_ns, value, now_ns)
 
-    def add_gripper(self, limb: str, stamp_ns: int, positions: Sequence[float], now_ns: int) -> Refusal | None:
-        value = gripper_opening(self._robot, self._robot.limb(limb), positions)
+    def add_gripper(
+        self, limb: str, stamp_ns: int, positions: Sequence[float], now_ns: int, names: Sequence[str] = ()
+    ) -> Refusal | None:
+        value = gripper_opening(self._robot, self._robot.limb(limb), positions, names)
         return self._add(gripper_stream(limb), stamp_ns, value, now_ns)
 
     def refuse_image(self, camera: str, refusal: Refusal, now_ns: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from depthvla_policy.control.feedback import arm_positions, gripper_opening
+from depthvla_policy.control.feedback import arm_positions, gripper_opening, in_place
 from depthvla_policy.control.refusal import Reason, Refusal
 from depthvla_policy.robot import Robot
 
@@ -39,22 +39,24 @@ class Leader:
         self._offset = np.zeros(robot.size)
         self.refusals: Counter[tuple[str, Reason]] = Counter()
 
-    def arm(self, limb: str, stamp_ns: int, values: Sequence[float], now_ns: int) -> Refusal | None:
-        """Joint positions [rad], received at `now_ns`; a 7th value is the gripper's opening [mm]."""
+    def arm(
+        self, limb: str, stamp_ns: int, values: Sequence[float], now_ns: int, names: Sequence[str] = ()
+    ) -> Refusal | None:
+        """Joint positions [rad] and their names, if any, received at `now_ns`; a 7th is the gripper's opening [mm]."""
         spec = self._robot.limb(limb)
-        positions = arm_positions(self._robot, spec, values)
+        positions = arm_positions(self._robot, spec, values, names)
         if isinstance(positions, Refusal):
             return self._refuse(limb, positions)
         if len(values) > len(spec.joints):
-            refusal = self.gripper(limb, values[len(spec.joints) :])
+            refusal = self.gripper(limb, in_place(self._robot, spec.names, values, names)[len(spec.joints) :])
             if refusal:
                 return refusal
         self._samples[limb].append(_Sample(now_ns, stamp_ns, positions))
         return None
 
-    def gripper(self, limb: str, values: Sequence[float]) -> Refusal | None:
+    def gripper(self, limb: str, values: Sequence[float], names: Sequence[str] = ()) -> Refusal | None:
         """Opening [mm] that the leader asks for. It stays in force while its arm is heard."""
-        opening = gripper_opening(self._robot, self._robot.limb(limb), values)
+        opening = gripper_opening(self._robot, self._robot.limb(limb), values, names)
         if isinstance(opening, Refusal):
             return self._refuse(limb, opening)
         self._openings[limb] = opening

@@ -14,12 +14,12 @@ import numpy as np
 from depthvla_policy.control.arbiter import Mode
 from depthvla_policy.control.observation_buffer import ObservationBuffer, ObservationLimits, RawObservation
 from depthvla_policy.evaluation.bags.bag import Bag, JointStream, joint_stream, stamp_ns
+from depthvla_policy.evaluation.bags.complete_frames import EARLY
 from depthvla_policy.evaluation.bags.recorded_graph import EXECUTOR, POLICY
 from depthvla_policy.robot import Robot
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 COMMAND_GAP = 2.5  # control periods between two commands beyond which there is no stream
-EARLY = 0.25  # control periods that a frame may be early: jitter of a camera at the control rate
 IN_COMMAND = (Mode.POLICY, Mode.TELEOP)
 
 
@@ -77,9 +77,9 @@ class BagFrames:
         for topic, now_ns, message in self._bag.messages([*self._cameras, *arms, *grippers]):
             stamp = stamp_ns(message)
             if topic in arms:
-                buffer.add_arm(arms[topic], stamp, message.position, now_ns)
+                buffer.add_arm(arms[topic], stamp, message.position, now_ns, message.name)
             elif topic in grippers:
-                buffer.add_gripper(grippers[topic], stamp, message.position, now_ns)
+                buffer.add_gripper(grippers[topic], stamp, message.position, now_ns, message.name)
             elif topic != reference or stamp in wanted:
                 buffer.add_image(self._cameras[topic], stamp, bytes(message.data), now_ns)
             raw = buffer.take(now_ns)
@@ -120,9 +120,8 @@ class BagFrames:
             raise ValueError(f"bag {bag.path} has no messages of {', '.join(silent)}")
         self._commands: list[tuple[slice, JointStream]] = []
         for limb in robot.limbs:
-            gripper = slice(limb.gripper_index, limb.gripper_index + 1)
-            self._commands.append((limb.arm, joint_stream(streams[limb.topics.arm_command], len(limb.joints))))
-            self._commands.append((gripper, joint_stream(streams[limb.topics.gripper_command], 1)))
+            for where, topic in ((limb.arm, limb.topics.arm_command), (limb.opening, limb.topics.gripper_command)):
+                self._commands.append((where, joint_stream(streams[topic], robot, where)))
         ticks = [message for _, message in streams[f"{EXECUTOR}/status"]]
         self._ticks_ns = np.array([stamp_ns(message) for message in ticks], dtype=np.int64)
         self._modes = [message.mode for message in ticks]

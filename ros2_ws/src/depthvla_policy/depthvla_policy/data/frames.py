@@ -10,9 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from depthvla_policy.control.feedback import in_place
 from depthvla_policy.data.features import TARGET, Part, action_parts, english, state_parts
 from depthvla_policy.data.layout import Layout
 from depthvla_policy.robot import Robot
+
+GRIPPER_TOLERANCE_MM = 5.0  # between two readings of an opening that were not taken at the same instant
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def read_frames(layout: Layout, robot: Robot) -> Frames:
     if missing:
         raise ValueError(f"{layout.folder} has no features {missing}; it has {sorted(layout.features)}")
     for part in parts:
-        _check_shape(layout, part)
+        _check_shape(layout, part, robot)
     has_target = TARGET in layout.features
     columns = ["episode_index", "task_index", *(part.feature for part in parts), *([TARGET] if has_target else [])]
     tables: dict[Path, pa.Table] = {}
@@ -62,8 +65,8 @@ def read_frames(layout: Layout, robot: Robot) -> Frames:
             )
         piece = table.slice(rows[0], len(rows))
         where = f"{layout.folder}, episode {episode.index}"
-        state.append(_vector(piece, state_parts(robot), robot.size, where))
-        action.append(_vector(piece, action_parts(robot), robot.size, where, may_lack=True))
+        state.append(_vector(piece, state_parts(robot), robot, layout, where))
+        action.append(_vector(piece, action_parts(robot), robot, layout, where, may_lack=True))
         target.append(_matrix(piece, TARGET) if has_target else np.full((len(rows), 3), np.nan, dtype=np.float32))
         task.append(piece["task_index"].to_numpy())
         row.append(rows)
@@ -81,12 +84,26 @@ def read_frames(layout: Layout, robot: Robot) -> Frames:
     )
 
 
-def _check_shape(layout: Layout, part: Part) -> None:
+def _check_shape(layout: Layout, part: Part, robot: Robot) -> None:
     shape = tuple(layout.features[part.feature]["shape"])
     # An arm may carry its gripper's opening as one more value, as the robot's feedback may.
     allowed = [(part.size,)] + [(part.size + 1,)] * (part.size > 1)
     if shape not in allowed:
         raise ValueError(f"{layout.folder}: {part.feature} has shape {shape}; allowed: {allowed}")
+    ordered = _in_place(layout, part, robot, np.zeros(shape))
+    if isinstance(ordered, str):
+        raise ValueError(f"{layout.folder}: {part.feature}: {ordered}")
+
+
+def _in_place(layout: Layout, part: Part, robot: Robot, values: np.ndarray) -> np.ndarray | str:
+    """(..., n) values in the order of the robot's joints, by the names in info.json; or what is wrong with these."""
+    names = layout.features[part.feature].get("names") or ()
+    names = next(iter(names.values()), ()) if isinstance(names, dict) else names
+    if not all(isinstance(name, str) for name in names):
+        return f"names are {names!r}; they must be a list of words"
+    wanted = robot.joint_names[part.where.start : part.where.start + values.shape[-1]]
+    places = in_place(robot, wanted, range(len(wanted)), names)
+    return places if isinstance(places, str) else values[..., places.astype(int)]
 
 
 def _read(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -98,14 +115,27 @@ def _read(path: Path, columns: Sequence[str]) -> pa.Table:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def _vector(table: pa.Table, parts: Sequence[Part], size: int, where: str, *, may_lack: bool = False) -> np.ndarray:
+def _vector(
+    table: pa.Table, parts: Sequence[Part], robot: Robot, layout: Layout, where: str, *, may_lack: bool = False
+) -> np.ndarray:
     """(rows, size). may_lack: a row may be all NaN."""
-    vector = np.empty((len(table), size), dtype=np.float32)
+    vector = np.empty((len(table), robot.size), dtype=np.float32)
+    appended: dict[int, tuple[str, np.ndarray]] = {}  # place in the vector -> what came behind an arm's joints
     for part in parts:
         values = _matrix(table, part.feature)
-        if values.shape[1] < part.size:
-            raise ValueError(f"{where}: {part.feature} holds {values.shape[1]} values, not {part.size}")
+        (wanted,) = layout.features[part.feature]["shape"]
+        if values.shape[1] != wanted:
+            raise ValueError(f"{where}: {part.feature} holds {values.shape[1]} values, not {wanted}")
+        values = _in_place(layout, part, robot, values)
         vector[:, part.where] = values[:, : part.size]
+        if values.shape[1] > part.size:
+            appended[part.where.stop] = part.feature, values[:, part.size]
+    for place, (feature, values) in appended.items():
+        if np.any(values) and np.nanmedian(np.abs(values - vector[:, place])) > GRIPPER_TOLERANCE_MM:
+            raise ValueError(
+                f"{where}: {feature} has a value behind its joints that is not its gripper's opening: a robot with one"
+                f" joint more? Robot {robot.name!r} has {', '.join(robot.joint_names)}"
+            )
     there = ~np.isnan(vector).all(axis=1) if may_lack else slice(None)
     for part in parts:
         if not np.all(np.isfinite(vector[there, part.where])):

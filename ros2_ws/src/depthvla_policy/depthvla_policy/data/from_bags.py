@@ -90,6 +90,8 @@ def convert(path: Path, config: FromBagsConfig) -> str:
         ValueError: the bag cannot be read, lacks a stream or a calibration, or its cameras differ from the dataset's.
     """
     with Bag(path) as bag:
+        for remark in bag.remarks:
+            print(f"from_bags: {remark}", file=sys.stderr)
         outcome = bag.custom_data.get("outcome") or "unscored"
         if outcome not in config.outcomes:
             return f"left out, its outcome is {outcome}"

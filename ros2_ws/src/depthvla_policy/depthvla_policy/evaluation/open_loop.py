@@ -97,10 +97,10 @@ def _streams(bag: Bag, robot: Robot, kind: str) -> list[JointStream]:
     """Of every limb its arm and its gripper, `kind` "command" or "feedback"."""
     topics = {}
     for limb in robot.limbs:
-        topics[getattr(limb.topics, f"arm_{kind}")] = len(limb.joints)
-        topics[getattr(limb.topics, f"gripper_{kind}")] = 1
+        topics[getattr(limb.topics, f"arm_{kind}")] = limb.arm
+        topics[getattr(limb.topics, f"gripper_{kind}")] = limb.opening
     messages = bag.read(topics)
-    return [joint_stream(messages[topic], size) for topic, size in topics.items()]
+    return [joint_stream(messages[topic], robot, where) for topic, where in topics.items()]
 
 
 def _at(streams: Sequence[JointStream], times_ns: np.ndarray) -> np.ndarray:

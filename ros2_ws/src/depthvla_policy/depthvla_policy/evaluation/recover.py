@@ -1,48 +1,71 @@
-"""Makes bags whole whose recorder was killed: python -m depthvla_policy.evaluation.recover BAG...
+"""Makes bags whole that were damaged, or whose recorder was killed: python -m depthvla_policy.evaluation.recover BAG...
 
-Every message of every whole chunk of the MCAP file goes into a new bag with an index and metadata, which takes the old
-one's place. The old one is kept as BAG.broken. A bag that is whole is left as it is.
+Every message that is whole, of MCAP and of SQLite files, goes into a new MCAP bag with an index and metadata, which
+takes the old one's place; what is missing is said, with exit code 1. The old one is kept as BAG.broken. A bag that is
+whole is left as it is.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
-import struct
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, Any
 
 import tyro
-from rosbags.rosbag2 import Writer
+import yaml
 from rosbags.rosbag2.metadata import parse_qos
-from rosbags.rosbag2.storage_mcap import decompress
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from depthvla_policy.evaluation.bags.recording import FAILED, NOTES_FILE, new_bag
+from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.mcap import (
+    CHANNEL,
+    MESSAGE,
+    MESSAGE_HEADER,
+    METADATA,
+    SCHEMA,
+    Channel,
+    Fields,
+    Schema,
+    read_channel,
+    read_schema,
+    salvage,
+    zstd,
+)
+from depthvla_policy.evaluation.bags.message_types import MessageTypes
+from depthvla_policy.evaluation.bags.new_bag import NewBag
+from depthvla_policy.evaluation.bags.recording import FAILED, NOTES_FILE
+from depthvla_policy.evaluation.bags.storage import Connection, Metadata, Sqlite, read_metadata
 
-# https://mcap.dev/spec
-MAGIC = b"\x89MCAP0\r\n"
-SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
-CHUNK_HEADER = struct.Struct("<QQQI")  # first and last time, size, CRC-32; then compression and data
-MESSAGE_HEADER = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
 KILLED = "the recorder ended without closing the bag"
+DAMAGED = "the recording was damaged after it was closed"
+SHOWN = 5  # of damaged places
+ZSTD = b"\x28\xb5\x2f\xfd"  # what its data begins with
 
 
 @dataclass(frozen=True)
 class RecoverConfig:
-    """Makes bags whole whose recorder was killed."""
+    """Makes bags whole whose recorder was killed, or that were damaged."""
 
     bags: Annotated[tuple[Path, ...], tyro.conf.Positional]  # rosbag2 folders
 
 
 @dataclass(frozen=True)
 class Recovered:
+    """unread_bytes: at the end of the files, what was not written to its end. damaged: places before. missing: what
+    else a reader will lack.
+    """
+
     messages: int
-    unread_bytes: int  # at the end of the file: a chunk that was not written to its end
+    unread_bytes: int
+    damaged: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,11 +80,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         if found is None:
             print(f"{bag} is whole")
-        else:
-            print(
-                f"{bag}: {found.messages} messages recovered, {found.unread_bytes} bytes at the end were no whole"
-                f" chunk; the original is {broken(bag)}"
-            )
+            continue
+        print(
+            f"{bag}: {found.messages} messages recovered into MCAP, {found.unread_bytes} bytes at the end were no whole"
+            f" chunk; the original is {broken(bag)}"
+        )
+        more = len(found.damaged) - SHOWN
+        lost = [*found.damaged[:SHOWN], *([f"{more} more places"] if more > 0 else []), *found.missing]
+        for line in lost:
+            print(f"{bag}: not recovered: {line}")
+            code = 1
     return code
 
 
@@ -71,25 +99,26 @@ def recover(bag: str | Path) -> Recovered | None:
     Raises:
         FileNotFoundError: there is no bag.
         FileExistsError: an earlier original is in the place where this one would be kept.
-        ValueError: it is no MCAP bag.
+        ValueError: it is of no kind that is known, or nothing in it can be read.
     """
     bag = Path(bag)
-    made = bag.with_name(f".{bag.name}.recovering") / bag.name  # rosbags names the file after the folder
+    made = bag.with_name(f".{bag.name}.recovering") / bag.name  # the file is named after the folder
     if not bag.exists() and broken(bag).exists() and made.exists():
         made.rename(bag)  # an earlier run ended between the two renames
     if not bag.is_dir():
         raise FileNotFoundError(f"bag {bag} does not exist, or is no folder")
-    if (bag / "metadata.yaml").exists():
+    closed = (bag / "metadata.yaml").exists()
+    if closed and _is_whole(bag):
         (bag / NOTES_FILE).unlink(missing_ok=True)
         shutil.rmtree(made.parent, ignore_errors=True)
         return None
     if broken(bag).exists():
         raise FileExistsError(f"{broken(bag)} exists already; bag {bag} is left as it is")
-    files = sorted(bag.glob("*.mcap"))
+    files = _files(bag)
     if not files:
-        raise ValueError(f"bag {bag} has neither metadata.yaml nor an MCAP file")
+        raise ValueError(f"bag {bag} has neither metadata.yaml nor an MCAP or SQLite (.db3) file")
     shutil.rmtree(made.parent, ignore_errors=True)
-    found = _rewrite(files, made, _notes(bag), broken(bag).name)
+    found = _rewrite(files, made, bag, closed=closed)
     bag.rename(broken(bag))
     made.rename(bag)
     made.parent.rmdir()
@@ -101,156 +130,168 @@ def broken(bag: Path) -> Path:
     return bag.with_name(f"{bag.name}.broken")
 
 
-def _notes(bag: Path) -> dict[str, str]:
-    notes: dict[str, str] = {}
+def _is_whole(bag: Path) -> bool:
+    try:
+        with Bag(bag) as opened:
+            opened.check()
+    except ValueError:
+        return False
+    return True
+
+
+def _files(bag: Path) -> list[Path]:
+    """In the order of the recording where the metadata says it; numbers in names are compared as such."""
+    kinds = ("*.mcap", "*.db3", "*.mcap.zstd", "*.db3.zstd")
+    there = sorted((path for kind in kinds for path in bag.glob(kind)), key=lambda path: (len(path.name), path.name))
     with suppress(OSError, ValueError):
-        notes = json.loads((bag / NOTES_FILE).read_text())
-    if not notes.get("outcome"):
+        named = list(read_metadata(bag).files)
+        there = [*named, *(path for path in there if path not in named)]
+    return there
+
+
+def _rewrite(files: Sequence[Path], made: Path, bag: Path, *, closed: bool) -> Recovered:
+    metadata = Metadata(files=())
+    with suppress(OSError, ValueError):
+        metadata = read_metadata(bag)
+    copy = _Copy(NewBag(made), metadata)
+    with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+        for path in files:
+            copy.add(path, Path(folder))
+    found = copy.found()
+    if closed and not found.messages:
+        copy.bag.abort()
+        raise ValueError(f"bag {bag}: nothing can be read of it: {', '.join(found.damaged) or 'no whole record'}")
+    notes = {**copy.custom, **metadata.custom}
+    with suppress(OSError, ValueError):
+        notes |= json.loads((bag / NOTES_FILE).read_text())
+    about = {"original": broken(bag).name, **dataclasses.asdict(found)}
+    if found.damaged or found.missing or (closed and found.unread_bytes):
+        about["outcome"] = notes.get("outcome", "")
+        notes |= {"outcome": FAILED, "failure": DAMAGED if closed else KILLED}
+    elif not closed and not notes.get("outcome"):
         # Killed while it was closing, a recorder had been told the outcome and had written everything.
         notes |= {"outcome": FAILED, "failure": KILLED}
-    return notes
-
-
-def _rewrite(files: Sequence[Path], made: Path, notes: dict[str, str], original: str) -> Recovered:
-    writer = new_bag(made)
-    copy, unread = _Copy(writer), 0
-    for path in files:
-        with path.open("rb") as file:
-            copy.begin_file()
-            try:
-                for kind, content in _records(file):
-                    copy.add(kind, content)
-            except (KeyError, struct.error) as error:
-                raise ValueError(f"{path} is damaged: {error!r}") from error
-            unread += path.stat().st_size - file.tell()
-    found = Recovered(copy.messages, unread)
-    about = {"original": original, "messages": found.messages, "unread_bytes": found.unread_bytes}
-    for key, value in {**notes, "recovered": json.dumps(about)}.items():
-        writer.set_custom_data(key, value)
-    writer.close()
+    copy.bag.close({**notes, "recovered": json.dumps(about)})
     return found
 
 
 class _Copy:
-    """Schemas, channels and messages of MCAP files on their way into a new bag."""
+    """Topics and messages of files on their way into a new bag."""
 
-    def __init__(self, writer: Writer) -> None:
-        self.messages = 0
-        self._writer = writer
-        self._connections: dict[tuple, object] = {}  # a topic may go on in the next file
-        self.begin_file()
+    def __init__(self, bag: NewBag, metadata: Metadata) -> None:
+        self.bag = bag
+        self.custom: dict[str, str] = {}  # as a file repeats it from its metadata.yaml
+        self._messages = self._unread_bytes = 0
+        self._damaged: list[str] = []
+        self._lost: Counter[str] = Counter()
+        self._undefined: dict[str, str] = {}
+        self._types_of = metadata.types
+        self._types = MessageTypes(metadata.distribution)
+        self._numbers: dict[Connection, int] = {}  # a topic may go on in the next file
 
-    def begin_file(self) -> None:
-        """Numbers of schemas and channels count anew."""
-        self._schemas: dict[int, tuple[str, str, str]] = {}
-        self._channels: dict[int, tuple] = {}
+    def add(self, path: Path, folder: Path) -> None:
+        """A file; `folder` is for what has to be unpacked or repaired."""
+        if not path.exists():
+            self._damaged.append(f"{path.name} is not there")
+            return
+        if path.suffix == ".zstd":
+            path = self._unpacked(path, folder)
+        if path.suffix == ".mcap":
+            self._schemas: dict[int, Schema] = {}
+            self._channels: dict[int, Channel] = {}
+            found = salvage(path, self._take)
+            self._damaged += found.damaged
+            self._unread_bytes += found.unread_bytes
+        else:
+            self._add_sqlite(path, folder)
 
-    def add(self, kind: int, content: memoryview) -> None:
+    def found(self) -> Recovered:
+        missing = [f"{count} messages of {what}" for what, count in self._lost.items()]
+        if self._types.foreign:
+            names = ", ".join(sorted(self._types.foreign))
+            missing.append(f"definitions of {names}: the recorder kept none; standard or installed ones are taken")
+        missing += [f"a definition of {type_} for the messages of {topic}" for topic, type_ in self._undefined.items()]
+        return Recovered(self._messages, self._unread_bytes, tuple(self._damaged), tuple(missing))
+
+    def _take(self, kind: int, content: memoryview) -> None:
         if kind == SCHEMA:
-            fields = _Fields(content)
-            number = fields.number("<H")
-            self._schemas[number] = (fields.text(), fields.text(), fields.text())
+            number, self._schemas[number] = read_schema(content)
         elif kind == CHANNEL:
-            fields = _Fields(content)
-            number, schema = fields.number("<H"), fields.number("<H")
-            topic, encoding, metadata = fields.text(), fields.text(), fields.block()
-            self._channels[number] = (topic, encoding, bytes(metadata), *self._schemas[schema])
+            number, self._channels[number] = read_channel(content)
+        elif kind == METADATA:
+            fields = Fields(content)
+            if fields.text() == "rosbag2":
+                with suppress(yaml.YAMLError, AttributeError):
+                    about = yaml.safe_load(dict(Fields(fields.block()).texts()).get("serialized_metadata", ""))
+                    self.custom |= about.get("custom_data") or {}
         elif kind == MESSAGE:
             number, _, time_ns, _ = MESSAGE_HEADER.unpack_from(content)
-            self._writer.write(self._connection(number), time_ns, content[MESSAGE_HEADER.size :])
-            self.messages += 1
+            channel = self._channels.get(number)
+            if channel is None:
+                self._lost[f"channel {number}, which is named in a damaged part"] += 1
+                return
+            schema = self._schemas.get(channel.schema, Schema("", "", b""))
+            qos = dict(channel.metadata).get("offered_qos_profiles", "")
+            text = schema.text.decode(errors="replace")
+            connection = Connection(channel.topic, schema.name, schema.encoding, text, qos, 0)
+            self._write(connection, time_ns, content[MESSAGE_HEADER.size :])
 
-    def _connection(self, number: int):
-        channel = self._channels[number]
-        if channel not in self._connections:
-            topic, encoding, metadata, name, language, text = channel
-            if language != "ros2msg":
-                raise ValueError(f"topic {topic} is defined in {language!r}; allowed: 'ros2msg'")
-            types = get_typestore(Stores.EMPTY)
-            types.register(get_types_from_msg(text, name))
-            self._connections[channel] = self._writer.add_connection(
-                topic,
-                name,
-                msgdef=text,
-                rihs01=types.hash_rihs01(name),
-                serialization_format=encoding,
-                offered_qos_profiles=parse_qos(_Fields(memoryview(metadata)).texts().get("offered_qos_profiles", "[]")),
-            )
-        return self._connections[channel]
+    def _write(self, connection: Connection, time_ns: int, data: bytes | memoryview) -> None:
+        if connection not in self._numbers:
+            msgtype = connection.msgtype or self._types_of.get(connection.topic, "")
+            if not msgtype:
+                self._lost[f"{connection.topic}, which has no type"] += 1
+                return
+            self._numbers[connection] = self._add_topic(connection._replace(msgtype=msgtype))
+        if bytes(data[:4]) == ZSTD:  # compressed one by one; no message of its own begins so
+            data = zstd.decompress(bytes(data))
+        self.bag.write(self._numbers[connection], time_ns, data)
+        self._messages += 1
 
+    def _add_topic(self, connection: Connection) -> int:
+        topic, msgtype, encoding, text = connection[:4]
+        self._types.add(msgtype, encoding, text)
+        known = self._types.definition(msgtype)
+        if msgtype in self._types.missing:
+            encoding, text = ("ros2msg", known[0]) if known else ("", "")
+            if not known:
+                self._undefined[topic] = msgtype
+        qos: list[Any] = []
+        with suppress(Exception):  # quality of service in words that nobody knows is no reason to lose messages
+            qos = parse_qos(connection.qos)
+        hash_ = known[1] if known else ""
+        return self.bag.add_topic(topic, msgtype, encoding=encoding, definition=text, hash_=hash_, qos=qos)
 
-def _records(file: BinaryIO) -> Iterator[tuple[int, memoryview]]:
-    """Records of the data section, those in chunks included; afterwards the file stands where whole records ended."""
-    if file.read(len(MAGIC)) != MAGIC:
-        file.seek(0)
-        return
-    size = file.seek(0, 2)
-    file.seek(len(MAGIC))
-    while (begin := file.tell()) + 9 <= size:
-        kind, length = struct.unpack("<BQ", file.read(9))
-        if not kind or file.tell() + length > size:  # zeros are what a power failure leaves
-            file.seek(begin)
+    def _add_sqlite(self, path: Path, folder: Path) -> None:
+        copy = folder / path.name
+        for suffix in ("", "-wal", "-shm", "-journal"):  # what SQLite had not put into the file yet
+            if (beside := path.with_name(path.name + suffix)).exists():
+                shutil.copyfile(beside, copy.with_name(copy.name + suffix))
+        try:
+            base = Sqlite(copy, repair=True)
+        except ValueError as error:
+            self._damaged.append(str(error).replace(str(copy), path.name))
             return
-        content = memoryview(file.read(length))
-        if kind == DATA_END:
-            file.seek(0, 2)
-            return
-        if kind != CHUNK:
-            yield kind, content
-            continue
-        chunk = _chunk(content)
-        if chunk is None:
-            file.seek(begin)
-            return
-        yield from _within(chunk)
+        try:
+            for item in base.whole_messages():
+                if isinstance(item, str):
+                    self._damaged.append(item)
+                else:
+                    self._write(*item)
+        finally:
+            base.close()
 
-
-def _chunk(content: memoryview) -> memoryview | None:
-    """The records of a chunk; None where it is damaged."""
-    try:
-        _, _, size, crc = CHUNK_HEADER.unpack_from(content)
-        fields = _Fields(content[CHUNK_HEADER.size :])
-        compression = fields.text()
-        (length,) = struct.unpack("<Q", fields.take(8))
-        return memoryview(decompress(bytes(fields.take(length)), compression, size, crc))
-    except Exception:  # each decompressor has errors of its own
-        return None
-
-
-def _within(chunk: memoryview) -> Iterator[tuple[int, memoryview]]:
-    at = 0
-    while at < len(chunk):
-        kind, length = struct.unpack_from("<BQ", chunk, at)
-        yield kind, chunk[at + 9 : at + 9 + length]
-        at += 9 + length
-
-
-class _Fields:
-    """Reads a record's fields one after the other."""
-
-    def __init__(self, content: memoryview) -> None:
-        self._content, self._at = content, 0
-
-    def take(self, size: int) -> memoryview:
-        self._at += size
-        return self._content[self._at - size : self._at]
-
-    def number(self, layout: str) -> int:
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
-
-    def block(self) -> memoryview:
-        return self.take(self.number("<I"))
-
-    def text(self) -> str:
-        return bytes(self.block()).decode()
-
-    def texts(self) -> dict[str, str]:
-        """Keys and values up to the end."""
-        found = {}
-        while self._at < len(self._content):
-            key = self.text()
-            found[key] = self.text()
-        return found
+    def _unpacked(self, path: Path, folder: Path) -> Path:
+        """As far as it can be unpacked."""
+        target = folder / path.stem
+        with path.open("rb") as source, target.open("wb") as file:
+            unpack = zstd.ZstdDecompressor()
+            try:
+                while not unpack.eof and (packed := source.read(2**20)):
+                    file.write(unpack.decompress(packed))
+            except zstd.ZstdError as error:
+                self._damaged.append(f"{path.name}: what is behind {source.tell()} bytes of it ({error})")
+        return target
 
 
 if __name__ == "__main__":

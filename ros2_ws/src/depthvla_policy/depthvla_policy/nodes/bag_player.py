@@ -14,7 +14,7 @@ CLOCK_PERIOD_NS = 5_000_000  # in which the clock goes on at least
 
 @dataclass(frozen=True)
 class Played:
-    frames: int  # of the reference camera
+    frames: int  # of the reference camera, as far as they were played
     unanswered: int  # of these, where answers were waited for
     ended: bool  # False: stopped before the end
 
@@ -29,6 +29,7 @@ class BagPlayer:
         answered: gets a frame's stamp and waits for its answer, or gives up and returns False. The clock stands still
             meanwhile, so that a policy slower than the recording still sees every frame in time. None: nobody waits.
         rate: seconds of the recording in one of the wall's.
+        progress: gets the seconds that were played and the frames among them, before every frame.
     """
 
     def __init__(
@@ -40,11 +41,12 @@ class BagPlayer:
         set_clock: Callable[[int], None],
         answered: Callable[[int], bool] | None = None,
         rate: float = 1.0,
+        progress: Callable[[float, int], None] = lambda played_s, frames: None,
         steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._messages, self._reference = messages, reference_topic
         self._publish, self._set_clock, self._answered = publish, set_clock, answered
-        self._rate, self._steady_s = rate, steady_s
+        self._rate, self._steady_s, self._progress = rate, steady_s, progress
         self._clock_ns = 0
 
     def run(self, stopping: threading.Event) -> Played:
@@ -64,6 +66,8 @@ class BagPlayer:
             due_s = begin_s + (received_ns - begin_ns) * 1e-9 / self._rate
             if stopping.wait(max(due_s - self._steady_s(), 0.0)):
                 return Played(frames, unanswered, ended=False)
+            if topic == self._reference:
+                self._progress((received_ns - begin_ns) * 1e-9, frames)
             self._advance(received_ns, every=topic == self._reference)
             self._publish(topic, data)
         if frame_ns is not None and self._answered:

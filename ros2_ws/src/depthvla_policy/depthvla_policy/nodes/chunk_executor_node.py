@@ -230,15 +230,15 @@ class ChunkExecutorNode(ManagedNode):
             for subscription in subscriptions:
                 if kind == "leader arm":  # all samples, for its velocity
                     for message in subscription.drain():
-                        control.leader_arm(limb, nanoseconds(message.header.stamp), message.position, now)
+                        control.leader_arm(limb, nanoseconds(message.header.stamp), message.position, now, message.name)
                 elif (message := subscription.newest()) is None:
                     continue
                 elif kind == "arm":
-                    control.feedback_arm(limb, message.position, now)
+                    control.feedback_arm(limb, message.position, now, message.name)
                 elif kind == "gripper":
-                    control.feedback_gripper(limb, message.position, now)
+                    control.feedback_gripper(limb, message.position, now, message.name)
                 else:
-                    control.leader_gripper(limb, message.position)
+                    control.leader_gripper(limb, message.position, message.name)
 
     def _start(self, now: int) -> None:
         """Takes the mode that was asked for at activation, as soon as that is possible.

@@ -290,9 +290,9 @@ class PolicyNode(ManagedNode):
         now = self._now_ns()
         for limb, arm, gripper in self._joints:
             for message in arm.drain():
-                self._buffer.add_arm(limb, nanoseconds(message.header.stamp), message.position, now)
+                self._buffer.add_arm(limb, nanoseconds(message.header.stamp), message.position, now, message.name)
             for message in gripper.drain():
-                self._buffer.add_gripper(limb, nanoseconds(message.header.stamp), message.position, now)
+                self._buffer.add_gripper(limb, nanoseconds(message.header.stamp), message.position, now, message.name)
 
     def _continuation(self, stamp_ns: int) -> Continuation | None:
         message = self._plans.newest() if self._plans else None

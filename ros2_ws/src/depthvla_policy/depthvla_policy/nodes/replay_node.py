@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from depthvla_msgs.msg import ActionChunk
+from depthvla_msgs.msg import ActionChunk, PolicyStatus
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from rclpy.clock import Clock, ClockType
@@ -25,6 +25,7 @@ from depthvla_policy.control.chunk import Chunk
 from depthvla_policy.control.refusal import Refusal
 from depthvla_policy.evaluation import open_loop
 from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_policy.evaluation.bags.complete_frames import CompleteFrames
 from depthvla_policy.evaluation.bags.recorded_graph import recorded_robot
 from depthvla_policy.evaluation.bags.replay import recorded_chunks
 from depthvla_policy.nodes.bag_player import BagPlayer, Played
@@ -39,6 +40,8 @@ from depthvla_policy.robot import Robot
 POLL_S = 0.1
 STOP_TIMEOUT_S = 5.0
 QUEUE_DEPTH = 100
+PROGRESS_S = 5.0
+REFUSED_S = 1.0  # for which a policy that says why it makes no chunk is waited for
 LATCHED = ("/tf_static", "/robot_description")
 SHOWN = ("/joint_states", "/tf", *LATCHED)  # for RViz; the policy needs none of them
 
@@ -49,7 +52,14 @@ PARAMETERS = (
     Parameter("policy", "/policy_node", "Full name of the policy's node."),
     Parameter("rate", 1.0, "Seconds of the recording that are played in one second.", 0.01, 100.0),
     Parameter("wait_for_chunks", True, "The clock stands still until the policy has answered a frame."),
-    Parameter("answer_limit_s", 5.0, "For which it stands still at most.", 0.1, 600.0),
+    Parameter(
+        "answer_limit_s",
+        5.0,
+        "For which it stands still at most; less for a policy that refuses, half as long for each frame without an"
+        " answer, and not at all for a frame that lacks an image or a joint state.",
+        0.1,
+        600.0,
+    ),
     Parameter("start_limit_s", 120.0, "For which the policy is waited for before the first message.", 1.0, 3600.0),
 )
 
@@ -62,7 +72,6 @@ class ReplayNode(ManagedNode):
         self._thread: threading.Thread | None = None
         self._done = threading.Event()
         self._error: str | None = None
-        self._progress = ""
 
     def configure(self) -> None:
         file, policy = self.value("robot_file"), self.value("policy")
@@ -78,7 +87,11 @@ class ReplayNode(ManagedNode):
         self._time = self.create_publisher(ClockMessage, "/clock", QoSProfile(depth=1))
         self._chunks: list[Chunk] = []
         self._heard = threading.Condition()
+        self._refusing = False
+        self._silent_frames = 0  # without an answer since the last chunk
+        self._incomplete = 0
         self.create_subscription(ActionChunk, f"{policy}/action_chunk", self._on_chunk, qos.chunks(0.0))
+        self.create_subscription(PolicyStatus, f"{policy}/status", self._on_status, qos.status())
         self._asked_state = self.create_client(GetState, f"{policy}/get_state")
         self.create_timer(POLL_S, self._end_when_done, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -107,13 +120,18 @@ class ReplayNode(ManagedNode):
     def _replay(self) -> None:
         self._wait_for_policy()
         with Bag(self.value("bag")) as bag:
+            for remark in bag.remarks:
+                self.get_logger().warning(remark)
+            self._complete, self._length_s = CompleteFrames(bag, self._robot, self._played), bag.duration_s
+            self._told_s = time.monotonic()
             player = BagPlayer(
-                ((connection.topic, at_ns, bytes(data)) for connection, at_ns, data in bag.serialised(self._played)),
+                self._complete,
                 reference_topic=self._robot.cameras[0].topic,
                 publish=lambda topic, data: self._played[topic].publish(data),
                 set_clock=lambda now_ns: self._time.publish(ClockMessage(clock=time_message(now_ns))),
                 answered=self._answered if self.value("wait_for_chunks") else None,
                 rate=self.value("rate"),
+                progress=self._tell,
             )
             played = player.run(self._stopping)
             if played.ended:
@@ -132,6 +150,7 @@ class ReplayNode(ManagedNode):
             "model_id": chunks[-1].model_id,
             "frames": played.frames,
             "frames_unanswered": played.unanswered,
+            "frames_incomplete": self._incomplete,
             **open_loop.summarise(open_loop.open_loop(bag, self._robot, chunks), self._robot),
             "beside_recorded": open_loop.beside_recorded(chunks, [c.chunk for c in recorded_chunks(bag, self._robot)]),
         }
@@ -164,16 +183,38 @@ class ReplayNode(ManagedNode):
             return
         with self._heard:
             self._chunks.append(chunk)
+            self._silent_frames = 0
+            self._heard.notify()
+
+    def _on_status(self, status: PolicyStatus) -> None:
+        with self._heard:
+            self._refusing = not status.producing
             self._heard.notify()
 
     def _answered(self, stamp_ns: int) -> bool:
-        limit_s = time.monotonic() + self.value("answer_limit_s")
+        if stamp_ns not in self._complete:
+            self._incomplete += 1
+            return False
+        begin_s, limit_s = time.monotonic(), self.value("answer_limit_s")
         with self._heard:
             while not (self._chunks and self._chunks[-1].stamp_ns >= stamp_ns):
-                if self._stopping.is_set() or time.monotonic() > limit_s:
+                # Whoever refuses once has a reason that lasts, more often than not.
+                most_s = (min(limit_s, REFUSED_S) if self._refusing else limit_s) * 0.5**self._silent_frames
+                left_s = begin_s + most_s - time.monotonic()
+                if self._stopping.is_set() or left_s <= 0.0:
+                    self._silent_frames += 1
                     return False
-                self._heard.wait(POLL_S)
+                self._heard.wait(min(left_s, POLL_S))
             return True
+
+    def _tell(self, played_s: float, frames: int) -> None:
+        if time.monotonic() < self._told_s + PROGRESS_S:
+            return
+        self._told_s = time.monotonic()
+        self.get_logger().info(
+            f"{played_s:.1f} of {self._length_s:.1f} s: {frames} frames, {len(self._chunks)} chunks,"
+            f" {self._incomplete} frames without an image or a joint state"
+        )
 
     def _end_when_done(self) -> None:
         if self._done.is_set() and self.active:

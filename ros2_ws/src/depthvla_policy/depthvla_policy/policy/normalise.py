@@ -15,6 +15,8 @@ import numpy as np
 STD_FLOOR = 0.01  # rad and mm: a joint that never moved in the data must not blow noise up
 KINDS = ("z_score", "quantile")
 QUANTILES = (0.01, 0.99)
+PARTS = ("state", "actions")
+FIELDS = {"z_score": ("mean", "std"), "quantile": ("q01", "q99")}
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,15 @@ class Normaliser:
         path.write_text(json.dumps({"norm_stats": stats}) + "\n")
 
     @classmethod
-    def load(cls, path: Path) -> Normaliser:
+    def load(cls, path: Path, *, horizon: int | None = None, size: int | None = None) -> Normaliser:
         """Read `norm_stats.json`. A file that does not say its kind has z-scores.
+
+        horizon, size: what the network and the robot have; None takes what the file has, as long as it is one.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the kind is unknown, a key is missing, a value is not finite or a standard deviation (half the
-                way between the quantiles) is not above 0.
+            ValueError: the kind is unknown, a key is missing, a shape is not the one that is wanted, a value is not
+                finite or a standard deviation (half the way between the quantiles) is not above 0.
         """
         if not path.exists():
             raise FileNotFoundError(f"normalisation statistics {path} do not exist")
@@ -86,16 +90,27 @@ class Normaliser:
             stats = json.loads(path.read_text())["norm_stats"]
             kind = stats.get("kind", "z_score")
             if kind not in KINDS:
-                raise ValueError(f"{path}: kind is {kind!r}; allowed: {', '.join(KINDS)}")
-            state, actions = _loaded(stats["state"], kind), _loaded(stats["actions"], kind)
-            normaliser = cls(*state, *actions, np.array(stats["absolute"], dtype=bool), kind)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+                raise ValueError(f"kind is {kind!r}; allowed: {', '.join(KINDS)}")
+            names, absolute = FIELDS[kind], stats.get("absolute")
+            found = {(of, name): _numbers(stats[of][name], f"{of}.{name}") for of in PARTS for name in names}
+            size = found["state", names[0]].size if size is None else size
+            horizon = len(np.atleast_1d(found["actions", names[0]])) if horizon is None else horizon
+            for (of, name), values in found.items():
+                shape = (size,) if of == "state" else (horizon, size)
+                if values.shape != shape:
+                    raise ValueError(f"{of}.{name} has shape {values.shape}, not {shape}{_foreign(stats)}")
+            if not isinstance(absolute, list) or [type(value) for value in absolute] != [bool] * size:
+                raise ValueError(f"absolute is {absolute!r}; it must be {size} times true or false{_foreign(stats)}")
+        except (AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path}: not normalisation statistics ({error!r})") from error
-        for name in ("state", "action"):
-            mean, std = getattr(normaliser, f"{name}_mean"), getattr(normaliser, f"{name}_std")
-            if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(std)) and np.all(std > 0)):
-                raise ValueError(f"{path}: {name} statistics must be finite with standard deviations above 0")
-        return normaliser
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        scales = [_middle_and_half(*(found[of, name] for name in names), kind) for of in PARTS]
+        for of, (_, scale) in zip(PARTS, scales, strict=True):
+            if not np.all(scale > 0):
+                spread = "ways between quantiles" if kind == "quantile" else "standard deviations"
+                raise ValueError(f"{path}: {of} statistics must have {spread} above 0")
+        return cls(*scales[0], *scales[1], np.array(absolute), kind)
 
 
 def _scale(values: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -114,8 +129,22 @@ def _stored(middle: np.ndarray, scale: np.ndarray, kind: str) -> dict[str, list]
     return {"mean": middle.tolist(), "std": scale.tolist()}
 
 
-def _loaded(stored: dict[str, list], kind: str) -> tuple[np.ndarray, np.ndarray]:
-    if kind == "quantile":
-        low, high = (np.array(stored[name], dtype=np.float64) for name in ("q01", "q99"))
-        return (low + high) / 2, (high - low) / 2
-    return np.array(stored["mean"], dtype=np.float64), np.array(stored["std"], dtype=np.float64)
+def _middle_and_half(first: np.ndarray, second: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    return ((first + second) / 2, (second - first) / 2) if kind == "quantile" else (first, second)
+
+
+def _numbers(stored: object, name: str) -> np.ndarray:
+    try:
+        values = np.array(stored, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not numbers in rows of one length") from error
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"{name} is not finite")
+    return values
+
+
+def _foreign(stats: dict) -> str:
+    """A word about statistics of openpi, which have one row for all steps and do not say what is absolute."""
+    if "absolute" in stats:
+        return ""
+    return "; in openpi's file, as this may be, statistics are of other actions: compute them from demonstrations"

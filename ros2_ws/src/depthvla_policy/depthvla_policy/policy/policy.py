@@ -109,10 +109,7 @@ class Policy:
             raise ValueError(
                 f"device {device!r} is not available here; available: cpu" + ", cuda" * torch.cuda.is_available()
             )
-        stats = Normaliser.load(folder / checkpoint.STATS)
-        shape = (config.model.horizon, robot.size)
-        if stats.action_mean.shape != shape:
-            raise ValueError(f"{folder / checkpoint.STATS}: actions have shape {stats.action_mean.shape}, not {shape}")
+        stats = Normaliser.load(folder / checkpoint.STATS, horizon=config.model.horizon, size=robot.size)
         prompt = Prompt.load(folder / checkpoint.TOKENIZER, config.model.max_text_tokens)
         dtype = torch.bfloat16 if kind == "cuda" else torch.float32
         model = checkpoint.load_model(folder, config.model, device, dtype)

@@ -119,7 +119,7 @@ def _policy_stage(config: TrainConfig, c: ModelConfig) -> Stage:
         start, model = None, DepthVLA(c)
         known = Path(config.data.vocabulary).read_text().splitlines() if config.data.vocabulary else []
         prompt = Prompt(train_tokenizer([*instructions, *known], c.vocab_size), c.max_text_tokens)
-    stats = _statistics(start, train, robot)
+    stats = _statistics(start, train, robot, c.horizon)
     used = torch.arange(c.action_dim) < robot.size
     has_targets = any(np.isfinite(part.targets_px()).any() for part in train)
     objective, flops = policy_objective(model, config, used, has_targets=has_targets)
@@ -183,9 +183,9 @@ def _depth_size(config: TrainConfig, c: ModelConfig) -> int:
     return c.depth_size if parameters.depth_weight(config, c) > 0 else 0
 
 
-def _statistics(start: Path | None, train: tuple[Demonstrations, ...], robot: Robot) -> Normaliser:
+def _statistics(start: Path | None, train: tuple[Demonstrations, ...], robot: Robot, horizon: int) -> Normaliser:
     if start and (start / checkpoint.STATS).exists():
-        return Normaliser.load(start / checkpoint.STATS)
+        return Normaliser.load(start / checkpoint.STATS, horizon=horizon, size=robot.size)
     states = np.concatenate([part.states() for part in train])
     return Normaliser.fit(states, np.concatenate([part.chunks() for part in train]), robot.gripper_mask)
 

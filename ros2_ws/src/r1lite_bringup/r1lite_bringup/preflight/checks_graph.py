@@ -123,10 +123,10 @@ def leader(subject: str, sample: Sample, joints: int) -> Finding:
     check, expected = f"{subject}: motion", "silent or still"
     if not sample.values:
         return Finding(check, Verdict.PASS, "silent", expected)
-    counts = sorted({len(values) for values in sample.values})
+    counts = sorted({len(state.positions) for state in sample.values})
     if not set(counts) <= {joints, joints + 1}:
         return Finding(check, Verdict.WARN, f"{counts} values on {sample.topic}", f"{joints} or {joints + 1} values")
-    moved = float(np.max(np.ptp(np.array([values[:joints] for values in sample.values]), axis=0)))
+    moved = float(np.max(np.ptp(np.array([state.positions[:joints] for state in sample.values]), axis=0)))
     if not moved <= MOVING_RAD:  # NaN is no stand
         todo = "let go of the leader arms: a take-over follows them at once"
         return Finding(check, Verdict.WARN, f"moves by {moved:.2f} rad on {sample.topic}", expected, todo)

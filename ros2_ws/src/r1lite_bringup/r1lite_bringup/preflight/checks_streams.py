@@ -91,20 +91,20 @@ def joints(subject: str, sample: Sample, robot: Robot, limb: Limb) -> Finding:
     expected = f"{count} values, or {count + 1} with the gripper appended, within the limits"
     if not sample.values:
         return skipped(check, "no messages")
-    for values in sample.values:
-        judged = arm_positions(robot, limb, values)
-        if isinstance(judged, Refusal):
+    for state in sample.values:
+        newest = arm_positions(robot, limb, state.positions, state.names)
+        if isinstance(newest, Refusal):
             todo = "order and unit must be J1 to J6 in rad; look at ros2 topic echo, and calibrate the arm's zero"
-            return Finding(check, Verdict.FAIL, str(judged), expected, todo)
-    newest = np.array(sample.values[-1][:count])
+            return Finding(check, Verdict.FAIL, str(newest), expected, todo)
     over = np.maximum(robot.position_min[limb.arm] - newest, newest - robot.position_max[limb.arm])
     if np.max(over) > STOP_MARGIN_RAD:
         worst = int(np.argmax(over))
         seen = f"{limb.joints[worst]} at {newest[worst]:.3f} rad, {over[worst]:.3f} rad outside its limits"
         return Finding(check, Verdict.WARN, seen, expected, "calibrate the arm's zero, or move it by hand")
-    appended = ", the gripper appended" if len(sample.values[-1]) > count else ""
+    appended = ", the gripper appended" if len(state.positions) > count else ""
+    named = ", by their names" if set(state.names) & set(limb.joints) else ""
     values = ", ".join(f"{value:.2f}" for value in newest)
-    return Finding(check, Verdict.PASS, f"{len(sample.values[-1])} values{appended}: {values}", expected)
+    return Finding(check, Verdict.PASS, f"{len(state.positions)} values{appended}{named}: {values}", expected)
 
 
 def opening(subject: str, sample: Sample, robot: Robot, limb: Limb) -> Finding:
@@ -112,13 +112,12 @@ def opening(subject: str, sample: Sample, robot: Robot, limb: Limb) -> Finding:
     check, expected = f"{subject}: opening", f"1 value, 0 (closed) to {robot.gripper_feedback_max_mm:g} mm"
     if not sample.values:
         return skipped(check, "no messages")
-    for values in sample.values:
-        judged = gripper_opening(robot, limb, values)
-        if isinstance(judged, Refusal):
+    for state in sample.values:
+        newest = gripper_opening(robot, limb, state.positions, state.names)
+        if isinstance(newest, Refusal):
             return Finding(
-                check, Verdict.FAIL, str(judged), expected, "its unit must be mm, its topic the gripper's own"
+                check, Verdict.FAIL, str(newest), expected, "its unit must be mm, its topic the gripper's own"
             )
-    newest = sample.values[-1][0]
     if newest <= SMALL_OPENING:
         todo = "open the gripper with the vendor's tools and look again: it must read 96 mm or more, not 1 or 0.1"
         return Finding(check, Verdict.WARN, f"{newest:.2f}: closed, or not in mm", expected, todo)

@@ -19,7 +19,7 @@ from depthvla_policy.nodes.common import image_messages, qos
 from depthvla_policy.nodes.common.messages import nanoseconds
 from depthvla_policy.nodes.common.polling import PolledSubscription
 from depthvla_policy.nodes.executor.sole_writer import UNKNOWN
-from r1lite_bringup.preflight.observed import Calibration, Endpoint, Graph, Picture, Sample
+from r1lite_bringup.preflight.observed import Calibration, Endpoint, Graph, Joints, Picture, Sample
 
 NODE = "preflight"
 INFINITE_NS = 2**62
@@ -39,7 +39,7 @@ class Kind:
 
 
 KINDS = {
-    "sensor_msgs/msg/JointState": Kind(JointState, 256, lambda message, _: tuple(message.position), every=True),
+    "sensor_msgs/msg/JointState": Kind(JointState, 256, lambda message, _: _joints(message), every=True),
     "sensor_msgs/msg/CompressedImage": Kind(CompressedImage, 8, lambda message, topic: _compressed(message, topic)),
     "sensor_msgs/msg/Image": Kind(Image, 8, lambda message, topic: _raw(message, topic)),
     "sensor_msgs/msg/CameraInfo": Kind(CameraInfo, 8, lambda message, _: _calibration(message)),
@@ -174,6 +174,10 @@ def _picture(image: image_messages.EncodedImage | Refusal, encoding: str) -> Pic
         return Picture(encoding, problem=str(error))
     height, width = pixels.shape[:2]
     return Picture(encoding, width, height, float(pixels.std()))
+
+
+def _joints(message: JointState) -> Joints:
+    return Joints(tuple(message.position), tuple(message.name))
 
 
 def _calibration(message: CameraInfo) -> Calibration:

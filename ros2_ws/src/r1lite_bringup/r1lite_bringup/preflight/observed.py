@@ -43,7 +43,7 @@ class Sample:
     received_ns: tuple[int, ...] = ()
     stamps_ns: tuple[int, ...] = ()
     lost: int = 0
-    values: tuple[Any, ...] = ()  # positions of joint states; of images and camera matrices the newest alone
+    values: tuple[Any, ...] = ()  # `Joints` of joint states; of images and camera matrices the newest alone
 
     def __len__(self) -> int:
         return len(self.received_ns)
@@ -63,6 +63,14 @@ class Sample:
     def delays_s(self) -> np.ndarray:
         """(n,) from the stamp to the reception; negative where the sender's clock is ahead."""
         return (np.array(self.received_ns, dtype=np.int64) - np.array(self.stamps_ns, dtype=np.int64)) * 1e-9
+
+
+@dataclass(frozen=True)
+class Joints:
+    """A JointState: positions [rad, mm] and the names that came with them."""
+
+    positions: tuple[float, ...]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

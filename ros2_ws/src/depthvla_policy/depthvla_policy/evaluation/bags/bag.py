@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
+
+from depthvla_policy.control.feedback import in_place
+from depthvla_policy.evaluation.bags.mcap import DamageError
+from depthvla_policy.evaluation.bags.message_types import MessageTypes
+from depthvla_policy.evaluation.bags.storage import METADATA, Connection, Files
+from depthvla_policy.robot import Robot
 
 # Cameras are matched within this time, so depth predicted for one camera may carry the stamp of another.
 PAIR_TOLERANCE_NS = 20_000_000
+RECOVER = "python -m depthvla_policy.evaluation.recover"
 DEPTH_ENCODINGS = {"32FC1": (np.float32, 1.0), "16UC1": (np.uint16, 0.001)}
 
 
@@ -39,57 +46,73 @@ class Bag:
 
     Raises:
         FileNotFoundError: there is no bag at `path`.
-        ValueError: what is there cannot be read as a bag (never closed, damaged, of an unknown kind).
+        ValueError: what is there cannot be read as a bag (never closed, damaged, of an unknown kind); later on, a
+            message is damaged or has no definition.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.exists():
             raise FileNotFoundError(f"bag {self.path} does not exist")
-        if self.path.is_dir() and not (self.path / "metadata.yaml").exists():
+        if self.path.is_dir() and not (self.path / METADATA).exists():
             raise ValueError(
                 f"bag {self.path} has no metadata.yaml: its recorder was killed before it closed the bag; to make it"
-                f" whole: python -m depthvla_policy.evaluation.recover {self.path}"
+                f" whole: {RECOVER} {self.path}"
             )
-        try:
-            self._reader = AnyReader([self.path])
-        except (AnyReaderError, OSError, AssertionError) as error:
-            raise ValueError(f"bag {self.path} cannot be read: {error}") from error
 
     def __enter__(self) -> Bag:
-        try:
-            self._reader.open()
-        except (AnyReaderError, OSError, AssertionError) as error:
-            raise ValueError(f"bag {self.path} cannot be read: {error}") from error
+        with self._named():
+            self._files = Files(self.path)
+        self._types = MessageTypes(self._files.distribution)
+        for connection in self._files.connections:
+            self._types.add(connection.msgtype, connection.encoding, connection.definition)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._reader.close()
+        self._files.close()
 
     @property
     def topics(self) -> dict[str, Topic]:
-        return {
-            name: Topic(name, info.msgtype or "several types", info.msgcount)
-            for name, info in self._reader.topics.items()
-        }
+        topics: dict[str, Topic] = {}
+        for found in sorted(self._files.connections, key=lambda connection: connection.topic):
+            known = topics.get(found.topic)
+            msgtype = found.msgtype if known is None or known.type == found.msgtype else "several types"
+            topics[found.topic] = Topic(found.topic, msgtype, found.count + (known.count if known else 0))
+        return topics
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of this bag should know, a sentence each."""
+        said = []
+        if foreign := sorted(self._types.foreign):
+            said.append(
+                f"bag {self.path} has no definition of {', '.join(foreign)}: its recorder kept none; standard or"
+                " installed ones are taken"
+            )
+        for found in self._files.connections:
+            if found.msgtype in self._types.missing - self._types.foreign:
+                kept = f" (kept as {found.encoding!r})" if found.encoding else ""
+                said.append(f"bag {self.path}: {found.topic} is left out{kept}: {self._types.problem(found.msgtype)}")
+        return said
 
     @property
     def start_ns(self) -> int:
-        return self._reader.start_time
+        return self._files.start_ns
 
     @property
     def duration_s(self) -> float:
         """From the first to the last message; 0 for an empty bag."""
-        return max(0, self._reader.duration - 1) / 1e9  # the reader's end is the nanosecond after the last message
+        return max(0, self._files.end_ns - self._files.start_ns) / 1e9
 
     @property
     def size_bytes(self) -> int:
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        files = self.path.rglob("*") if self.path.is_dir() else (self.path,)
+        return sum(file.stat().st_size for file in files if file.is_file())
 
     @property
     def custom_data(self) -> dict[str, str]:
         """What the recorder wrote beside the messages."""
-        return dict(self._reader.readers[0].storage.metadata.custom or {})
+        return dict(self._files.metadata.custom)
 
     def messages(
         self, topics: Iterable[str], stamps_ns: Mapping[str, Container[int]] | None = None
@@ -98,14 +121,14 @@ class Bag:
 
         With `stamps_ns` (topic -> header stamps) only messages with these stamps are looked into.
         """
-        for connection, received_ns, data in self.serialised(topics):
+        for connection, received_ns, data in self.serialised(topics, checked=True):
             if stamps_ns is None or header_stamp_ns(data) in stamps_ns[connection.topic]:
-                yield connection.topic, received_ns, self._reader.deserialize(data, connection.msgtype)
+                yield connection.topic, received_ns, self.deserialise(connection, received_ns, data)
 
     def stamps(self, topics: Iterable[str]) -> dict[str, np.ndarray]:
         """Header stamps [ns] of topics whose messages start with a header: topic -> (N,) int64, sorted."""
         stamps: dict[str, list[int]] = {topic: [] for topic in topics}
-        for connection, _, data in self.serialised(stamps):
+        for connection, _, data in self.serialised(stamps, checked=True):
             stamps[connection.topic].append(header_stamp_ns(data))
         return {topic: np.sort(np.array(values, dtype=np.int64)) for topic, values in stamps.items()}
 
@@ -122,20 +145,47 @@ class Bag:
         """`read` of `topics` and `stamps` of others, in one pass over the bag."""
         streams: dict[str, list[tuple[int, Any]]] = {topic: [] for topic in topics}
         stamps: dict[str, list[int]] = {topic: [] for topic in stamped}
-        for connection, received_ns, data in self.serialised([*streams, *stamps]):
+        for connection, received_ns, data in self.serialised([*streams, *stamps], checked=True):
             if connection.topic in stamps:
                 stamps[connection.topic].append(header_stamp_ns(data))
             else:
-                message = self._reader.deserialize(data, connection.msgtype)
+                message = self.deserialise(connection, received_ns, data)
                 streams[connection.topic].append((received_ns, message))
         return streams, {topic: np.sort(np.array(values, dtype=np.int64)) for topic, values in stamps.items()}
 
-    def serialised(self, topics: Iterable[str]) -> Iterator[tuple[Any, int, bytes]]:
-        """Yield (connection with topic and msgtype, time of reception in ns, data) in order of reception."""
-        wanted = set(topics)
-        connections = [connection for connection in self._reader.connections if connection.topic in wanted]
-        if connections:  # to the reader, an empty list means all
-            yield from self._reader.messages(connections=connections)
+    def serialised(self, topics: Iterable[str], *, checked: bool = False) -> Iterator[tuple[Connection, int, bytes]]:
+        """Yield (connection with topic and msgtype, time of reception in ns, data) in order of reception.
+
+        With `checked`, and in everything else that reads messages, one that does not have the checksum written with it
+        is a ValueError; without, it is given out as it is.
+        """
+        with self._named():
+            yield from self._files.messages(set(topics), checked=checked)
+
+    def check(self) -> None:
+        """Look at every message. Raises ValueError where something is damaged."""
+        for _ in self.serialised(self.topics, checked=True):
+            pass
+
+    def deserialise(self, connection: Connection, received_ns: int, data: bytes) -> Any:
+        """The message of what `serialised` yields."""
+        try:
+            return self._types.deserialise(data, connection.msgtype)
+        except ValueError as error:
+            at_s = (received_ns - self.start_ns) * 1e-9
+            raise ValueError(f"bag {self.path}: {connection.topic} at {at_s:.1f} s: {error}") from error
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Names the bag in what is wrong with its files, and what can be done."""
+        try:
+            yield
+        except DamageError as error:
+            raise ValueError(
+                f"bag {self.path} is damaged: {error}; to keep what is whole: {RECOVER} {self.path}"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise ValueError(f"bag {self.path} cannot be read: {error}") from error
 
 
 def header_stamp_ns(data: bytes) -> int:
@@ -154,12 +204,19 @@ def duration_s(message: Any) -> float:
     return message.sec + message.nanosec * 1e-9
 
 
-def joint_stream(messages: Iterable[tuple[int, Any]], size: int) -> JointStream:
-    """Positions of a JointState stream; only the first `size` entries count, shorter messages are left out."""
-    kept = [message for _, message in messages if len(message.position) >= size]
-    stamps = np.array([stamp_ns(message) for message in kept], dtype=np.int64)
-    positions = np.array([np.asarray(message.position, dtype=np.float64)[:size] for message in kept])
-    return JointStream(stamps, positions.reshape(len(kept), size))
+def joint_stream(messages: Iterable[tuple[int, Any]], robot: Robot, where: slice) -> JointStream:
+    """Positions of a JointState stream that speaks for the entries `where` of a state vector. Values behind them are
+    dropped; messages with fewer, or with names that do not fit (see `control.feedback.in_place`), are left out.
+    """
+    stamps, positions, size = [], [], where.stop - where.start
+    for _, message in messages:
+        wanted = robot.joint_names[where.start : where.start + len(message.position)]
+        if size <= len(message.position) == len(wanted):
+            ordered = in_place(robot, wanted, message.position, message.name)
+            if not isinstance(ordered, str):
+                stamps.append(stamp_ns(message))
+                positions.append(ordered[:size])
+    return JointStream(np.array(stamps, dtype=np.int64), np.array(positions, dtype=np.float64).reshape(-1, size))
 
 
 def depth_image(message: Any) -> np.ndarray:

@@ -42,13 +42,15 @@ class Chunks:
 
 @dataclass(frozen=True)
 class Ticks:
-    """Executor status of every control tick; arrays of shape (N,)."""
+    """Executor status of every control tick; arrays of shape (N,). Counts are those of the recording: the executor's
+    own begin with its activation.
+    """
 
     stamp_ns: np.ndarray
     mode: np.ndarray  # values of control.arbiter.Mode
     jitter_s: np.ndarray
     steps_left: np.ndarray
-    accepted: np.ndarray  # chunks accepted so far
+    accepted: np.ndarray  # chunks accepted since the recording began
     latency_s: np.ndarray  # of the newest accepted chunk
     commands_sent: int
     ticks: int
@@ -154,10 +156,10 @@ def read_episode(bag: Bag) -> Episode:
         ticks=_ticks(streams[f"{EXECUTOR}/status"]),
         limbs={
             limb.name: Limb(
-                arm_measured=joint_stream(streams[limb.topics.arm_feedback], len(limb.joints)),
-                arm_commanded=joint_stream(streams[limb.topics.arm_command], len(limb.joints)),
-                gripper_measured=joint_stream(streams[limb.topics.gripper_feedback], 1),
-                gripper_commanded=joint_stream(streams[limb.topics.gripper_command], 1),
+                arm_measured=joint_stream(streams[limb.topics.arm_feedback], robot, limb.arm),
+                arm_commanded=joint_stream(streams[limb.topics.arm_command], robot, limb.arm),
+                gripper_measured=joint_stream(streams[limb.topics.gripper_feedback], robot, limb.opening),
+                gripper_commanded=joint_stream(streams[limb.topics.gripper_command], robot, limb.opening),
             )
             for limb in robot.limbs
         },
@@ -191,20 +193,30 @@ def _ticks(messages: list) -> Ticks:
     def array(get, dtype=np.float64) -> np.ndarray:
         return np.array([get(message) for _, message in messages], dtype=dtype)
 
+    def counted(name: str) -> np.ndarray:
+        counts = array(lambda m: getattr(m, name), np.int64)
+        # The first status of an activation has counted in the recording, another one before it too.
+        begun = counts[:1] * (messages[0][1].ticks <= 1 if messages else 1)
+        steps = np.diff(counts, prepend=counts[:1])
+        return begun + np.cumsum(np.where(steps < 0, counts, steps))  # a count that fell has begun anew
+
+    def total(name: str) -> int:
+        return int(counted(name)[-1]) if messages else 0
+
     last = messages[-1][1] if messages else None
     return Ticks(
         stamp_ns=array(stamp_ns, np.int64),
         mode=array(lambda m: m.mode, np.int64),
         jitter_s=array(lambda m: duration_s(m.jitter)),
         steps_left=array(lambda m: m.steps_left, np.int64),
-        accepted=array(lambda m: m.chunks_accepted, np.int64),
+        accepted=counted("chunks_accepted"),
         latency_s=array(lambda m: duration_s(m.latency)),
-        commands_sent=last.commands_sent if last else 0,
-        ticks=last.ticks if last else 0,
-        missed=last.missed_ticks if last else 0,
-        refused=last.chunks_refused if last else 0,
-        clamped_position=last.clamped_position if last else 0,
-        clamped_velocity=last.clamped_velocity if last else 0,
+        commands_sent=total("commands_sent"),
+        ticks=total("ticks"),
+        missed=total("missed_ticks"),
+        refused=total("chunks_refused"),
+        clamped_position=total("clamped_position"),
+        clamped_velocity=total("clamped_velocity"),
         last_refusal=last.last_refusal if last else "",
         fault_causes=_distinct(m.cause for _, m in messages if m.mode == Mode.FAULT),
     )

@@ -17,11 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rosbags.interfaces import Nodetype, Qos
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.interfaces import Qos
+from rosbags.typesys import Stores, get_typestore
 
 from depthvla_policy.evaluation.bags.bag import PAIR_TOLERANCE_NS, header_stamp_ns
+from depthvla_policy.evaluation.bags.message_types import register_type
+from depthvla_policy.evaluation.bags.new_bag import NewBag
 from depthvla_policy.robot import Robot
 from depthvla_policy.worker import Worker
 
@@ -213,10 +214,10 @@ class BagWriter:
         self._backlog_limit_bytes = backlog_limit_bytes
         if self.path.exists():
             raise FileExistsError(f"bag {self.path} exists already; it is not overwritten")
-        self._writer = new_bag(self.path)
+        self._bag = NewBag(self.path)
         self._typestore = get_typestore(Stores.ROS2_JAZZY)
         self._topics: dict[str, tuple[str, Sequence[Qos]]] = {}
-        self._connections: dict[str, object] = {}
+        self._numbers: dict[str, int] = {}
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._offered_bytes = 0  # counted by the caller's thread
         self._done_bytes = 0  # counted by the writer's thread
@@ -267,15 +268,13 @@ class BagWriter:
                 raise OSError(f"bag {self.path} is incomplete: {self.error}")
         if self.error is None:
             try:
-                for key, value in custom_data.items():
-                    self._writer.set_custom_data(key, value)
-                self._writer.close()
+                self._bag.close(custom_data)
                 (self.path / NOTES_FILE).unlink(missing_ok=True)
                 return
             except OSError as error:
                 self.error = str(error)
         with suppress(OSError):
-            self._writer.abort()
+            self._bag.abort()
         with suppress(OSError):
             write_notes(self.path, {**custom_data, "outcome": FAILED, "failure": self.error})
         raise OSError(f"bag {self.path} is incomplete: {self.error}")
@@ -288,7 +287,7 @@ class BagWriter:
                     with self.worker.busy():
                         self._take(item)
                         if time.monotonic() >= flush_s:
-                            flush(self._writer)
+                            self._bag.flush()
                             flush_s = time.monotonic() + FLUSH_PERIOD_S
                 except BaseException as error:  # whatever it is, the operator hears of it, not only this thread
                     self.error = f"{type(error).__name__}: {error}"
@@ -305,56 +304,27 @@ class BagWriter:
     def _take(self, item: tuple[str, int, bytes] | dict[str, str]) -> None:
         if isinstance(item, tuple):
             topic, received_ns, data = item
-            self._writer.write(self._connection(topic), received_ns, data)
+            self._bag.write(self._number(topic), received_ns, data)
             self.written += 1
         elif item:
-            flush(self._writer)  # notes come after the messages that they speak of
+            self._bag.flush()  # notes come after the messages that they speak of
             write_notes(self.path, item)
 
-    def _connection(self, topic: str):
-        if topic not in self._connections:
+    def _number(self, topic: str) -> int:
+        if topic not in self._numbers:
             msgtype, offered_qos = self._topics[topic]
-            self._connections[topic] = self._writer.add_connection(
-                topic, msgtype, typestore=self._typestore, offered_qos_profiles=offered_qos
+            definition, _ = self._typestore.generate_msgdef(msgtype, ros_version=2)
+            hash_ = self._typestore.hash_rihs01(msgtype)
+            self._numbers[topic] = self._bag.add_topic(
+                topic, msgtype, encoding="ros2msg", definition=definition, hash_=hash_, qos=offered_qos
             )
-        return self._connections[topic]
-
-
-def new_bag(path: Path) -> Writer:
-    """An open rosbag2 folder, MCAP with zstd chunks."""
-    writer = Writer(path, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP)
-    writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-    writer.open()
-    return writer
-
-
-def flush(writer: Writer) -> None:
-    """Hand the chunk begun to the file. By itself, rosbags writes one when it has a MiB."""
-    storage = writer.storage
-    if storage.chunk.msgs:
-        storage.close_chunk()
-    storage.bio.flush()
+        return self._numbers[topic]
 
 
 def write_notes(bag: Path, custom_data: dict[str, str]) -> None:
     temporary = bag / f"{NOTES_FILE}.tmp"
     temporary.write_text(json.dumps(custom_data))
     temporary.replace(bag / NOTES_FILE)
-
-
-def register_type(typestore, msgtype: str, read_definition: Callable[[str], str]) -> None:
-    """Add a message type to a rosbags typestore, with the types it is made of, unless the store has it."""
-    if msgtype in typestore.fielddefs:
-        return
-    types = get_types_from_msg(read_definition(msgtype), msgtype)
-    for _, fields in types.values():
-        for _, field in fields:
-            kind, detail = field
-            while kind in (Nodetype.ARRAY, Nodetype.SEQUENCE):
-                kind, detail = detail[0]
-            if kind is Nodetype.NAME and detail not in types:
-                register_type(typestore, detail, read_definition)
-    typestore.register(types)
 
 
 def describe_machine() -> dict[str, str | int | float]:

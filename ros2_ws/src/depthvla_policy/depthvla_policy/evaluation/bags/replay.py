@@ -152,8 +152,9 @@ def _observe(
         messages[stream] = message
     state = np.empty(robot.size)
     for limb in robot.limbs:
-        arm = arm_positions(robot, limb, messages[arm_stream(limb.name)].position)
-        gripper = gripper_opening(robot, limb, messages[gripper_stream(limb.name)].position)
+        measured, held = messages[arm_stream(limb.name)], messages[gripper_stream(limb.name)]
+        arm = arm_positions(robot, limb, measured.position, measured.name)
+        gripper = gripper_opening(robot, limb, held.position, held.name)
         for value in (arm, gripper):
             if isinstance(value, Refusal):
                 return value

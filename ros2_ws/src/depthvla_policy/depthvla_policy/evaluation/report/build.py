@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("neither a bag nor results are given; at least one is needed")
         if len(config.sources) == 1 and not config.paper and not simulated.is_results(config.sources[0]):
             made = write_report(config.sources[0], config.out, video=config.video)
+            for remark in made.remarks:
+                print(f"report: {remark}", file=sys.stderr)
             print(f"{table(made.summary)}\n\n{made.html}")
             return 0
         compared = write_comparison(config.sources, config.out, video=config.video, paper=config.paper)

@@ -40,6 +40,7 @@ class EpisodeReport:
     inference_s: np.ndarray
     chunk_latency_s: np.ndarray
     jitter_s: np.ndarray
+    remarks: tuple[str, ...] = ()  # of the bag
 
 
 def write_episode(
@@ -74,9 +75,11 @@ def write_episode(
             "size_mb": round(bag.size_bytes / 1e6, 1),
             "messages": sum(topic.count for topic in topics),
         }
+        remarks = bag.remarks
     score = score_episode(episode, substeps)
     summary = summarise_episode(episode, score, pictures.depth) | {"bag": about_bag}
     found = [unknown_task(task, substeps[task]) for task in unknown] + findings(episode, score, summary)
+    found += [f"{remark}." for remark in remarks]
     if no_video:
         found.append(f"There is no video: {no_video}.")
     if made and made.unreadable:
@@ -89,7 +92,8 @@ def write_episode(
     html = out / "report.html"
     html.write_text(page.render(summary, found, drawn, rows, replay))
     inference_s = episode.chunks.preprocess_s + episode.chunks.inference_s
-    return EpisodeReport(html, summary, score, no_video, inference_s, episode.chunk_latency_s, episode.ticks.jitter_s)
+    times = inference_s, episode.chunk_latency_s, episode.ticks.jitter_s
+    return EpisodeReport(html, summary, score, no_video, *times, tuple(remarks))
 
 
 def unknown_task(task: str, substeps: Sequence[str]) -> str:

@@ -170,7 +170,7 @@ def timeline_figure(episode: Episode) -> Figure:
         top.set(ylim=(-0.05, 1.12), ylabel="progress")
         top.yaxis.set_major_formatter(PercentFormatter(1.0))
         top.step(episode.seconds(progress.stamp_ns), progress.progress, where="post", color=GREEN, linewidth=2)
-        if progress.success.any():
+        if progress.success.any() and not progress.success[0]:
             time_s = episode.seconds(progress.stamp_ns[np.argmax(progress.success)])
             top.axvline(time_s, color=GREEN, linestyle="--", linewidth=1)
             top.annotate(f"success {time_s:.1f} s", (time_s, 0.05), (5, 0), textcoords="offset points", color=GREEN)

@@ -21,6 +21,7 @@ from depthvla_policy.evaluation.report.page_parts import (
     with_unit,
 )
 from depthvla_policy.evaluation.report.player import seek_button
+from depthvla_policy.evaluation.report.summary import success_time
 
 PictureFiles = dict[str, list[tuple[str, Path]]]  # section -> [(caption, PNG file)]
 
@@ -76,7 +77,7 @@ def _header(title: str, summary: dict) -> str:
 
 def _tiles(summary: dict) -> list[tuple[str, str, str]]:
     latency, jitter = summary["chunk_latency_ms"] or {}, summary["executor_jitter_ms"] or {}
-    success = f"after {summary['success_time_s']:.1f} s" if summary["success"] else "of the task's substeps"
+    success = success_time(summary) if summary["success"] else "of the task's substeps"
     if summary["points"] is not None:
         success = f"{summary['points']} of {summary['total']} points" + (f", {success}" if summary["success"] else "")
     return [

@@ -106,12 +106,17 @@ def policy_name(episode: Episode) -> str:
     return episode.notes.policy or (episode.chunks.model_ids or ("",))[0]
 
 
-def _success_time_s(episode: Episode, marks: Mapping[str, float | None]) -> float:
-    """When the task was done, as far as the bag tells; else the end of the episode."""
+def _success_time_s(episode: Episode, marks: Mapping[str, float | None]) -> float | None:
+    """When the task was done, as far as the bag tells; else the end of the episode. None where it was done before the
+    recording, or the first observation.
+    """
+    done_s, progress = episode.duration_s, episode.progress
     if marks and None not in marks.values():
-        return round(max(marks.values()), 3)
-    done_ns = episode.progress.stamp_ns[episode.progress.success]
-    return round(float(episode.seconds(done_ns[0])) if np.size(done_ns) else episode.duration_s, 3)
+        done_s = max(marks.values())
+    elif np.any(progress.success):
+        first = int(np.argmax(progress.success))
+        done_s = float(episode.seconds(progress.stamp_ns[first])) if first else -1.0
+    return round(done_s, 3) if done_s >= 0 else None
 
 
 def _why_not_counted(notes: Notes, progress: float | None) -> str:

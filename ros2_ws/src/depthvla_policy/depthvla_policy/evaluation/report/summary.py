@@ -201,10 +201,16 @@ def _spread(values: dict[str, float] | None) -> str:
     return "  ".join(f"{name} {values[name]:.1f}" for name in ("p50", "p95", "max")) + "  ms"
 
 
+def success_time(summary: dict) -> str:
+    """When it was done, of an episode with success."""
+    done_s = summary["success_time_s"]
+    return "before the first observation" if done_s is None else f"after {done_s:.1f} s"
+
+
 def _success_text(summary: dict) -> str:
     if summary["success"] is None:
         return "not reported"
     if summary["success"]:
-        return f"yes, after {summary['success_time_s']:.1f} s"
+        return f"yes, {success_time(summary)}"
     progress = summary["progress"]
     return "no" if progress is None else f"no (progress {progress:.0%})"

@@ -11,11 +11,11 @@ import tyro
 
 from depthvla_policy.evaluation.bags.bag import Bag
 from depthvla_policy.evaluation.viewer import server as web
+from depthvla_policy.evaluation.viewer.description import description
 from depthvla_policy.evaluation.viewer.panel import Panel
 from depthvla_policy.evaluation.viewer.player import Controls, Playback
 from depthvla_policy.evaluation.viewer.recording import Recording
 from depthvla_policy.evaluation.viewer.scene import Scene
-from depthvla_policy.kinematics import Kinematics
 
 PERIOD_S = 1 / 15
 
@@ -40,25 +40,26 @@ def main() -> int:
     config = tyro.cli(ViewerConfig, description=__doc__)
     try:
         with Bag(config.bag) as bag:
-            recording, urdf = Recording(bag), bag.custom_data.get("urdf", "")
-        if not urdf:
-            raise ValueError(f"bag {config.bag} holds no robot description, without which nothing has a place")
-        kinematics = Kinematics(urdf)
+            recording = Recording(bag)
+            described = description(bag, recording.robot)
+            remarks = [*bag.remarks, *described.remarks]
         server = web.start(config.host, config.port)
     except (OSError, ValueError, ImportError) as error:
         print(f"viewer: {error}", file=sys.stderr)
         return 1
+    for remark in remarks:
+        print(f"viewer: {remark}", file=sys.stderr)
     playback = Playback(recording.duration_s, playing=not config.paused)
     playback.seek(config.start)
     controls = Controls(server, playback)
-    scene = Scene(server, recording.robot, urdf, config.depth_range)
+    scene = Scene(server, recording.robot, described.urdf, config.depth_range)
     panel = Panel(server, recording.robot, scene, config.depth_range)
     print(f"{config.bag}: {recording.duration_s:.1f} s, {web.url(server)}; Ctrl-C ends it", flush=True)
     try:
         while True:
             controls.advance(PERIOD_S)
             snapshot = recording.snapshot(playback.position_s)
-            scene.show(snapshot, kinematics)
+            scene.show(snapshot, described.kinematics)
             panel.show(snapshot)
             time.sleep(PERIOD_S)
     except KeyboardInterrupt:

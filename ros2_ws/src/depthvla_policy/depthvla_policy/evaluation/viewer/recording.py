@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from depthvla_policy.control.arbiter import Mode
+from depthvla_policy.control.feedback import arm_positions
 from depthvla_policy.evaluation.bags.bag import Bag, camera_matrix, depth_image, duration_s, stamp_ns
 from depthvla_policy.evaluation.bags.pictures import camera_image
 from depthvla_policy.evaluation.bags.recorded_graph import EXECUTOR, POLICY, info_topic, predicted_topic, recorded_robot
@@ -100,7 +101,9 @@ class Recording:
         joints: dict[str, float] = {}
         for limb in self.robot.limbs:
             arm = self._at(limb.topics.arm_feedback, now_ns)
-            joints |= joint_positions(limb.joints, arm.position) if arm is not None else {}
+            measured = arm and arm_positions(self.robot, limb, arm.position, arm.name)
+            if isinstance(measured, np.ndarray):
+                joints |= joint_positions(limb.joints, measured)
         return joints
 
     def _picture(self, topic: str, now_ns: int) -> Picture | None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rclpy.node import Node
 from std_msgs.msg import String
 
 from depthvla_policy.evaluation.viewer.paths import grasp_frame
-from depthvla_policy.kinematics import Kinematics
+from depthvla_policy.kinematics import Kinematics, read_urdf
 from depthvla_policy.nodes.common import qos
 from depthvla_policy.nodes.common.parameters import Parameter
 from depthvla_policy.robot import Robot
@@ -25,23 +23,6 @@ PARAMETERS = (
 )
 
 
-def read_description(path: str | Path) -> str:
-    """The URDF of a file; a .xacro is processed.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ImportError: it is a .xacro and xacro is not installed.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"robot description {path} does not exist")
-    if path.suffix != ".xacro":
-        return path.read_text()
-    import xacro
-
-    return xacro.process_file(str(path)).toxml()
-
-
 class Description:
     """`kinematics` is what is known of the robot, or None; `problem` says why, else it is empty."""
 
@@ -54,7 +35,7 @@ class Description:
         waiting = node.get_parameter("await_description").value
         if not urdf_file and not waiting:
             raise ValueError("urdf_file is empty; allowed: a URDF or xacro, or await_description true")
-        self.urdf = read_description(urdf_file) if urdf_file else ""
+        self.urdf = read_urdf(urdf_file) if urdf_file else ""
         self._frames = Kinematics(self.urdf) if self.urdf else None
         self.source, self.problem = TOPIC, f"no {TOPIC} has come yet"
         if not waiting:
