@@ -12,19 +12,14 @@ from typing import Any
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
-from rclpy.subscription import Subscription
-
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
 
 
 class PolledSubscription:
     """Keeps up to the profile's depth of messages in the middleware. One thread may read.
 
-    A publisher whose QoS it cannot be served with is logged when it appears, and is its `problem` while it is there. A
-    `ManagedNode` has that in its diagnostics.
+    A publisher whose QoS it cannot be served with is its `problem`, which a `ManagedNode` looks at once a second, logs
+    and has in its diagnostics. The middleware has an event for that, but an executor that waits for events of a
+    subscription wakes with every message.
     """
 
     def __init__(
@@ -40,33 +35,29 @@ class PolledSubscription:
         """`raw` leaves messages serialised, as bytes. Not `watched`: publishers that it does not hear are expected."""
         self.profile = profile
         self._node, self._raw = node, raw
-        self._missed_some = False
+        self._publishers, self._problem = 0, ""
         self._subscription = node.create_subscription(
-            message_type,
-            topic,
-            _no_callback,
-            profile,
-            callback_group=_EventsOnly(),
-            event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=self._on_incompatible if watched else None, use_default_callbacks=False
-            ),
-            raw=raw,
+            message_type, topic, _no_callback, profile, callback_group=_Never(), raw=raw
         )
         self._listed = getattr(node, "inputs", []) if watched else []
         self._listed.append(self)
 
     @property
     def problem(self) -> str:
-        """Which publishers are not heard, and why; empty where there are none. Asks the graph only after an event."""
-        if not self._missed_some:
-            return ""
-        topic = self._subscription.topic_name
-        mute = [
-            f"{info.node_namespace.rstrip('/')}/{info.node_name} ({reason})"
-            for info in self._node.get_publishers_info_by_topic(topic)
-            if (reason := _incompatibility(info.qos_profile, self.profile))
-        ]
-        return f"{topic} is not received from {', '.join(mute)}" if mute else ""
+        """Which publishers are not heard, and why; empty where there are none. Logged when it changes."""
+        topic, before = self._subscription.topic_name, self._problem
+        publishers = self._node.count_publishers(topic)
+        if publishers != self._publishers or before:
+            self._publishers = publishers
+            mute = [
+                f"{info.node_namespace.rstrip('/')}/{info.node_name} ({reason})"
+                for info in self._node.get_publishers_info_by_topic(topic)
+                if (reason := _incompatibility(info.qos_profile, self.profile))
+            ]
+            self._problem = f"{topic} is not received from {', '.join(mute)}" if mute else ""
+            if self._problem and self._problem != before:
+                self._node.get_logger().error(self._problem)
+        return self._problem
 
     def take(self) -> tuple[Any, dict] | None:
         """The oldest message that waits, with what the middleware says about it (times, sequence number)."""
@@ -90,21 +81,15 @@ class PolledSubscription:
             continue
         return message
 
-    def _on_incompatible(self, event: Any) -> None:
-        self._missed_some = True
-        self._node.get_logger().error(
-            self.problem or f"{self._subscription.topic_name} has a publisher with a QoS that is not received"
-        )
 
-
-class _EventsOnly(CallbackGroup):
-    """Keeps an executor from waiting for messages, not from what the middleware says about the subscription."""
+class _Never(CallbackGroup):
+    """Keeps an executor from waiting for its entities."""
 
     def can_execute(self, entity: Any) -> bool:
-        return not isinstance(entity, Subscription)
+        return False
 
     def beginning_execution(self, entity: Any) -> bool:
-        return not isinstance(entity, Subscription)
+        return False
 
     def ending_execution(self, entity: Any) -> None:
         pass
