@@ -51,7 +51,7 @@ def parent(pid: int) -> int:
 def test_an_executor_whose_launcher_is_killed_disarms_and_ends(launched, environment):
     rig, pid = launched(**environment)
     rig.node.process.kill()
-    rig.wait_for_mode(Mode.DISARMED, "deactivated")
+    rig.node.wait_for_output("DISARMED: deactivated")
     rig.probe.wait_for(lambda: not running(pid), what="the end of the executor")
 
 
