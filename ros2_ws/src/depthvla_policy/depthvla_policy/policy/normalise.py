@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from depthvla_policy import files
+
 STD_FLOOR = 0.01  # rad and mm: a joint that never moved in the data must not blow noise up
 KINDS = ("z_score", "quantile")
 QUANTILES = (0.01, 0.99)
@@ -80,16 +82,15 @@ class Normaliser:
             ValueError: the kind is unknown, a key is missing, a value is not finite or a standard deviation (half the
                 way between the quantiles) is not above 0.
         """
-        if not path.exists():
-            raise FileNotFoundError(f"normalisation statistics {path} do not exist")
+        contents = files.read_json(path, "normalisation statistics")
         try:
-            stats = json.loads(path.read_text())["norm_stats"]
+            stats = contents["norm_stats"]
             kind = stats.get("kind", "z_score")
             if kind not in KINDS:
                 raise ValueError(f"{path}: kind is {kind!r}; allowed: {', '.join(KINDS)}")
             state, actions = _loaded(stats["state"], kind), _loaded(stats["actions"], kind)
             normaliser = cls(*state, *actions, np.array(stats["absolute"], dtype=bool), kind)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: not normalisation statistics ({error!r})") from error
         for name in ("state", "action"):
             mean, std = getattr(normaliser, f"{name}_mean"), getattr(normaliser, f"{name}_std")
