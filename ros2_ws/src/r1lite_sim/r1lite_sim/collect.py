@@ -14,6 +14,7 @@ way back from states it would not reach by itself (DART: Laskey et al., 2017, ar
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +188,7 @@ def main(config: CollectConfig) -> None:
     }
     simulation.close()
     with DatasetWriter(config.out, robot, images=config.images, **described) as writer:
-        there = {row["seed"] for row in writer.episodes if row["scene"] == config.scene}
+        there = {row["seed"] for row in writer.episodes if row.get("scene") == config.scene}
         seeds = range(config.first_seed, config.first_seed + config.episodes)
         todo = [seed for seed in seeds if seed not in there]
         before, frames = len(writer.episodes), writer.frames
@@ -232,4 +233,7 @@ def _work(seed: int) -> Demonstration | None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(CollectConfig))
+    try:
+        main(tyro.cli(CollectConfig, description=__doc__))
+    except (OSError, ValueError) as error:
+        sys.exit(f"collect: {error}")

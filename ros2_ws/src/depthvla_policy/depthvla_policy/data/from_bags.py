@@ -75,7 +75,7 @@ def main() -> int:
     for path in config.bags:
         try:
             print(f"{path}: {convert(path, config)}")
-        except (ValueError, FileNotFoundError) as error:
+        except (OSError, ValueError) as error:
             print(f"from_bags: {error}", file=sys.stderr)
             failed += 1
     return 1 if failed else 0
@@ -108,7 +108,7 @@ def _calibrations(bag: Bag, robot: Robot, config: FromBagsConfig) -> dict[str, C
 
 def _write(writer: DatasetWriter, frames: BagFrames, robot: Robot, bag: str, config: FromBagsConfig) -> str:
     episodes, before = len(writer.episodes), writer.frames
-    there = {(row["bag"], row["begin_ns"]) for row in writer.episodes}
+    there = {(row.get("bag"), row.get("begin_ns")) for row in writer.episodes}
     kept, left_out = KEPT[config.keep], Counter()
     last: BagFrame | None = None
     begin_ns = 0
