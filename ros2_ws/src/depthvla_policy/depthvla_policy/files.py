@@ -31,7 +31,7 @@ def reading(path: Path, wanted: str) -> Iterator[None]:
         said = str(error).strip() or repr(error)
         first = said.splitlines()[0]
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"{path} is not {wanted}, or not all of it ({kind}{first})") from error
+        raise ValueError(f"{path}: {kind}{first}; wanted: {wanted}") from error
 
 
 def check(path: Path, wanted: str) -> None:
@@ -40,7 +40,7 @@ def check(path: Path, wanted: str) -> None:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; wanted: {wanted}")
     if found := _something_else(path):
-        raise ValueError(f"{path} is {found}; wanted: {wanted}")
+        raise ValueError(f"{path}: {found}; wanted: {wanted}")
 
 
 def read_json(path: Path, wanted: str) -> Any:

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -120,29 +121,25 @@ def _unsafe(file: Path) -> str | None:
     return f"it holds objects of {some(names, 3)}, which are not loaded: save its tensors alone" if names else None
 
 
-def _weights(file: Path, held: object) -> dict[str, Tensor]:
+def _weights(file: Path, held: object) -> Mapping[str, Tensor]:
     """The one dictionary of tensors that `held`, the contents of a file, is or holds."""
     if _is_weights(held):
         return held
     if not isinstance(held, Mapping):
-        raise ValueError(f"{file} holds {type(held).__name__}; wanted: a dictionary of tensors")
-    inside = {name: value for name, value in held.items() if _is_weights(value)}
-    known = [name for name in inside if name in NESTED]
-    chosen = known or list(inside)
-    if len(chosen) == 1:
-        # A second copy, of averaged weights for instance, has the same names: which one is meant is not known.
-        others = [
-            name for name in inside if name not in chosen and not inside[name].keys().isdisjoint(inside[chosen[0]])
-        ]
-        chosen += others
-    if len(chosen) == 1:
-        return inside[chosen[0]]
-    contents = some([f"{name!r}: {type(value).__name__}" for name, value in held.items()])
-    if chosen:
-        raise ValueError(f"{file} holds several dictionaries of tensors, {chosen}; save the one that is meant alone")
-    raise ValueError(
-        f"{file} holds {contents or 'nothing'}; wanted: a dictionary of tensors, alone or as {NESTED[0]!r}"
-    )
+        raise ValueError(f"{file} does not hold a dictionary of tensors, but {type(held).__name__}")
+    inside = {str(name): value for name, value in held.items() if _is_weights(value)}
+    if not inside:
+        contents = some([f"{name!r}: {type(value).__name__}" for name, value in held.items()])
+        raise ValueError(
+            f"{file} does not hold a dictionary of tensors, alone or as 'model', but {contents or 'nothing'}"
+        )
+    known = [name for name in inside if name in NESTED] or list(inside)
+    # A second copy, of averaged weights for instance, has the same names: which one is meant is not known.
+    mine = _unwrapped(inside[known[0]])
+    alike = [name for name in inside if name in known or not mine.keys().isdisjoint(_unwrapped(inside[name]))]
+    if len(alike) > 1:
+        raise ValueError(f"{file} holds several dictionaries of tensors, {', '.join(alike)}; save alone what is meant")
+    return inside[alike[0]]
 
 
 def _is_weights(value: object) -> bool:
@@ -153,7 +150,7 @@ def _is_weights(value: object) -> bool:
     )
 
 
-def _unwrapped(tensors: dict[str, Entry]) -> dict[str, Entry]:
+def _unwrapped(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
     """Without what DistributedDataParallel or torch.compile put in front of every name."""
     for prefix in WRAPPERS * 2:  # either may be around the other
         if tensors and all(key.startswith(prefix) for key in tensors):

@@ -47,15 +47,15 @@ class VideoFrames:
     def __init__(self) -> None:
         self._files: OrderedDict[Path, _Video] = OrderedDict()
 
-    def read(self, path: Path, time_s: float, *, fps: float) -> np.ndarray:
-        """(H, W, 3) uint8 RGB of the frame at `time_s`, in a video of `fps` frames a second.
+    def read(self, path: Path, time_s: float, *, fps: float | None = None) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of the frame at `time_s`, in a video of `fps` frames a second; None takes its own rate.
 
         Raises:
             ValueError: the video cannot be read, or has no frame within half a period of that time.
         """
         with files.reading(path, VIDEO):
             video = _opened(self._files, path, _Video)
-            image, shown_s = video.frame(time_s, 0.5 / fps)
+            image, shown_s = video.frame(time_s, 0.5 / (fps or video.fps))
         if image is None:
             beside = "" if shown_s is None else f", the next one is at {shown_s:.3f} s"
             raise ValueError(f"{path} has no frame at {time_s:.3f} s{beside}")
@@ -142,6 +142,7 @@ class _Video:
         self._container = av.open(str(path))
         self._stream = self._container.streams.video[0]
         self._stream.codec_context.thread_count = 1  # the workers of a loader are the threads
+        self.fps = float(self._stream.average_rate)
         self._frames = iter(())
         self._shown: av.VideoFrame | None = None
 

@@ -17,8 +17,8 @@ from depthvla_policy.model.config import IMAGE_FITS
 
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 GREY = 0  # PNG's colour type
-# Encoding of a sensor_msgs/Image, as cv_bridge names them -> bytes of a pixel, and what makes RGB of it. OpenCV names a
-# Bayer pattern by the second pixel of its second row.
+# Encoding of a sensor_msgs/Image of colours, as cv_bridge names them -> bytes of a pixel, and what makes RGB of it.
+# OpenCV names a Bayer pattern by the second pixel of its second row and what follows.
 RAW_ENCODINGS = {
     "rgb8": (3, None),
     "bgr8": (3, cv2.COLOR_BGR2RGB),
@@ -26,8 +26,6 @@ RAW_ENCODINGS = {
     "rgba8": (4, cv2.COLOR_RGBA2RGB),
     "bgra8": (4, cv2.COLOR_BGRA2RGB),
     "8UC4": (4, cv2.COLOR_BGRA2RGB),
-    "mono8": (1, cv2.COLOR_GRAY2RGB),
-    "8UC1": (1, cv2.COLOR_GRAY2RGB),
     "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),
     "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
     "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUY2),

@@ -16,10 +16,10 @@ from depthvla_policy.control.refusal import Reason, Refusal
 from depthvla_policy.policy.images import RAW_ENCODINGS, check_raw, decode_jpeg, decode_raw
 
 COMPRESSED_FORMATS = ("jpeg", "jpg", "png")
-# In `CompressedImage.format`: depth or an infrared image, or a mosaic that was compressed as it is; of a
+# In `CompressedImage.format`: depth, an infrared or grey image, or a mosaic that was compressed as it is; of a
 # "bayer_rggb8; jpeg compressed bgr8" colours were made first.
 NO_COLOURS = re.compile(
-    r"\b((16u|16s|32s|32f|64f)c\d|mono16|8uc2|8sc\d|compresseddepth)\b|\bbayer_\w+( \w+ compressed)?$"
+    r"\b((16u|16s|32s|32f|64f)c\d|mono\d+|8uc[12]|8sc\d|compresseddepth)\b|\bbayer_\w+( \w+ compressed)?$"
 )
 
 
