@@ -92,7 +92,7 @@ class DatasetWriter:
         self.episodes: list[dict[str, Any]] = []  # rows of the episode table, without statistics
         self._newest: pa.Table | None = None  # of its newest file, with statistics
         self._changed = False  # in a way that the dataset's statistics do not know of
-        self._opened_with = 0  # episodes
+        self._new_stats: list[dict[str, list]] = []  # of the episodes written here
         self._next = 0  # number of the next data file, and video
         self._made = not self.folder.exists()
         _lock(self.folder)
@@ -160,7 +160,8 @@ class DatasetWriter:
             raise ValueError("an episode needs a frame; there is none")
         row = self._row(dict(notes or {}))
         self._widen({name: value for name, value in row.items() if value is not None})
-        table = self._table(row | _flat(self._file.close()))
+        stats = _flat(self._file.close())
+        table = self._table(row | stats)
         place = self._place
         moving = {episode_file.DATA: self._data_path.format(**place)}
         moving |= {key: self._video_path.format(video_key=key, **place) for key in self._video_keys}
@@ -170,6 +171,7 @@ class DatasetWriter:
             self._file.path(name).replace(self.folder / path)
         self._file = None
         self._write_meta(row, table)
+        self._new_stats.append(stats)
         shutil.rmtree(self.folder / PART)
 
     def discard_episode(self) -> None:
@@ -367,7 +369,7 @@ class DatasetWriter:
         for key in self._features:
             parts = [part for row in rows if (part := _stats_of(row, key))]
             if len(parts) < len(rows) and "count" in before.get(key, {}):
-                new = [part for row in rows[self._opened_with :] if (part := _stats_of(row, key))]
+                new = [part for row in self._new_stats if (part := _stats_of(row, key))]
                 parts = [{name: np.array(value) for name, value in before[key].items()}, *new]
             if parts:
                 stats[key] = {name: value.tolist() for name, value in feature_stats.merge(parts).items()}
@@ -390,7 +392,6 @@ class DatasetWriter:
         self._tasks = {}
         if self.episodes or (self.folder / TASKS).exists():
             self._tasks = {text: index for index, text in read_tasks(self.folder).items()}
-        self._opened_with = len(self.episodes)
         if tables := episode_tables(self.folder):
             with files.reading(tables[-1], "a table of episodes (parquet)"):
                 self._newest = pq.read_table(tables[-1]).replace_schema_metadata(None)
@@ -471,7 +472,7 @@ def _task_table(tasks: Mapping[str, int]) -> pa.Table:
 def _write_table(path: Path, table: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    pq.write_table(table, temporary)
+    pq.write_table(table, temporary, store_schema=False)  # a table that was read would have another one
     temporary.replace(path)
 
 
