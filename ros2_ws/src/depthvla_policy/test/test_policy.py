@@ -239,3 +239,28 @@ def test_decoding_gives_rgb():
     blue[:] = (255, 0, 0)
     _, data = cv2.imencode(".png", blue)
     assert decode_jpeg(data.tobytes())[0, 0].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "norm_stats.json", "tokenizer.json"])
+@pytest.mark.parametrize("kind", ["a pointer", "cut off", "empty", "a folder"])
+def test_a_file_of_a_checkpoint_that_cannot_be_read_is_one_line_with_its_name(checkpoint, tmp_path, name, kind):
+    folder = copy_of(checkpoint, tmp_path / "copy")
+    whole = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if kind == "a folder":
+        (folder / name).mkdir()
+    else:
+        pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:5e\nsize 3\n"
+        (folder / name).write_bytes({"a pointer": pointer, "cut off": whole[: len(whole) // 2], "empty": b""}[kind])
+    with pytest.raises(ValueError, match=rf"{name}: .*wanted: ") as refused:
+        Policy.load(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_weights_that_are_no_floating_point_numbers_are_named(checkpoint, tmp_path):
+    folder = copy_of(checkpoint, tmp_path / "copy")
+    weights = load_file(folder / "model.safetensors")
+    name = sorted(weights)[0]
+    save_file(weights | {name: weights[name].to(torch.int8)}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"{name} holds torch\.int8"):
+        Policy.load(folder)
