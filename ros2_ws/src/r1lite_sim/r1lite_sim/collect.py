@@ -196,9 +196,10 @@ def main(config: CollectConfig) -> None:
         context = multiprocessing.get_context("spawn")
         with context.Pool(config.workers, initializer=_start_worker, initargs=(config,)) as pool:
             # In the order of the seeds, so that the dataset does not depend on the number of workers.
-            for episode in tqdm(pool.imap(_work, todo), total=len(todo), unit="episode", desc="collecting"):
-                if episode is not None:
-                    _save(writer, episode, config.scene)
+            with tqdm(pool.imap(_work, todo), total=len(todo), unit="episode", desc="collecting") as found:
+                for episode in found:
+                    if episode is not None:
+                        _save(writer, episode, config.scene)
         kept = len(writer.episodes) - before
         print(f"{kept} of {len(todo)} episodes kept, {writer.frames - frames} frames, in {config.out}")
 

@@ -207,12 +207,12 @@ class Demonstrations:
         shape = (frames, cameras, self._depth_size, self._depth_size)
         depth = np.empty(shape, dtype=np.float16) if self.has_depth else None
         position = np.full(len(self._frames.row), -1, dtype=np.int64)
-        order = tqdm(np.argsort(self._index), desc="decoding", unit="frame", mininterval=1.0)
-        for place, i in enumerate(order):
-            images[place], depth_m = self._decode(int(self._index[i]), int(self._episode[i]))
-            if depth is not None:
-                depth[place] = depth_m
-            position[self._index[i]] = place
+        with tqdm(np.argsort(self._index), desc="decoding", unit="frame", mininterval=1.0) as order:
+            for place, i in enumerate(order):
+                images[place], depth_m = self._decode(int(self._index[i]), int(self._episode[i]))
+                if depth is not None:
+                    depth[place] = depth_m
+                position[self._index[i]] = place
         self._readers = None
         return _Pictures(images, depth, position)
 

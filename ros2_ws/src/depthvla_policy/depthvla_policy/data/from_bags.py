@@ -124,17 +124,18 @@ def _write(writer: DatasetWriter, frames: BagFrames, robot: Robot, bag: str, con
             writer.save_episode({"bag": bag, "begin_ns": begin_ns})
         writer.discard_episode()
 
-    for frame in tqdm(frames, total=len(frames.stamps_ns), desc=bag, unit="frame", mininterval=1.0):
-        if frame.mode not in kept:
-            left_out[frame.mode.name] += 1
-            continue
-        if last is None or not _follows(frame, last, robot):
-            end()
-            begin_ns = frame.stamp_ns
-            writer.begin_episode(frame.instruction)
-        intervention = frame.mode is Mode.TELEOP
-        writer.add_frame(Frame(frame.images, frame.state, frame.action, intervention=intervention))
-        last = frame
+    with tqdm(frames, total=len(frames.stamps_ns), desc=bag, unit="frame", mininterval=1.0) as found:
+        for frame in found:
+            if frame.mode not in kept:
+                left_out[frame.mode.name] += 1
+                continue
+            if last is None or not _follows(frame, last, robot):
+                end()
+                begin_ns = frame.stamp_ns
+                writer.begin_episode(frame.instruction)
+            intervention = frame.mode is Mode.TELEOP
+            writer.add_frame(Frame(frame.images, frame.state, frame.action, intervention=intervention))
+            last = frame
     end()
     left_out += frames.left_out
     reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
