@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from depthvla_policy import robot as robot_description
+from depthvla_policy.model import config as model_config
 from depthvla_policy.policy.checkpoint import load_model
 from depthvla_policy.policy.images import ImageFit, decode_jpeg
 from depthvla_policy.policy.normalise import Normaliser
@@ -264,3 +265,18 @@ def test_weights_that_are_no_floating_point_numbers_are_named(checkpoint, tmp_pa
     save_file(weights | {name: weights[name].to(torch.int8)}, folder / "model.safetensors")
     with pytest.raises(ValueError, match=rf"{name} holds torch\.int8"):
         Policy.load(folder)
+
+
+def test_statistics_that_are_no_numbers_are_named(checkpoint, tmp_path):
+    folder = copy_of(checkpoint, tmp_path / "copy")
+    edit(folder / "norm_stats.json", lambda values: values["norm_stats"]["state"].update(mean=["a"]))
+    with pytest.raises(ValueError, match=r"norm_stats\.json: state or actions: could not convert"):
+        Policy.load(folder)
+
+
+@pytest.mark.parametrize("base", [5, "itself.json", "list.json"])
+def test_a_base_that_is_no_other_file_of_dimensions_is_named(tmp_path, base):
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "itself.json").write_text(json.dumps({"base": base}))
+    with pytest.raises(ValueError, match=r"itself\.json: base is .*it must be the name of another file"):
+        model_config.read(tmp_path / "itself.json")

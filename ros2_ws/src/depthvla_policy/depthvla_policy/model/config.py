@@ -159,7 +159,11 @@ def _with_base(path: Path) -> Any:
     values = files.read_json(path, "settings")
     if not isinstance(values, dict) or "base" not in values:
         return values
-    return _merge(_with_base(path.with_name(values.pop("base"))), values)
+    base = values.pop("base")
+    below = _with_base(path.with_name(base)) if isinstance(base, str) and base != path.name else None
+    if not isinstance(below, dict):
+        raise ValueError(f"{path}: base is {base!r}; it must be the name of another file of dimensions beside it")
+    return _merge(below, values)
 
 
 def _merge(base: dict, changes: dict) -> dict:

@@ -88,7 +88,10 @@ class Normaliser:
             kind = stats.get("kind", "z_score")
             if kind not in KINDS:
                 raise ValueError(f"{path}: kind is {kind!r}; allowed: {', '.join(KINDS)}")
-            state, actions = _loaded(stats["state"], kind), _loaded(stats["actions"], kind)
+            try:
+                state, actions = _loaded(stats["state"], kind), _loaded(stats["actions"], kind)
+            except ValueError as error:  # text, or rows of different lengths
+                raise ValueError(f"{path}: state or actions: {error}") from error
             normaliser = cls(*state, *actions, np.array(stats["absolute"], dtype=bool), kind)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: not normalisation statistics ({error!r})") from error
