@@ -70,6 +70,9 @@ def read_picture(path: Path) -> np.ndarray:
 
 def read_depth_png(path: Path) -> np.ndarray:
     """(h, w) float32 metres, NaN for 0. Raises ValueError that names the file where it is no 16-bit PNG."""
-    with files.reading(path, "a 16-bit grey PNG"):
+    files.check(path, "a 16-bit grey PNG")
+    try:
         millimetres = decode_depth_mm(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not a 16-bit grey PNG: {error}") from error
     return np.where(millimetres > 0, millimetres / np.float32(MILLIMETRES), np.nan).astype(np.float32)
