@@ -111,8 +111,8 @@ def convert(config: ConvertConfig) -> Report:
 
     Raises:
         FileNotFoundError: a source or another file does not exist.
-        ValueError: a source has a tensor too many, lacks one or has one of the wrong shape, each named; two sources
-            bring the same part; or `config.out` holds a checkpoint already.
+        ValueError: a source has a tensor too many, lacks one or has one of the wrong shape or that is not finite, each
+            named; a file cannot be read; two sources bring the same part; or `config.out` holds a checkpoint already.
     """
     if config.config is None:
         raise ValueError("--config is missing: a file of models/configs")
@@ -141,7 +141,10 @@ def convert(config: ConvertConfig) -> Report:
         # Largest first, so that its float32 copy comes while nothing else is held.
         for name in sorted(pieces, key=lambda name: math.prod(wanted[name]), reverse=True):
             source, piece = pieces[name]
-            weights[name] = fitted(name, piece.read(sources[source]), wanted[name]).to(dtype, copy=True)
+            tensor = fitted(name, piece.read(sources[source]), wanted[name])
+            if not all(math.isfinite(bound) for bound in torch.aminmax(tensor)):
+                raise ValueError(f"{_flag(source)} {sources[source].path}: {piece.key!r} is not finite")
+            weights[name] = tensor.to(dtype, copy=True)
             progress.update()
         for name, tensor in initialised(c, fresh, config.seed, dtype):
             weights[name] = tensor
@@ -182,7 +185,7 @@ def main() -> None:
             export(config.to_transformers, config.out)
         else:
             print(convert(config))
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(f"wrote {config.out} in {time.perf_counter() - begin:.1f} s, peak memory {peak_memory_gb('cpu'):.2f} GB")
 

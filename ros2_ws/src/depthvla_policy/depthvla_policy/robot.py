@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
+
+from depthvla_policy import files
 
 PACKAGE = "r1lite_bringup"
 DEFAULT_FILE = "config/r1lite.yaml"
@@ -149,13 +150,10 @@ def load(path: str | Path | None = None) -> Robot:
         ValueError: a key is missing or unknown, or a value is not allowed; the message names file, key and value.
     """
     path = Path(path) if path else default_path()
-    if not path.exists():
-        raise FileNotFoundError(f"robot description {path} does not exist")
-    with open(path) as file:
-        raw = yaml.safe_load(file)
+    raw = files.read_yaml(path, "a robot description")
     try:
         return _build(raw)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 

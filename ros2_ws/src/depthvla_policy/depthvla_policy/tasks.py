@@ -9,9 +9,7 @@ import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import yaml
-
-from depthvla_policy import robot
+from depthvla_policy import files, robot
 
 FOLDER = "tasks"
 
@@ -47,9 +45,10 @@ def load(task: str | Path) -> Task:
     path = Path(task) if str(task).endswith(".yaml") else folder() / f"{task}.yaml"
     if not path.exists():
         raise FileNotFoundError(f"task {str(task)!r} does not exist; allowed: a YAML file, or {', '.join(names())}")
+    raw = files.read_yaml(path, "a task")
     try:
-        return _build(yaml.safe_load(path.read_text()), path.stem)
-    except (TypeError, ValueError, yaml.YAMLError) as error:
+        return _build(raw, path.stem)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 import tyro
 
+from depthvla_policy import files
 from depthvla_policy.model import config as model_config
 from depthvla_policy.training import config as train_config
 from depthvla_policy.training.config import TrainConfig
@@ -60,7 +61,10 @@ def _check_unchanged(config: TrainConfig, out: Path) -> None:
     path = out / SETTINGS
     if not path.exists():
         raise FileNotFoundError(f"there is no run in {out} to resume")
-    before, now = _flat(json.loads(path.read_text())), _flat(json.loads(json.dumps(dataclasses.asdict(config))))
+    written = files.read_json(path, "settings of a training")
+    if not isinstance(written, dict):
+        raise ValueError(f"{path} holds {written!r:.80}; wanted: settings of a training")
+    before, now = _flat(written), _flat(json.loads(json.dumps(dataclasses.asdict(config))))
     changed = [
         f"{name} {before.get(name)} -> {value}"
         for name, value in now.items()
@@ -85,8 +89,10 @@ def main() -> None:
         asks = {"-h", "--help"} & set(overrides) and not chosen.config
         named = tyro.MISSING if asks else train_config.read(chosen.config)
         train(tyro.cli(TrainConfig, default=named, args=overrides, description=__doc__))
-    except (FileNotFoundError, FileExistsError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    except (ArithmeticError, OSError, ValueError) as error:
+        # What a worker of the data loader raises comes with its traceback in front.
+        said = str(error).rpartition("\nValueError: ")[2] if "DataLoader worker" in str(error) else str(error)
+        sys.exit(f"error: {said.strip()}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -107,11 +108,21 @@ def write_v21(folder: Path, lengths: Sequence[int], *, arm_values: int = 6) -> N
             write_video(path, [picture(number, index) for index in range(length)])
 
 
-def write_video(path: Path, pictures: Sequence[np.ndarray], codec: str = "libx264") -> None:
-    """With a key frame every 8 frames only: reading one means decoding those before it."""
-    with av.open(str(path), "w") as container:
+def write_video(
+    path: Path,
+    pictures: Sequence[np.ndarray],
+    codec: str = "libx264",
+    slots: Sequence[int] | None = None,
+    first_index: bool = False,
+) -> None:
+    """With a key frame every 8 frames only: reading one means decoding those before it. slots: when each is shown, in
+    periods. first_index: the file's index stands before its pictures.
+    """
+    with av.open(str(path), "w", options={"movflags": "faststart"} if first_index else {}) as container:
         stream = container.add_stream(codec, rate=15, options={"g": "8", "crf": "1"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for image in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        for number, image in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = slots[number] if slots else number, Fraction(1, 15)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

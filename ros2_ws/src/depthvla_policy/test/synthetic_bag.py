@@ -148,11 +148,14 @@ class SyntheticBag:
         )
         self.add(topic, stamp_s, message)
 
-    def image(self, camera: str, stamp_s: float, rgb: np.ndarray) -> None:
+    def image(self, camera: str, stamp_s: float, rgb: np.ndarray, *, lost: int = 0) -> None:
+        """lost: bytes of the JPEG that are missing in the middle of its pixels."""
         _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
-        message = self.make(
-            "sensor_msgs/msg/CompressedImage", header=self.header(stamp_s), format="jpeg", data=data.ravel()
-        )
+        data = data.ravel()
+        if lost:
+            begin = (data.tobytes().index(b"\xff\xda") + 14 + len(data)) // 2
+            data = np.delete(data, range(begin, begin + lost))
+        message = self.make("sensor_msgs/msg/CompressedImage", header=self.header(stamp_s), format="jpeg", data=data)
         self.add(self.robot.camera(camera).topic, stamp_s, message)
 
     def camera_info(self, topic: str, stamp_s: float, k: np.ndarray, width: int, height: int, d=(0.0,) * 5) -> None:

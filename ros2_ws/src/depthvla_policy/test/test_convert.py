@@ -13,7 +13,7 @@ import published
 import pytest
 import tiny_model
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model, PI0Config, PI0ForConditionalGeneration
 
@@ -548,3 +548,88 @@ def test_the_command_exports(tmp_path, monkeypatch):
     command(monkeypatch, "--to-transformers", folder, "--out", tmp_path / "exported")
     assert json.loads((tmp_path / "exported" / "config.json").read_text())["model_type"] == "pi0"
     assert "model.dit.norm.weight" in load_file(tmp_path / "exported" / "model.safetensors")
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "5e" * 32 + "\nsize 11700000\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "encoder.pth", "encoder.pt", "model.safetensors.index.json"])
+@pytest.mark.parametrize("content", [POINTER, "", "<html>", "no tensors in here"])
+def test_a_source_that_cannot_be_read_is_one_line_with_its_name(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"{name}: .*wanted: ") as refused:
+        run(tmp_path, depth_encoder=tmp_path / name)
+    assert "\n" not in str(refused.value) and (content != POINTER or "git lfs pull" in str(refused.value))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "encoder.pth"])
+def test_a_source_that_was_cut_off_is_named(cases, tmp_path, name):
+    weights = cases["Depth Anything, .pth"].weights
+    path = tmp_path / name
+    save_file(weights, path) if path.suffix == ".safetensors" else torch.save(weights, path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=rf"{name}: .*wanted: a file of tensors"):
+        run(tmp_path, depth_encoder=path)
+
+
+def wrapped(weights, prefix):
+    return {prefix + name: tensor for name, tensor in weights.items()}
+
+
+ACCEPTED = {
+    "under model, beside an optimiser": lambda w: {
+        "model": w,
+        "optimizer": {"state": {}, "param_groups": []},
+        "epoch": 3,
+    },
+    "under state_dict, beside a scaler": lambda w: {"state_dict": w, "scaler": {"scale": torch.ones(1)}},
+    "under a name of its own": lambda w: {"encoder": w, "step": 1},
+    "of DistributedDataParallel": lambda w: wrapped(w, "module."),
+    "of both, under model": lambda w: {"model": wrapped(w, "module.")},
+    "compiled": lambda w: wrapped(w, "_orig_mod."),
+    "compiled and distributed": lambda w: wrapped(w, "_orig_mod.module."),
+}
+
+
+@pytest.mark.parametrize("kind", ACCEPTED)
+def test_weights_are_found_in_what_training_scripts_save(cases, tmp_path, kind):
+    weights = cases["Depth Anything, .pth"].weights
+    torch.save(weights, tmp_path / "plain.pth")
+    torch.save(ACCEPTED[kind](weights), tmp_path / "latest.pth")
+    for name in ("plain", "latest"):
+        run(tmp_path, out=name, depth_encoder=tmp_path / f"{name}.pth")
+    plain, latest = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "latest"))
+    assert all(torch.equal(plain[name], latest[name]) for name in plain)
+
+
+class Run:
+    """What a training script might pickle beside the weights."""
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (lambda w: {"model": w, "ema": wrapped(w, "module.")}, "several dictionaries of tensors, model, ema"),
+        (lambda w: {"generator": w, "critic": w}, "several dictionaries of tensors, generator, critic"),
+        (lambda w: {"model": w, "args": Run()}, r"objects of .*Run, which are not loaded: save its tensors alone"),
+        (lambda w: {"epoch": 3, "loss": [0.1]}, "does not hold a dictionary of tensors, .* 'epoch': int, 'loss': list"),
+        (lambda w: {**w, "epoch": 3}, "does not hold a dictionary of tensors"),
+        (lambda w: [*w.values()], "does not hold a dictionary of tensors, but list"),
+        (lambda w: {}, "does not hold a dictionary of tensors, .* nothing"),
+    ],
+)
+def test_what_is_ambiguous_or_unsafe_is_refused(cases, tmp_path, contents, message):
+    torch.save(contents(cases["Depth Anything, .pth"].weights), tmp_path / "latest.pth")
+    with pytest.raises(ValueError, match=rf"latest\.pth.*{message}"):
+        run(tmp_path, depth_encoder=tmp_path / "latest.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(cases, tmp_path, value):
+    weights = {name: tensor.clone() for name, tensor in cases["Depth Anything, .pth"].weights.items()}
+    name = next(name for name in weights if name.endswith("mlp.fc1.weight"))
+    weights[name][1, 1] = value
+    torch.save(weights, tmp_path / "broken.pth")
+    with pytest.raises(ValueError, match=rf"--depth-encoder .*broken\.pth: '{name}' is not finite"):
+        run(tmp_path, depth_encoder=tmp_path / "broken.pth")
+    assert not (tmp_path / "out/model.safetensors").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 
 import lerobot_samples as samples
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from lerobot_samples import CAMERAS, ROBOT
 
 from depthvla_policy.data.demonstrations import Demonstrations, split
+from depthvla_policy.data.features import english
 from depthvla_policy.data.images import VideoFrames
 from depthvla_policy.data.lerobot_writer import DatasetWriter
 from depthvla_policy.policy.images import ImageFit
@@ -263,3 +265,172 @@ def test_rows_that_are_not_as_they_should_be_are_named(tmp_path, column, values,
 def test_episodes_that_are_not_there_are_named(ours, episodes):
     with pytest.raises(ValueError, match="0 to 2"):
         read(ours, episodes=episodes)
+
+
+GAP = [number for number in range(24) if number not in (10, 11, 12)]
+
+
+@pytest.mark.parametrize(
+    ("shown", "slots", "message"),
+    [
+        (GAP, GAP, "has 21 frames; the dataset has 24 rows"),
+        (range(3, 24), range(3, 24), "has 21 frames; the dataset has 24 rows"),
+        (GAP, range(21), "has 21 frames; the dataset has 24 rows"),
+        (range(27), range(27), "has 27 frames; the dataset has 24 rows"),
+        (range(24), [*range(10), *range(13, 27)], "has no frames for 0.267 s"),
+        (range(24), range(3, 27), r"begins at 0\.200 s"),
+    ],
+    ids=["a gap", "late", "moved up", "too many", "a gap and as many", "late and as many"],
+)
+def test_a_video_with_other_frames_than_the_table_has_rows_is_refused_when_it_is_opened(
+    tmp_path, shown, slots, message
+):
+    samples.write_v21(tmp_path, [24])
+    (path,) = tmp_path.glob("videos/*/observation.images.head_rgb/*.mp4")
+    samples.write_video(path, [samples.picture(0, number) for number in shown], slots=list(slots))
+    with pytest.raises(ValueError, match=rf"episode_000000\.mp4 {message}"):
+        read(tmp_path, depth_size=0)
+    assert len(read(tmp_path, cameras=("wrist_left",), depth_size=0)) == 24  # nothing is wrong with the others
+
+
+def test_a_frame_more_than_half_a_period_off_is_refused(tmp_path):
+    samples.write_video(tmp_path / "a.mp4", [samples.picture(0, n) for n in GAP], slots=GAP)
+    videos = VideoFrames()
+    for number in (12, 3, 10, 23, 11):
+        if number in GAP:
+            image = videos.read(tmp_path / "a.mp4", number / 15, fps=15)
+            assert abs(image.mean() - samples.picture(0, number).mean()) < 1.5
+        else:
+            with pytest.raises(ValueError, match=rf"no frame at {number / 15:.3f} s, the next one is at 0\.867 s"):
+                videos.read(tmp_path / "a.mp4", number / 15, fps=15)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "does not exist"),
+        ("pointer", "git lfs pull"),
+        ("cut off", "moov|its end is missing|Invalid data|no video in it"),
+        ("cut off behind its index", "its end is missing"),
+        ("no video", "Invalid data"),
+    ],
+)
+def test_a_video_that_cannot_be_read_is_named_when_it_is_opened(tmp_path, kind, message):
+    samples.write_v21(tmp_path, [24, 5])
+    path = next(tmp_path.glob("videos/*/observation.images.right_wrist_rgb/*000001.mp4"))
+    damage(path, kind)
+    with pytest.raises((FileNotFoundError, ValueError), match=rf"episode_000001\.mp4.*({message})"):
+        read(tmp_path, depth_size=0)
+
+
+def damage(path, kind):
+    if kind == "missing":
+        path.unlink()
+    elif kind == "pointer":
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:5e\nsize 3\n")
+    elif kind == "cut off behind its index":
+        samples.write_video(path, [samples.picture(0, n) for n in range(5)], first_index=True)
+        path.write_bytes(path.read_bytes()[:-20])
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if kind == "cut off" else b"no video" * 50)
+
+
+@pytest.mark.parametrize("kind", ["missing", "pointer", "cut off", "no video"])
+def test_a_data_file_that_cannot_be_read_is_named_when_it_is_opened(ours, tmp_path, kind):
+    folder = shutil.copytree(ours, tmp_path / "d")
+    damage(folder / "data/chunk-000/file-000.parquet", kind)
+    with pytest.raises((FileNotFoundError, ValueError), match=r"file-000\.parquet.*wanted"):
+        read(folder)
+
+
+def test_rows_with_the_path_of_an_image_in_place_of_it_are_refused_when_the_dataset_is_opened(tmp_path):
+    with DatasetWriter(tmp_path, samples.ROBOT) as writer:
+        samples.write(writer, [3])
+    path = tmp_path / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    name = "observation.images.left_wrist_rgb"
+    outside = pa.array([{"bytes": None, "path": "images/0.png"}] * 3, table.schema.field(name).type)
+    pq.write_table(table.set_column(table.schema.get_field_index(name), name, outside), path)
+    with pytest.raises(ValueError, match=rf"file-000\.parquet: .*{name}.*path"):
+        read(tmp_path)
+    pq.write_table(table.drop_columns([name]), path)
+    with pytest.raises(ValueError, match=rf"file-000\.parquet: .*{name}"):
+        read(tmp_path)
+
+
+def test_a_damaged_picture_is_named_by_file_row_and_camera(tmp_path):
+    with DatasetWriter(tmp_path, samples.ROBOT) as writer:
+        samples.write(writer, [3])
+    path = tmp_path / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    name = "observation.images.left_wrist_rgb"
+    pictures = table[name].to_pylist()
+    pictures[1]["bytes"] = pictures[1]["bytes"][:-30]
+    changed = pa.array(pictures, table.schema.field(name).type)
+    pq.write_table(table.set_column(table.schema.get_field_index(name), name, changed), path)
+    found = read(tmp_path)
+    assert found[0]["images"].any() and found[2]["images"].any()
+    with pytest.raises(ValueError, match=rf"file-000\.parquet, row 1, {name}: .* not a whole PNG"):
+        found[1]
+
+
+@pytest.mark.parametrize("times", [[0.0, 1 / 15, 3 / 15], [1.0, 16 / 15, 17 / 15], [0.0, float("nan"), 2 / 15]])
+def test_rows_that_are_not_a_period_apart_are_refused(tmp_path, times):
+    """A row that was lost shifts the pictures of a video, and the steps of a chunk."""
+    with DatasetWriter(tmp_path, samples.ROBOT) as writer:
+        samples.write(writer, [3])
+    path = tmp_path / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("timestamp")
+    pq.write_table(table.set_column(place, "timestamp", pa.array(times, pa.float32())), path)
+    with pytest.raises(ValueError, match="episode 0: row . is at"):
+        read(tmp_path)
+
+
+def test_an_episode_without_frames_is_left_out(tmp_path):
+    with DatasetWriter(tmp_path, samples.ROBOT) as writer:
+        samples.write(writer, [4, 5])
+    path = tmp_path / "meta/episodes/chunk-000/file-000.parquet"
+    rows = pq.read_table(path).to_pylist()
+    empty = {"episode_index": 2, "length": 0, "dataset_from_index": 9, "dataset_to_index": 9, "data/file_index": 2}
+    pq.write_table(pa.Table.from_pylist([*rows, rows[1] | empty]), path)  # its file is not even there
+    assert list(read(tmp_path).lengths) == [4, 5]
+    with DatasetWriter(tmp_path, samples.ROBOT) as writer:
+        samples.write(writer, [3])
+    assert list(read(tmp_path).lengths) == [4, 5, 3]
+
+
+def test_an_episode_that_is_described_twice_is_refused(tmp_path):
+    with DatasetWriter(tmp_path, samples.ROBOT) as writer:
+        samples.write(writer, [4, 5])
+    meta = tmp_path / "meta/episodes/chunk-000"
+    shutil.copy(meta / "file-000.parquet", meta / "file-001.parquet")
+    with pytest.raises(ValueError, match=r"episodes \[0, 1\] are described more than once"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("拿起红色方块@Pick up the red block", "Pick up the red block"),
+        ("拿起红色方块 @ Pick up the red block ", "Pick up the red block"),
+        ("扫描 a@b.org 的标签@Scan the label a@b.org", "Scan the label a@b.org"),
+        ("put the red block @ the left bin", "put the red block @ the left bin"),
+        ("scan the label a@b.org", "scan the label a@b.org"),
+        ("@ the left", "@ the left"),
+        ("拿起红色方块@", "拿起红色方块"),
+        ("拿起红色方块", "拿起红色方块"),
+        (" lift the block\n", "lift the block"),
+    ],
+)
+def test_only_galaxeas_two_languages_are_parted_at_an_at_sign(text, expected):
+    assert english(text) == expected
+
+
+def test_frames_without_an_instruction_are_refused(tmp_path):
+    with DatasetWriter(tmp_path, samples.ROBOT) as writer:
+        writer.begin_episode(" ")
+        writer.add_frame(samples.frame(0, 0))
+        writer.save_episode()
+    with pytest.raises(ValueError, match=r"tasks \[0\], which have no instruction"):
+        read(tmp_path)

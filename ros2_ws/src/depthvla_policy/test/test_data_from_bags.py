@@ -17,7 +17,8 @@ from depthvla_policy.data import features
 from depthvla_policy.data.bag_frames import BagFrames
 from depthvla_policy.data.demonstrations import Demonstrations
 from depthvla_policy.data.from_bags import FromBagsConfig, convert, main
-from depthvla_policy.data.layout import read_layout
+from depthvla_policy.data.layout import episode_rows, read_layout
+from depthvla_policy.data.lerobot_writer import DatasetWriter
 from depthvla_policy.evaluation.bags.bag import Bag
 from depthvla_policy.policy.images import ImageFit
 
@@ -33,7 +34,15 @@ def commanded(time_s: float) -> np.ndarray:
 
 
 def write_bag(
-    path, modes=MODES, custom_data=SCORED, *, camera_period_s=PERIOD_S, without=(), instruct=(), simulated=False
+    path,
+    modes=MODES,
+    custom_data=SCORED,
+    *,
+    camera_period_s=PERIOD_S,
+    without=(),
+    instruct=(),
+    simulated=False,
+    damaged=(),
 ):
     """Frames at multiples of the camera's period; commands and ticks 10 ms after multiples of the control period."""
     events = []
@@ -52,7 +61,8 @@ def write_bag(
                 continue
             for place, camera in enumerate(CAMERAS):
                 image = samples.picture(0, number % 60, place)
-                events.append((stamp + 0.02, lambda c=camera, s=stamp, i=image: bag.image(c, s, i)))
+                lost = 8 * ((camera, number) in damaged)
+                events.append((stamp + 0.02, lambda c=camera, s=stamp, i=image, n=lost: bag.image(c, s, i, lost=n)))
         for number in range(round((duration_s + 1) * 40)):
             stamp = number / 40
             for limb in bag.robot.limbs:
@@ -229,3 +239,26 @@ def test_demonstrations_say_whether_their_robot_was_a_simulated_one_and_are_not_
     assert sources(tmp_path / "simulated") == {"simulation"}
     with pytest.raises(ValueError, match="holds demonstrations of source 'real'; these are 'simulation'"):
         convert(simulated, config(simulated, tmp_path / "real"))
+
+
+def test_damaged_images_are_left_out_and_counted_for_their_camera(tmp_path):
+    damaged = {("wrist_right", 14), ("head", 15), ("wrist_right", 60)}
+    path = write_bag(tmp_path / "bag", [Mode.POLICY] * 70, damaged=damaged)
+    result = convert(path, config(path, tmp_path / "out"))
+    assert "2 damaged image of wrist_right" in result and "1 damaged image of head" in result
+    assert [frames for frames, _ in episodes(tmp_path / "out")] == [44]  # 16 to 59; those at the ends are too short
+
+
+def test_a_dataset_of_another_tool_is_continued_and_its_own_bags_are_still_known(bag, tmp_path):
+    with DatasetWriter(tmp_path / "out", ROBOT) as writer:
+        writer.begin_episode("lift")
+        for number in range(3):
+            writer.add_frame(samples.frame(0, number, depth={}, target_m=None, intervention=False))
+        writer.save_episode({"seed": 7, "scene": "lift"})
+    for expected in ("3 episodes", "0 episodes"):
+        assert convert(bag, config(bag, tmp_path / "out")).startswith(expected)
+    rows = episode_rows(tmp_path / "out")
+    assert [(row["seed"], row["scene"], row["bag"]) for row in rows] == [(7, "lift", None)] + 3 * [(None, None, "bag")]
+    assert list(
+        Demonstrations([tmp_path / "out"], ROBOT, CAMERAS, fit=ImageFit(36, "crop"), depth_size=0, horizon=4).lengths
+    ) == [3, 19, 23, 17]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import cv2
 import lerobot_samples as samples
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lerobot_samples import CAMERAS, ROBOT
 
 from depthvla_policy.data.demonstrations import Demonstrations
 from depthvla_policy.data.images import decode_depth
+from depthvla_policy.data.layout import episode_rows, read_tasks
 from depthvla_policy.data.lerobot_writer import DatasetWriter
 from depthvla_policy.policy.images import ImageFit
 from depthvla_policy.policy.normalise import Normaliser
+
+JPEG = samples.encode(np.full((36, 64, 3), 90, np.uint8), ".jpg")
 
 
 def read(folder):
@@ -110,24 +116,76 @@ def test_an_interrupted_episode_leaves_no_trace(tmp_path):
     assert not (tmp_path / ".part").exists()
 
 
-def test_a_killed_writer_is_continued_as_if_it_had_not_been(tmp_path):
-    writer = DatasetWriter(tmp_path / "killed", ROBOT)
+def abandoned(folder, images="jpeg"):
+    """As a killed process leaves it: two episodes whole, of the third the files are there, but not in the table."""
+    writer = DatasetWriter(folder, ROBOT, images=images)
     samples.write(writer, [20, 3])
-    writer.begin_episode("lift 9")
-    writer.add_frame(samples.frame(2, 0))  # and nobody closes it
-    assert list(read(tmp_path / "killed").lengths) == [20, 3]
-    data = tmp_path / "killed/data/chunk-000"
-    (data / "file-002.parquet").write_bytes((data / "file-001.parquet").read_bytes())  # moved, but not in the table
-    with DatasetWriter(tmp_path / "killed", ROBOT):
-        assert not (data / "file-002.parquet").exists()
-    with DatasetWriter(tmp_path / "killed", ROBOT) as again:
+    writer._write_meta = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        samples.write(writer, [5])
+
+
+def test_a_killed_writer_is_continued_as_if_it_had_not_been(tmp_path):
+    abandoned(tmp_path / "killed", images="video")
+    moved = tmp_path / "killed/data/chunk-000/file-002.parquet"
+    assert moved.exists() and list(read(tmp_path / "killed").lengths) == [20, 3]
+    with DatasetWriter(tmp_path / "killed", ROBOT, images="video"):
+        assert not moved.exists() and not list((tmp_path / "killed/videos").rglob("file-002.mp4"))
+    with DatasetWriter(tmp_path / "killed", ROBOT, images="video") as again:
         assert [row["seed"] for row in again.episodes] == [1000, 1001]
         samples.write(again, [4])
-    with DatasetWriter(tmp_path / "whole", ROBOT) as whole:
+    with DatasetWriter(tmp_path / "whole", ROBOT, images="video") as whole:
         samples.write(whole, [20, 3, 4])
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
     for name in files(tmp_path / "whole"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_writer_that_was_killed_in_its_first_episode_is_continued(tmp_path):
+    writer = DatasetWriter(tmp_path / "d", ROBOT)
+    writer._write_meta = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        samples.write(writer, [5])
+    with DatasetWriter(tmp_path / "d", ROBOT) as again:
+        samples.write(again, [3])
+    assert list(read(tmp_path / "d").lengths) == [3]
+    assert files(tmp_path / "d")[0] == "data/chunk-000/file-000.parquet"
+
+
+def test_an_episode_that_cannot_be_stored_leaves_no_trace(tmp_path, monkeypatch):
+    with DatasetWriter(tmp_path, ROBOT) as writer:
+        samples.write(writer, [3])
+        with monkeypatch.context() as full:
+            full.setattr(writer, "_write_info", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+            with pytest.raises(OSError, match="no space"):
+                samples.write(writer, [4])
+        samples.write(writer, [5])
+    assert list(read(tmp_path).lengths) == [3, 5]
+    assert [name for name in files(tmp_path) if name.startswith("data")] == [
+        "data/chunk-000/file-000.parquet",
+        "data/chunk-000/file-001.parquet",
+    ]
+
+
+def test_two_processes_do_not_write_to_one_dataset(tmp_path):
+    code = f"""
+import sys
+from depthvla_policy import robot
+from depthvla_policy.data.layout import episode_rows, read_tasks
+from depthvla_policy.data.lerobot_writer import DatasetWriter
+with DatasetWriter({str(tmp_path)!r}, robot.load()):
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(ValueError, match=f"another process is writing to the dataset {tmp_path}"):
+            DatasetWriter(tmp_path, ROBOT)
+    finally:
+        other.communicate("end\n")
+    with DatasetWriter(tmp_path, ROBOT) as writer:
+        samples.write(writer, [2])
 
 
 def test_a_dropped_episode_is_not_there(tmp_path):
@@ -204,7 +262,9 @@ def test_camera_matrices_stand_with_their_images(tmp_path):
         ({"action": np.zeros(13)}, "14 finite numbers"),
         ({"action": np.array([np.nan, *np.zeros(13)])}, "14 finite numbers"),
         ({"depth": dict.fromkeys(CAMERAS, samples.encode(np.zeros((36, 64), np.uint8)))}, "16-bit"),
-        ({"images": dict.fromkeys(CAMERAS, b"no image")}, "not a JPEG or PNG"),
+        ({"images": dict.fromkeys(CAMERAS, b"no image")}, "head_rgb: .*not a JPEG or PNG"),
+        ({"images": dict.fromkeys(CAMERAS, JPEG[:-2])}, "head_rgb: .*not a whole JPEG"),
+        ({"depth": dict.fromkeys(CAMERAS, samples.encode(samples.depth_mm(0))[:-20])}, "depth.head: .*not a whole PNG"),
     ],
 )
 def test_a_frame_that_is_no_good_is_refused(tmp_path, changed, message):
@@ -229,13 +289,203 @@ def test_an_episode_of_another_kind_is_refused(tmp_path, changed, message):
     assert list(read(tmp_path).lengths) == [2]
 
 
-def test_other_notes_are_refused(tmp_path):
+def test_episodes_may_have_different_notes(tmp_path, monkeypatch):
+    monkeypatch.setattr("depthvla_policy.data.lerobot_writer.EPISODES_PER_FILE", 2)
+    with DatasetWriter(tmp_path, ROBOT) as writer:
+        samples.write(writer, [2, 2, 2])
+    for notes in ({"bag": "a", "begin_ns": 5}, {}, {"seed": 9}):
+        with DatasetWriter(tmp_path, ROBOT) as writer:
+            writer.begin_episode("lift")
+            writer.add_frame(samples.frame(0, 0))
+            writer.save_episode(notes)
+    rows = episode_rows(tmp_path)
+    assert [row["seed"] for row in rows] == [1000, 1001, 1002, None, None, 9]
+    assert [row["bag"] for row in rows] == [None, None, None, "a", None, None]
+    schemas = [pq.read_schema(path) for path in sorted((tmp_path / "meta/episodes/chunk-000").iterdir())]
+    assert len(schemas) == 3 and all(schema.equals(schemas[0]) for schema in schemas)  # or LeRobot cannot read them
+
+
+def test_a_note_of_another_type_is_refused_and_the_dataset_stays(tmp_path):
     with DatasetWriter(tmp_path, ROBOT) as writer:
         samples.write(writer, [2])
         writer.begin_episode("lift")
         writer.add_frame(samples.frame(0, 0))
-        with pytest.raises(ValueError, match="seed"):
-            writer.save_episode({})
+        with pytest.raises(ValueError, match="differ in type"):
+            writer.save_episode({"seed": "many"})
+    assert list(read(tmp_path).lengths) == [2]
+
+
+def rewrite(folder, change):
+    """Change the rows of the episode table, which is one file."""
+    path = folder / "meta/episodes/chunk-000/file-000.parquet"
+    pq.write_table(pa.Table.from_pylist(change(pq.read_table(path).to_pylist())), path)
+
+
+def describe(folder, **changed):
+    path = folder / "meta/info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
+def states(folder):
+    found = read(folder)
+    return [found[i]["state"].copy() for i in range(len(found))]
+
+
+@pytest.mark.parametrize("images", ["jpeg", "video"])
+@pytest.mark.parametrize("gone", [{0}, {0, 1}, {2}, {1}])
+def test_a_dataset_of_which_lerobot_deleted_episodes_is_continued_without_loss(tmp_path, gone, images):
+    """LeRobot numbers the episodes that stay anew, and leaves their files where they are."""
+    with DatasetWriter(tmp_path, ROBOT, images=images) as writer:
+        samples.write(writer, [5, 6, 7])
+
+    def stay(rows):
+        kept = []
+        for row in rows:
+            path = tmp_path / f"data/chunk-000/file-{row['data/file_index']:03d}.parquet"
+            if row["episode_index"] in gone:
+                for file in (path, *tmp_path.glob(f"videos/*/chunk-000/file-{row['data/file_index']:03d}.mp4")):
+                    file.unlink()
+                continue
+            table, start = pq.read_table(path), kept[-1]["dataset_to_index"] if kept else 0
+            for name, values in (
+                ("episode_index", [len(kept)] * len(table)),
+                ("index", range(start, start + len(table))),
+            ):
+                place = table.schema.get_field_index(name)
+                table = table.set_column(place, name, pa.array(values, pa.int64()))
+            pq.write_table(table, path)
+            place = {"dataset_from_index": start, "dataset_to_index": start + len(table)}
+            kept.append(row | {"episode_index": len(kept)} | place)
+        return kept
+
+    rewrite(tmp_path, stay)
+    before, there = states(tmp_path), set(files(tmp_path))
+    with DatasetWriter(tmp_path, ROBOT, images=images):
+        pass
+    assert set(files(tmp_path)) == there
+    np.testing.assert_array_equal(states(tmp_path), before)
+    with DatasetWriter(tmp_path, ROBOT, images=images) as writer:
+        samples.write(writer, [4])
+    after = states(tmp_path)
+    np.testing.assert_array_equal(after[: len(before)], before)
+    assert len(after) == len(before) + 4 and there <= set(files(tmp_path))
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    assert (info["total_episodes"], info["total_frames"]) == (4 - len(gone), len(after))
+
+
+def merged(folder, *, chunk_size=1000, extra=()):
+    """The data of two episodes in one file, as LeRobot writes them, and the file in a chunk of its own."""
+    with DatasetWriter(folder, ROBOT) as writer:
+        samples.write(writer, [5, 6])
+    parts = [folder / f"data/chunk-000/file-{number:03d}.parquet" for number in (0, 1)]
+    table = pa.concat_tables([pq.read_table(part) for part in parts])
+    for part in parts:
+        part.unlink()
+    (folder / "data/chunk-002").mkdir()
+    pq.write_table(table, folder / "data/chunk-002/file-007.parquet", row_group_size=4)
+    stats = [
+        name for name in pq.read_schema(folder / "meta/episodes/chunk-000/file-000.parquet").names if "stats/" in name
+    ]
+
+    def change(rows):
+        place = {"data/chunk_index": 2, "data/file_index": 7}
+        without = ("seed", *(stats if "stats" not in extra else ()))
+        return [{name: value for name, value in (row | place).items() if name not in without} for row in rows]
+
+    rewrite(folder, change)
+    describe(folder, chunks_size=chunk_size, made_by="somebody", splits={"train": "0:1", "test": "1:2"})
+
+
+@pytest.mark.parametrize("extra", [(), ("stats",)])
+def test_a_dataset_of_another_tool_is_continued_behind_its_files(tmp_path, extra):
+    merged(tmp_path, chunk_size=8, extra=extra)
+    before = (tmp_path / "data/chunk-002/file-007.parquet").read_bytes()
+    with DatasetWriter(tmp_path, ROBOT) as writer:
+        samples.write(writer, [4, 3])
+    assert (tmp_path / "data/chunk-002/file-007.parquet").read_bytes() == before
+    assert [name for name in files(tmp_path) if "data/" in name] == [
+        "data/chunk-002/file-007.parquet",
+        "data/chunk-003/file-000.parquet",
+        "data/chunk-003/file-001.parquet",
+    ]
+    assert list(read(tmp_path).lengths) == [5, 6, 4, 3]
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    assert info["made_by"] == "somebody" and info["splits"] == {"train": "0:1", "test": "1:2"}
+    assert (info["total_episodes"], info["total_frames"], info["chunks_size"]) == (4, 18, 8)
+    assert json.loads((tmp_path / "meta/stats.json").read_text())["observation.state.left_arm"]["count"] == [18]
+
+
+def test_numbers_of_tasks_and_episodes_go_on_behind_gaps(tmp_path):
+    with DatasetWriter(tmp_path, ROBOT) as writer:
+        samples.write(writer, [2])
+    path = tmp_path / "meta/tasks.parquet"
+    pq.write_table(pa.table({"task": ["lift 0", "push"], "task_index": [0, 5]}), path)
+    rewrite(tmp_path, lambda rows: [row | {"episode_index": 3} for row in rows])
+    data = tmp_path / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(data)
+    place = table.schema.get_field_index("episode_index")
+    pq.write_table(table.set_column(place, "episode_index", pa.array([3, 3])), data)
+    with DatasetWriter(tmp_path, ROBOT) as writer:
+        writer.begin_episode("pull")
+        writer.add_frame(samples.frame(0, 0))
+        writer.save_episode()
+    assert read_tasks(tmp_path) == {0: "lift 0", 5: "push", 6: "pull"}
+    assert [row["episode_index"] for row in episode_rows(tmp_path)] == [3, 4]
+    assert read(tmp_path).instructions == ["lift 0", "pull"]
+
+
+def test_files_that_no_episode_names_are_left_alone_and_told(tmp_path, caplog):
+    with DatasetWriter(tmp_path, ROBOT) as writer:
+        samples.write(writer, [2])
+    stray = tmp_path / "data/chunk-000/file-001.parquet"
+    stray.write_bytes(b"somebody's")
+    with DatasetWriter(tmp_path, ROBOT) as writer:
+        samples.write(writer, [3])
+    assert stray.read_bytes() == b"somebody's" and "file-001.parquet" in caplog.text
+    assert list(read(tmp_path).lengths) == [2, 3]
+
+
+def test_an_empty_dataset_of_another_tool_is_continued_in_its_features(tmp_path):
+    with DatasetWriter(tmp_path / "other", ROBOT) as writer:
+        samples.write(writer, [2])
+    described = json.loads((tmp_path / "other/meta/info.json").read_text())
+    (tmp_path / "d/meta").mkdir(parents=True)
+    info = described | {"total_episodes": 0, "total_frames": 0, "total_tasks": 0}
+    info["features"] = {key: feature | {"info": None} for key, feature in described["features"].items()}
+    (tmp_path / "d/meta/info.json").write_text(json.dumps(info))
+    with DatasetWriter(tmp_path / "d", ROBOT) as writer, pytest.raises(ValueError, match="observation.target"):
+        samples.write(writer, [2], target_m=None)
+    with DatasetWriter(tmp_path / "d", ROBOT) as writer:
+        samples.write(writer, [3])
+    assert list(read(tmp_path / "d").lengths) == [3]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("meta/info.json", r"info\.json: .*git lfs pull"),
+        ("meta/tasks.parquet", r"tasks\.parquet: .*git lfs pull"),
+        ("meta/episodes/chunk-000/file-000.parquet", r"file-000\.parquet: .*git lfs pull"),
+    ],
+)
+def test_metadata_that_cannot_be_read_is_named_and_left_alone(tmp_path, name, message):
+    with DatasetWriter(tmp_path, ROBOT) as writer:
+        samples.write(writer, [2])
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:5e\nsize 3\n")
+    for attempt in (lambda: DatasetWriter(tmp_path, ROBOT), lambda: read(tmp_path)):
+        with pytest.raises(ValueError, match=message):
+            attempt()
+    (tmp_path / "meta/info.json").unlink()
+    with pytest.raises(ValueError, match="no meta/info.json"):
+        DatasetWriter(tmp_path, ROBOT)
+
+
+def test_rows_without_a_place_are_refused(tmp_path):
+    with DatasetWriter(tmp_path, ROBOT) as writer:
+        samples.write(writer, [2])
+    rewrite(tmp_path, lambda rows: [{k: v for k, v in row.items() if k != "data/file_index"} for row in rows])
+    with pytest.raises(ValueError, match="data/file_index"):
+        DatasetWriter(tmp_path, ROBOT)
 
 
 def test_a_dataset_of_another_kind_is_not_continued(tmp_path):
@@ -256,3 +506,13 @@ def test_jpeg_pictures_pass_through_the_policys_decoder(tmp_path):
     with DatasetWriter(tmp_path, ROBOT) as writer:
         samples.write(writer, [1], images=dict.fromkeys(CAMERAS, data))
     assert np.abs(read(tmp_path)[0]["images"].astype(int) - image[:, :36]).max() < 6
+
+
+def test_a_damaged_picture_is_refused_wherever_it_comes(tmp_path):
+    with DatasetWriter(tmp_path, ROBOT) as writer:
+        writer.begin_episode("lift")
+        for number in range(5):
+            writer.add_frame(samples.frame(0, number, images=dict.fromkeys(CAMERAS, JPEG)))
+        with pytest.raises(ValueError, match="not a whole JPEG"):
+            writer.add_frame(samples.frame(0, 5, images=dict.fromkeys(CAMERAS, JPEG[:-9] + JPEG[-2:])))
+        assert writer.length == 5

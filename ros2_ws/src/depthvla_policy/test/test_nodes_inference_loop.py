@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from depthvla_policy.control.continuation import Continuation
-from depthvla_policy.control.observation_buffer import ObservationBuffer
+from depthvla_policy.control.observation_buffer import ObservationBuffer, camera_stream
 from depthvla_policy.control.refusal import Reason
 from depthvla_policy.nodes.policy.inference_loop import InferenceLoop
 
@@ -22,7 +22,7 @@ class Bench:
     def __init__(self, robot, pose, **options):
         self.robot, self.pose, self.now = robot, pose, T0
         self.buffer = ObservationBuffer(robot, CAMERAS)
-        self.results, self.refusals, self.asked = [], [], []
+        self.results, self.refusals, self.asked, self.damaged = [], [], [], set()
         self.instruction, self.depth, self.answer = "lift", False, None
         self.continued, self.fitted, self.decoded = [], [], []
         self.broken = None  # what polling raises
@@ -46,6 +46,8 @@ class Bench:
 
     def _decode(self, payload):
         self.decoded.append(payload)
+        if payload.split("@")[0] in self.damaged:
+            raise ValueError(f"{payload} is not whole")
         return np.full((2, 2, 3), len(payload), np.uint8)
 
     def _infer(self, observation, *, depth, fitted, **continuation):
@@ -271,3 +273,16 @@ def test_a_round_that_takes_too_long_is_a_hang_and_waiting_is_none(robot, home):
     release.set()
     bench.loop.stop(10.0)
     assert not bench.loop.worker.problem
+
+
+def test_a_damaged_image_is_refused_and_counted_for_its_camera(bench):
+    bench.damaged = {"wrist_left"}
+    for _ in range(3):
+        bench.frame()
+    assert bench.results == [] and {refusal.reason for refusal in bench.refusals} == {Reason.DAMAGED}
+    assert "wrist_left@" in bench.refusals[-1].message and bench.refusals[-1].subject == camera_stream("wrist_left")
+    assert bench.buffer.refusals[camera_stream("wrist_left"), Reason.DAMAGED] == 3
+    assert bench.buffer.refused == 3
+    bench.damaged = set()
+    bench.frame()
+    assert len(bench.results) == 1

@@ -167,6 +167,11 @@ def test_wrong_encodings_name_topic_encoding_and_what_is_allowed():
         image_messages.from_image(raw("mono8", RGB), "/cam"),
         image_messages.from_compressed(CompressedImage(format="h264"), "/cam"),
         image_messages.from_compressed(CompressedImage(format="32FC1; compressedDepth png"), "/cam"),
+        image_messages.from_compressed(CompressedImage(format="16UC1; png compressed"), "/cam"),
+        image_messages.from_compressed(CompressedImage(format="16UC1; png compressed 16UC1"), "/cam"),
+        image_messages.from_compressed(CompressedImage(format="mono16; png compressed"), "/cam"),
+        image_messages.from_compressed(CompressedImage(format="mono8; jpeg compressed mono8"), "/cam"),
+        image_messages.from_compressed(CompressedImage(format="bayer_rggb8; jpeg compressed"), "/cam"),
     ):
         assert refusal.reason is Reason.WRONG_ENCODING
         assert "/cam" in refusal.message and "allowed" in refusal.message
@@ -288,3 +293,10 @@ def test_rays_of_a_distorted_camera_project_back_onto_their_pixels(model):
     project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
     back = project(points, np.zeros(3), np.zeros(3), k, np.array(d))[0]
     np.testing.assert_allclose(back.reshape(3, 2), pixels, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "text", ["jpeg", "JPG", "png", "bgr8; jpeg compressed bgr8", "bayer_rggb8; jpeg compressed bgr8"]
+)
+def test_formats_of_colours_are_taken(text):
+    assert isinstance(image_messages.from_compressed(CompressedImage(format=text), "/cam"), image_messages.EncodedImage)

@@ -319,14 +319,14 @@ def test_lifecycle_stops_and_starts_the_chunks(rig):
 
 
 def test_raw_images_and_a_wrong_encoding(ros, robot, home, checkpoint):
-    encodings = {"head": "rgb8", "wrist_left": "bgr8", "wrist_right": "yuv422"}
+    encodings = {"head": "rgb8", "wrist_left": "bgr8", "wrist_right": "mono8"}
     parameters = {}
     for name in encodings:
         parameters[f"cameras.{name}.topic"] = f"/raw/{name}"
         parameters[f"cameras.{name}.transport"] = "raw"
     rig = Rig(ros, robot, home, checkpoint, encodings, "raw_policy_node", **parameters)
     try:
-        status = rig.wait_for_reason("yuv422")
+        status = rig.wait_for_reason("mono8")
         assert "/raw/wrist_right" in status.reason and "rgb8, bgr8" in status.reason
         assert len(rig.chunks) == 0
         rig.robot._images["wrist_right"][1].encoding = "rgb8"
@@ -382,3 +382,25 @@ def test_its_parameter_file_is_accepted(ros):
     with ros.NodeProcess(MODULE, {"autostart": True}, params_file=file) as node:
         assert node.wait() == 1
         assert "parameter 'model' is empty" in node.output()
+
+
+def test_images_that_lost_a_packet_stop_the_chunks_and_are_counted_for_their_camera(rig):
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    from depthvla_policy.control.observation_buffer import camera_stream
+
+    rig.wait_for_chunks()
+    message = rig.robot._images["wrist_left"][1]
+    whole = message.data
+    message.data = array("B", whole[: len(whole) // 2]) + whole[len(whole) // 2 + 300 :]
+    status = rig.wait_for_reason("not a whole JPEG")
+    assert not status.producing and "wrist_left" in status.reason
+    heard, stream = rig.probe.listen(DiagnosticArray, "/diagnostics"), camera_stream("wrist_left")
+
+    def counted():
+        values = {item.key: item.value for status in heard[-1].status for item in status.values} if heard else {}
+        return int(values.get(f"refused {stream}: damaged image", 0)) > 1
+
+    rig.probe.wait_for(counted, 20.0, "a count of damaged images")
+    message.data = whole
+    rig.wait_for_chunks()

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from depthvla_policy import robot as robot_description
+from depthvla_policy.model import config as model_config
 from depthvla_policy.policy.checkpoint import CONFIG, CheckpointConfig, load_model
 from depthvla_policy.policy.images import ImageFit, decode_jpeg
 from depthvla_policy.policy.normalise import Normaliser
@@ -251,3 +252,43 @@ def test_a_checkpoint_that_does_not_say_what_it_is_made_for_loads_and_one_that_s
     (folder / CONFIG).write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"made_for has \['robots'\]; allowed: simulation, real"):
         CheckpointConfig.read(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "norm_stats.json", "tokenizer.json"])
+@pytest.mark.parametrize("kind", ["a pointer", "cut off", "empty", "a folder"])
+def test_a_file_of_a_checkpoint_that_cannot_be_read_is_one_line_with_its_name(checkpoint, tmp_path, name, kind):
+    folder = copy_of(checkpoint, tmp_path / "copy")
+    whole = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if kind == "a folder":
+        (folder / name).mkdir()
+    else:
+        pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:5e\nsize 3\n"
+        (folder / name).write_bytes({"a pointer": pointer, "cut off": whole[: len(whole) // 2], "empty": b""}[kind])
+    with pytest.raises(ValueError, match=rf"{name}: .*wanted: ") as refused:
+        Policy.load(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_weights_that_are_no_floating_point_numbers_are_named(checkpoint, tmp_path):
+    folder = copy_of(checkpoint, tmp_path / "copy")
+    weights = load_file(folder / "model.safetensors")
+    name = sorted(weights)[0]
+    save_file(weights | {name: weights[name].to(torch.int8)}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"{name} holds torch\.int8"):
+        Policy.load(folder)
+
+
+def test_statistics_that_are_no_numbers_are_named(checkpoint, tmp_path):
+    folder = copy_of(checkpoint, tmp_path / "copy")
+    edit(folder / "norm_stats.json", lambda values: values["norm_stats"]["state"].update(mean=["a"]))
+    with pytest.raises(ValueError, match=r"norm_stats\.json: state or actions: could not convert"):
+        Policy.load(folder)
+
+
+@pytest.mark.parametrize("base", [5, "itself.json", "list.json"])
+def test_a_base_that_is_no_other_file_of_dimensions_is_named(tmp_path, base):
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "itself.json").write_text(json.dumps({"base": base}))
+    with pytest.raises(ValueError, match=r"itself\.json: base is .*it must be the name of another file"):
+        model_config.read(tmp_path / "itself.json")

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny_model
 import torch
@@ -277,3 +282,43 @@ def test_a_checkpoint_is_made_for_what_its_demonstrations_are_of(tmp_path, sourc
     stage = open_stage(config, model_config.read(config.model))
     stage.save({f"model.{name}": tensor for name, tensor in stage.objective.model.state_dict().items()})
     assert checkpoint.CheckpointConfig.read(Path(config.out)).policy.made_for == made_for
+
+
+def said(folder, demonstrations, **changes):
+    """What the command says about settings that it does not accept, and its exit code."""
+    path = training_data.write_config(folder, demonstrations, **changes)
+    words = [sys.executable, "-m", "depthvla_policy.train", "--config", str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    text = done.stdout + done.stderr
+    assert done.returncode == 1 and "Traceback" not in text and 'File "' not in text, text
+    return text.strip().splitlines()[-1]
+
+
+def test_a_file_that_cannot_be_read_ends_the_training_before_it_begins(data, tmp_path):
+    folder = shutil.copytree(data, tmp_path / "lift")
+    path = folder / "data/chunk-000/file-007.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    line = said(tmp_path / "run", folder, data={"in_memory": False}, machine={"workers": 1})
+    assert line.startswith(f"error: {path}: ") and "wanted: a file" in line
+    assert not (tmp_path / "run/out/train.jsonl").exists()
+
+
+def test_a_damaged_picture_is_named_whichever_process_reads_it(data, tmp_path):
+    folder = shutil.copytree(data, tmp_path / "lift")
+    path, name = folder / "data/chunk-000/file-000.parquet", "observation.images.head_rgb"
+    table = pq.read_table(path)
+    pictures = [picture | {"bytes": picture["bytes"][:-9]} for picture in table[name].to_pylist()]
+    changed = pa.array(pictures, table.schema.field(name).type)
+    pq.write_table(table.set_column(table.schema.get_field_index(name), name, changed), path)
+    line = said(tmp_path / "run", folder, data={"in_memory": False}, machine={"workers": 1})
+    assert line.startswith(f"error: {path}, row ") and "not a whole JPEG" in line
+
+
+def test_a_training_state_that_is_not_whole_is_named(trained, tmp_path):
+    config = dataclasses.replace(trained[0] if isinstance(trained, tuple) else trained, resume=True)
+    out = shutil.copytree(config.out, tmp_path / "out")
+    (step,) = (out / state.FOLDER).glob(state.PREFIX + "*")
+    for file in step.glob("*.distcp"):
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match=f"{step.name} is not a whole training state"):
+        training_data.trainer(dataclasses.replace(config, out=str(out)))

@@ -14,6 +14,7 @@ way back from states it would not reach by itself (DART: Laskey et al., 2017, ar
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +189,7 @@ def main(config: CollectConfig) -> None:
     }
     simulation.close()
     with DatasetWriter(config.out, robot, images=config.images, source=SIMULATION, **described) as writer:
-        there = {row["seed"] for row in writer.episodes if row["scene"] == config.scene}
+        there = {row["seed"] for row in writer.episodes if row.get("scene") == config.scene}
         seeds = range(config.first_seed, config.first_seed + config.episodes)
         todo = [seed for seed in seeds if seed not in there]
         before, frames = len(writer.episodes), writer.frames
@@ -196,9 +197,10 @@ def main(config: CollectConfig) -> None:
         context = multiprocessing.get_context("spawn")
         with context.Pool(config.workers, initializer=_start_worker, initargs=(config,)) as pool:
             # In the order of the seeds, so that the dataset does not depend on the number of workers.
-            for episode in tqdm(pool.imap(_work, todo), total=len(todo), unit="episode", desc="collecting"):
-                if episode is not None:
-                    _save(writer, episode, config.scene)
+            with tqdm(pool.imap(_work, todo), total=len(todo), unit="episode", desc="collecting") as found:
+                for episode in found:
+                    if episode is not None:
+                        _save(writer, episode, config.scene)
         kept = len(writer.episodes) - before
         print(f"{kept} of {len(todo)} episodes kept, {writer.frames - frames} frames, in {config.out}")
 
@@ -233,4 +235,7 @@ def _work(seed: int) -> Demonstration | None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(CollectConfig))
+    try:
+        main(tyro.cli(CollectConfig, description=__doc__))
+    except (OSError, ValueError) as error:
+        sys.exit(f"collect: {error}")

@@ -4,6 +4,7 @@ drive the same object. Knows no ROS.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import mujoco
 import numpy as np
 
 from depthvla_policy.robot import Robot
-from r1lite_sim import table, tasks
+from r1lite_sim import LIBRARIES, table, tasks
 from r1lite_sim.robot_model import COLLISION_GROUP, finger_joints, robot_spec
 from r1lite_sim.tracker import Tracker
 
@@ -274,7 +275,13 @@ class Simulation:
             raise KeyError(f"no camera {camera!r}; known cameras: {', '.join(known)}")
         size = SCENE_SIZE if camera == table.SCENE_CAMERA else (self.image_width, self.image_height)
         if size not in self._renderers:
-            renderer = mujoco.Renderer(self.model, height=size[1], width=size[0])
+            try:
+                renderer = mujoco.Renderer(self.model, height=size[1], width=size[0])
+            except Exception as error:  # whatever MuJoCo, PyOpenGL or the driver says
+                raise ValueError(
+                    f"nothing can be rendered off screen with MUJOCO_GL={os.environ.get('MUJOCO_GL')!r}"
+                    f" ({type(error).__name__}: {error}); allowed: {', '.join(LIBRARIES)}, with its library and driver"
+                ) from error
             for flag in ("SHADOW", "REFLECTION", "SKYBOX"):
                 renderer.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
             self._renderers[size] = renderer

@@ -25,7 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         print("skipped: there is no CUDA device here")
         return 0
-    result = {"command": shlex.join(["python", "-m", "depthvla_policy.bench", *words]), **bench(config)}
+    try:
+        figures = bench(config)
+    except (OSError, RuntimeError, ValueError) as error:  # torch raises the second, for a device it does not know
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    result = {"command": shlex.join(["python", "-m", "depthvla_policy.bench", *words]), **figures}
     config.out.parent.mkdir(parents=True, exist_ok=True)
     config.out.write_text(json.dumps(result, indent=1) + "\n")
     print(table.markdown(result) if config.markdown else table.text(result))

@@ -155,7 +155,7 @@ class ObservationBuffer:
     @property
     def refused(self) -> int:
         """Observations refused, all reasons."""
-        observation = (Reason.MISSING, Reason.STALE, Reason.FROZEN, Reason.SKEWED)
+        observation = (Reason.MISSING, Reason.STALE, Reason.FROZEN, Reason.SKEWED, Reason.DAMAGED)
         return sum(count for (_, reason), count in self.refusals.items() if reason in observation)
 
     def _add(self, name: str, stamp_ns: int, value: Any, now_ns: int) -> Refusal | None:

@@ -23,6 +23,7 @@ class Reason(Enum):
     FROZEN = "frozen"
     SKEWED = "skewed"
     WAITING = "waiting"
+    DAMAGED = "damaged image"
     # chunks
     WRONG_JOINTS = "wrong joints"
     WRONG_TIMING = "wrong timing"

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from depthvla_policy import files
+
 SUFFIXES, INDEX = (".safetensors", ".pth", ".pt"), "model.safetensors.index.json"
 NAMED_IN_ERRORS = 8  # tensors; a file of the wrong kind has hundreds to complain about
+WANTED = "a file of tensors"
+# Where training scripts keep the weights in a .pth that holds more, and what wrappers put in front of every name.
+NESTED = ("model", "state_dict", "model_state_dict", "module")
+WRAPPERS = ("module.", "_orig_mod.")
 
 
 class Source:
@@ -20,17 +27,18 @@ class Source:
 
     Raises:
         FileNotFoundError: the path, or a shard that its index names, does not exist.
-        ValueError: the path is no checkpoint, or a shard lacks a tensor that the index says it holds.
+        ValueError: the path is no checkpoint, cannot be read or is ambiguous, or a shard lacks a tensor that the index
+            says it holds.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        files, promised = _files(path)
-        found = {file: _tensors(file) for file in files}
+        shards, promised = _files(path)
+        found = {file: _tensors(file) for file in shards}
         for key, file in promised.items():
             if key not in found[file]:
                 raise ValueError(f"{path}: the index says that {file.name} holds {key!r}, which it does not")
-        self._tensors = {key: entry for tensors in found.values() for key, entry in tensors.items()}
+        self._tensors = _unwrapped({key: entry for tensors in found.values() for key, entry in tensors.items()})
 
     def keys(self) -> list[str]:
         return list(self._tensors)
@@ -39,7 +47,8 @@ class Source:
         return self._tensors[key][0]
 
     def tensor(self, key: str) -> Tensor:
-        tensor = self._tensors[key][1]()
+        with files.reading(self._tensors[key][2], WANTED):
+            tensor = self._tensors[key][1]()
         if not tensor.is_floating_point():
             raise ValueError(f"{self.path}: {key!r} holds {tensor.dtype}, not floating-point numbers")
         return tensor
@@ -57,32 +66,93 @@ def _files(path: Path) -> tuple[list[Path], dict[str, Path]]:
         raise FileNotFoundError(f"{path} does not exist")
     index = path / INDEX if path.is_dir() else path
     if index.name == INDEX and index.exists():
-        promised = {key: index.parent / name for key, name in json.loads(index.read_text())["weight_map"].items()}
-        files = sorted(set(promised.values()))
-        if gone := [file.name for file in files if not file.exists()]:
+        contents = files.read_json(index, "the index of a sharded checkpoint")
+        try:
+            promised = {key: index.parent / name for key, name in contents["weight_map"].items()}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{index} has no weight_map of tensor to file") from error
+        shards = sorted(set(promised.values()))
+        if gone := [file.name for file in shards if not file.exists()]:
             raise FileNotFoundError(f"{index} names {', '.join(gone)}, which do not exist")
-        return files, promised
+        return shards, promised
     if path.is_file():
         return [path], {}
-    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-    if path / "model.safetensors" in files:
+    found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+    if path / "model.safetensors" in found:
         return [path / "model.safetensors"], {}
-    if len(files) != 1:
-        raise ValueError(f"{path} has {len(files)} files of tensors and no index; name one: {some(files)}")
-    return files, {}
+    if len(found) != 1:
+        raise ValueError(f"{path} has {len(found)} files of tensors and no index; name one: {some(found)}")
+    return found, {}
 
 
-def _tensors(file: Path) -> dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]]:
-    """Name -> shape, and how to read it. A .pth file is in memory as a whole."""
+Entry = tuple[tuple[int, ...], Callable[[], Tensor], Path]  # shape, how the tensor is read, and its file
+
+
+def _tensors(file: Path) -> dict[str, Entry]:
+    """Name -> tensor. A .pth file is in memory as a whole."""
     if file.suffix == ".safetensors":
-        # Read, not mapped: every tensor is read once, and pages of a mapped file would stay resident.
-        opened = safe_open(file, framework="pt", backend="pread")
-        return {
-            key: (tuple(opened.get_slice(key).get_shape()), partial(opened.get_tensor, key)) for key in opened.keys()
-        }
+        with files.reading(file, f"{WANTED} (safetensors)"):
+            # Read, not mapped: every tensor is read once, and pages of a mapped file would stay resident.
+            opened = safe_open(file, framework="pt", backend="pread")
+            return {
+                key: (tuple(opened.get_slice(key).get_shape()), partial(opened.get_tensor, key), file)
+                for key in opened.keys()
+            }
     if file.suffix not in (".pth", ".pt"):
         raise ValueError(f"{file} is no checkpoint; allowed: {', '.join(SUFFIXES)}, {INDEX}")
-    tensors = torch.load(file, map_location="cpu", weights_only=True)
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise ValueError(f"{file} does not hold a dictionary of tensors")
-    return {key: (tuple(tensor.shape), partial(tensors.get, key)) for key, tensor in tensors.items()}
+    with files.reading(file, f"{WANTED} (of torch.save)"):
+        try:
+            held = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(_unsafe(file) or str(error)) from error
+    return {key: (tuple(tensor.shape), partial(_same, tensor), file) for key, tensor in _weights(file, held).items()}
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _unsafe(file: Path) -> str | None:
+    """What a file holds that only unsafe unpickling, which can run anything, would load."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    except Exception:  # the old format is not looked into, nor one that is damaged
+        return None
+    return f"it holds objects of {some(names, 3)}, which are not loaded: save its tensors alone" if names else None
+
+
+def _weights(file: Path, held: object) -> Mapping[str, Tensor]:
+    """The one dictionary of tensors that `held`, the contents of a file, is or holds."""
+    if _is_weights(held):
+        return held
+    if not isinstance(held, Mapping):
+        raise ValueError(f"{file} does not hold a dictionary of tensors, but {type(held).__name__}")
+    inside = {str(name): value for name, value in held.items() if _is_weights(value)}
+    if not inside:
+        contents = some([f"{name!r}: {type(value).__name__}" for name, value in held.items()])
+        raise ValueError(
+            f"{file} does not hold a dictionary of tensors, alone or as 'model', but {contents or 'nothing'}"
+        )
+    known = [name for name in inside if name in NESTED] or list(inside)
+    # A second copy, of averaged weights for instance, has the same names: which one is meant is not known.
+    mine = _unwrapped(inside[known[0]])
+    alike = [name for name in inside if name in known or not mine.keys().isdisjoint(_unwrapped(inside[name]))]
+    if len(alike) > 1:
+        raise ValueError(f"{file} holds several dictionaries of tensors, {', '.join(alike)}; save alone what is meant")
+    return inside[alike[0]]
+
+
+def _is_weights(value: object) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in value.items())
+    )
+
+
+def _unwrapped(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without what DistributedDataParallel or torch.compile put in front of every name."""
+    for prefix in WRAPPERS * 2:  # either may be around the other
+        if tensors and all(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): entry for key, entry in tensors.items()}
+    return tensors

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from depthvla_policy import files
 from depthvla_policy.model import layouts
 from depthvla_policy.model.config import ModelConfig
 from depthvla_policy.policy import checkpoint
@@ -20,14 +21,15 @@ def export(folder: Path, out: Path) -> None:
 
     Raises:
         FileNotFoundError: the checkpoint lacks a file.
-        ValueError: it is no pi0, or `out` holds a checkpoint already.
+        ValueError: it cannot be read or is no pi0, or `out` holds a checkpoint already.
     """
     checkpoint.check_free(out)
     c = CheckpointConfig.read(folder).model
     if c.depth:
         raise ValueError(f"{folder} has a depth expert, which transformers' PI0 does not know; depth must be null")
     layout = layouts.TRANSFORMERS_PI0
-    with safe_open(checkpoint.weights_path(folder), framework="pt") as file:
+    path = checkpoint.weights_path(folder)
+    with files.reading(path, checkpoint.WANTED), safe_open(path, framework="pt") as file:
         names = tqdm(list(file.keys()), unit="tensor", desc="export", disable=None)
         weights = {layout.foreign(name): file.get_tensor(name) for name in names}
     embedding = weights[layout.foreign(layouts.EMBEDDING)]

@@ -16,6 +16,7 @@ from depthvla_policy.control.observation_buffer import ObservationBuffer, Observ
 from depthvla_policy.evaluation.bags.bag import Bag, JointStream, joint_stream, stamp_ns
 from depthvla_policy.evaluation.bags.complete_frames import EARLY
 from depthvla_policy.evaluation.bags.recorded_graph import EXECUTOR, POLICY
+from depthvla_policy.policy.images import decode_jpeg
 from depthvla_policy.robot import Robot
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -104,6 +105,11 @@ class BagFrames:
             if value is None:
                 return "no command"
             action[where] = value
+        for camera, data in raw.images.items():
+            try:
+                decode_jpeg(data)
+            except ValueError:
+                return f"damaged image of {camera}"
         return BagFrame(raw.stamp_ns, raw.images, raw.state, action, Mode(mode), self._instruction(raw.stamp_ns))
 
     def _instruction(self, time_ns: int) -> str:

@@ -36,16 +36,20 @@ class BenchConfig:
 
 
 def main() -> int:
-    config = tyro.cli(BenchConfig, description=__doc__)
+    try:
+        _report(tyro.cli(BenchConfig, description=__doc__))
+    except (OSError, ValueError) as error:
+        print(f"bench_decode: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _report(config: BenchConfig) -> None:
     cv2.setNumThreads(1)
     robot = robots.load()
     cameras = [camera.name for camera in robot.cameras]
     fit = ImageFit(config.image_size, "crop")
-    try:
-        found = Demonstrations([config.folder], robot, cameras, fit=fit, depth_size=config.depth_size, horizon=16)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"bench_decode: {error}", file=sys.stderr)
-        return 1
+    found = Demonstrations([config.folder], robot, cameras, fit=fit, depth_size=config.depth_size, horizon=16)
     count = min(config.samples, len(found))
     size = sum(file.stat().st_size for file in config.folder.rglob("*") if file.is_file())
     print(f"{len(found)} frames of {len(cameras)} cameras, {size / len(found) / 1024:.1f} KiB a frame")
@@ -53,7 +57,6 @@ def main() -> int:
     for name, order in (("any order", shuffled), ("in order", np.arange(count))):
         rate = count / _seconds(found, order)
         print(f"{name:<10} {rate:7.1f} samples/s {rate * len(cameras):8.1f} pictures/s")
-    return 0
 
 
 def _seconds(found: Demonstrations, order: Sequence[int]) -> float:

@@ -6,7 +6,8 @@ Numbers are read at once; pictures when a frame is asked for, through the functi
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from depthvla_policy.data.features import (
     sources,
 )
 from depthvla_policy.data.frames import Frames, read_frames
-from depthvla_policy.data.images import ImageRows, VideoFrames, decode_depth
+from depthvla_policy.data.images import ImageRows, VideoFrames, check_rows, check_video, decode_depth
 from depthvla_policy.data.layout import Layout, read_layout
 from depthvla_policy.policy import calibration
 from depthvla_policy.policy.calibration import Rectifier
@@ -72,7 +73,8 @@ class Demonstrations:
 
         Raises:
             FileNotFoundError: a folder is no dataset, or a file of it is missing.
-            ValueError: a version, rate, feature, shape, camera or episode is not what is wanted; the message names it.
+            ValueError: a version, rate, feature, shape, camera or episode is not what is wanted, or a file cannot be
+                read, is not whole or has other frames than the table has rows; the message names it.
         """
         self._robot, self._fit, self._depth_size, self._horizon = robot, fit, depth_size, horizon
         if horizon < 1 or depth_size < 0:
@@ -82,6 +84,7 @@ class Demonstrations:
             raise ValueError("no folder of demonstrations was given")
         for layout in layouts:
             _check(layout, robot, cameras)
+            _check_files(layout, robot, cameras, depth=depth_size > 0)
         self._images = [image_feature(robot, camera) for camera in cameras]
         self.sources = {source for layout in layouts for source in sources(layout.features)}
         self._rectifiers = [_rectifiers(layout, self._images) for layout in layouts]
@@ -190,9 +193,10 @@ class Demonstrations:
         for place, feature in enumerate(self._images):
             if span := files.videos.get(feature):
                 time_s = span.from_s + (at - self._start[episode]) / layout.fps
-                image = videos.read(span.path, time_s)
+                image = videos.read(span.path, time_s, fps=layout.fps)
             else:
-                image = decode_jpeg(encoded[feature])
+                with _naming(files.data, row, feature):
+                    image = decode_jpeg(encoded[feature])
             if rectify := self._rectifiers[number].get(feature):
                 image = rectify(image)
             images[place] = self._fit.apply(image)
@@ -201,7 +205,8 @@ class Demonstrations:
         depth_m = np.full((len(images), self._depth_size, self._depth_size), np.nan, dtype=np.float32)
         for place, feature in enumerate(self._depths[number]):
             if feature:
-                depth_m[place] = self._fit.apply_depth(decode_depth(encoded[feature]), self._depth_size)
+                with _naming(files.data, row, feature):
+                    depth_m[place] = self._fit.apply_depth(decode_depth(encoded[feature]), self._depth_size)
         return images, depth_m
 
     def _decode_all(self) -> _Pictures:
@@ -211,12 +216,12 @@ class Demonstrations:
         shape = (frames, cameras, self._depth_size, self._depth_size)
         depth = np.empty(shape, dtype=np.float16) if self.has_depth else None
         position = np.full(len(self._frames.row), -1, dtype=np.int64)
-        order = tqdm(np.argsort(self._index), desc="decoding", unit="frame", mininterval=1.0)
-        for place, i in enumerate(order):
-            images[place], depth_m = self._decode(int(self._index[i]), int(self._episode[i]))
-            if depth is not None:
-                depth[place] = depth_m
-            position[self._index[i]] = place
+        with tqdm(np.argsort(self._index), desc="decoding", unit="frame", mininterval=1.0) as order:
+            for place, i in enumerate(order):
+                images[place], depth_m = self._decode(int(self._index[i]), int(self._episode[i]))
+                if depth is not None:
+                    depth[place] = depth_m
+                position[self._index[i]] = place
         self._readers = None
         return _Pictures(images, depth, position)
 
@@ -262,6 +267,36 @@ def _check(layout: Layout, robot: Robot, cameras: Sequence[str]) -> None:
             raise ValueError(f"{layout.folder} has no {image_feature(robot, camera)}; it has {images}")
         if feature["dtype"] not in ("image", "video"):
             raise ValueError(f"{layout.folder}: {image_feature(robot, camera)} has dtype {feature['dtype']!r}")
+
+
+def _check_files(layout: Layout, robot: Robot, cameras: Sequence[str], *, depth: bool) -> None:
+    """That every file with pictures is there, whole and has a frame for each row; none is decoded."""
+    images = [image_feature(robot, camera) for camera in cameras]
+    stored = [feature for feature in images if layout.features[feature]["dtype"] == "image"]
+    stored += [feature for feature in _depth_features(layout, robot, cameras) if feature] if depth else []
+    spans: dict[Path, list[tuple[float, int]]] = {}
+    for episode in layout.episodes:
+        for feature in images:
+            if span := episode.videos.get(feature):
+                spans.setdefault(span.path, []).append((span.from_s, episode.length))
+    rows = sorted({episode.data for episode in layout.episodes}) if stored else []
+    with tqdm(total=len(rows) + len(spans), desc=f"checking {layout.folder}", unit="file", delay=2.0) as progress:
+        for path in rows:
+            check_rows(path, stored)
+            progress.update()
+        for path, parts in spans.items():
+            frames = max(round(from_s * layout.fps) + length for from_s, length in parts)
+            # A file of many episodes may hold some that are no longer described.
+            check_video(path, frames, fps=layout.fps, exactly=len(parts) == 1 and parts[0][0] == 0)
+            progress.update()
+
+
+@contextmanager
+def _naming(path: Path, row: int, feature: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}, row {row}, {feature}: {error}") from error
 
 
 def _rectifiers(layout: Layout, images: Sequence[str]) -> dict[str, Rectifier]:

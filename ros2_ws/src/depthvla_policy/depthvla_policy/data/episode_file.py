@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from depthvla_policy.data import feature_stats, features, video
-from depthvla_policy.data.images import decode_depth_mm
-from depthvla_policy.policy.images import decode_jpeg
+from depthvla_policy.policy.images import decode_depth_mm, decode_jpeg
 from depthvla_policy.robot import Robot
 
 # Few enough that one frame of a shuffled epoch does not read an episode, enough that a file's index stays small.
@@ -70,10 +69,10 @@ class EpisodeFile:
         return self._folder / (f"{name}.parquet" if name == DATA else f"{name}.mp4")
 
     def add(self, frame: Frame) -> None:
-        """Raises ValueError for a frame unlike the first one, or one that is not finite."""
+        """Raises ValueError for a frame unlike the first one, not finite, or with a damaged picture."""
         numbers, encoded = self._number_values(frame), self._encoded_pictures(frame)
         sampled = self.length % SAMPLE_EVERY == 0
-        decoded = {key: _decode(key, data) for key, data in encoded.items() if sampled or key in self._videos}
+        decoded = {key: _decode(key, data) for key, data in encoded.items()}  # all: a damaged one is not kept
         if not self.features:
             self._describe(numbers, decoded)
         found = {*numbers, *encoded}
@@ -171,8 +170,11 @@ class EpisodeFile:
 
 
 def _decode(key: str, data: bytes) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, or (H, W, 1) uint16 of depth."""
-    return decode_depth_mm(data)[..., None] if key.startswith(features.DEPTH) else decode_jpeg(data)
+    """(H, W, 3) uint8 RGB, or (H, W, 1) uint16 of depth. Raises ValueError that names the feature."""
+    try:
+        return decode_depth_mm(data)[..., None] if key.startswith(features.DEPTH) else decode_jpeg(data)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def _arrow_type(feature: Mapping[str, Any]) -> pa.DataType:

@@ -54,7 +54,7 @@ def merge(parts: Sequence[Mapping[str, np.ndarray]]) -> Stats:
         "count": np.sum([part["count"] for part in parts], axis=0),
     }
     for name in QUANTILES:
-        if name in parts[0]:
+        if all(name in part for part in parts):
             merged[name] = np.sum(weight * np.stack([part[name] for part in parts]), axis=0)
     return merged
 

@@ -5,6 +5,7 @@ The names are those of Galaxea's Open-World dataset for the R1 Lite; depth, targ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,14 @@ from depthvla_policy.robot import Robot
 
 IMAGES, DEPTH = "observation.images.", "observation.depth."
 TARGET = "observation.target"  # (3,) position of the named object in the frame of torso_link3 [m]
+TIMESTAMP = "timestamp"  # of a row since its episode's start [s]
 INTERVENTION = "intervention"  # whether a person was in command
 # In the info of an image's feature: the calibration, as in a YAML of camera_calibration, that readers rectify it with.
 RECTIFIED_BY = "rectified_by"
 SOURCE = "source"  # in the info of an image's feature: whether it is of a "simulation" or of a "real" robot
 # In the info of a camera's images: (3, 4) matrix from the frame of `TARGET` to its pixels, where that stays the same.
 TARGET_PROJECTION = "target_projection"
+CHINESE = re.compile(r"[\u3400-\u9fff]")
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,12 @@ def sources(features: Mapping[str, Mapping[str, Any]]) -> set[str]:
 
 
 def english(instruction: str) -> str:
-    """The English part of Galaxea's `Chinese@English`."""
-    return instruction.rpartition("@")[2].strip()
+    """The English part of Galaxea's `Chinese@English`; any other text, which may have an @ in it, as it is."""
+    for at in re.finditer("@", instruction):
+        before, after = instruction[: at.start()], instruction[at.end() :].strip()
+        if CHINESE.search(before) and after and not CHINESE.search(after):
+            return after
+    return instruction.strip().rstrip("@") if CHINESE.search(instruction) else instruction.strip()
 
 
 def _parts(robot: Robot, prefix: str) -> tuple[Part, ...]:

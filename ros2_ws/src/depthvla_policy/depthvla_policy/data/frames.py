@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from depthvla_policy import files
 from depthvla_policy.control.feedback import in_place
-from depthvla_policy.data.features import TARGET, Part, action_parts, english, state_parts
+from depthvla_policy.data.features import TARGET, TIMESTAMP, Part, action_parts, english, state_parts
 from depthvla_policy.data.layout import Layout
 from depthvla_policy.robot import Robot
 
@@ -49,8 +50,9 @@ def read_frames(layout: Layout, robot: Robot) -> Frames:
         raise ValueError(f"{layout.folder} has no features {missing}; it has {sorted(layout.features)}")
     for part in parts:
         _check_shape(layout, part, robot)
-    has_target = TARGET in layout.features
-    columns = ["episode_index", "task_index", *(part.feature for part in parts), *([TARGET] if has_target else [])]
+    has_target, has_time = (name in layout.features for name in (TARGET, TIMESTAMP))
+    columns = ["episode_index", "task_index", *(part.feature for part in parts)]
+    columns += [TARGET] * has_target + [TIMESTAMP] * has_time
     tables: dict[Path, pa.Table] = {}
     state, action, target, task, row = [], [], [], [], []
     for episode in layout.episodes:
@@ -65,6 +67,8 @@ def read_frames(layout: Layout, robot: Robot) -> Frames:
             )
         piece = table.slice(rows[0], len(rows))
         where = f"{layout.folder}, episode {episode.index}"
+        if has_time:
+            _check_times(_matrix(piece, TIMESTAMP)[:, 0], layout.fps, where)
         state.append(_vector(piece, state_parts(robot), robot, layout, where))
         action.append(_vector(piece, action_parts(robot), robot, layout, where, may_lack=True))
         target.append(_matrix(piece, TARGET) if has_target else np.full((len(rows), 3), np.nan, dtype=np.float32))
@@ -107,12 +111,21 @@ def _in_place(layout: Layout, part: Part, robot: Robot, values: np.ndarray) -> n
 
 
 def _read(path: Path, columns: Sequence[str]) -> pa.Table:
-    if not path.exists():
-        raise FileNotFoundError(f"{path}, a file of the dataset, does not exist")
-    try:
-        return pq.read_table(path, columns=list(columns), use_threads=False).combine_chunks()
-    except (pa.ArrowInvalid, KeyError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    with files.reading(path, "a file of the dataset's rows (parquet)"):
+        table = pq.read_table(path, columns=list(columns), use_threads=False).combine_chunks()
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise ValueError(f"{path} has no columns {missing}, which the dataset's description names")
+    return table
+
+
+def _check_times(times_s: np.ndarray, fps: float, where: str) -> None:
+    """A row that was lost would shift every later picture of a video, and the steps of every chunk."""
+    off_s = np.abs(times_s - np.arange(len(times_s)) / fps)
+    if not np.all(off_s <= 0.5 / fps):
+        row = int(np.argmin(off_s <= 0.5 / fps))
+        raise ValueError(
+            f"{where}: row {row} is at {times_s[row]:.3f} s; at {fps:g} frames a second it must be at {row / fps:.3f} s"
+        )
 
 
 def _vector(
@@ -158,5 +171,7 @@ def _instructions(layout: Layout, task: np.ndarray) -> tuple[tuple[str, ...], np
     if unknown:
         raise ValueError(f"{layout.folder} has frames of tasks {unknown}; it knows {sorted(layout.tasks)}")
     words = {int(index): english(layout.tasks[int(index)]) for index in used}
+    if silent := [index for index, text in words.items() if not text]:
+        raise ValueError(f"{layout.folder} has frames of tasks {silent}, which have no instruction")
     distinct = tuple(dict.fromkeys(words.values()))
     return distinct, np.array([distinct.index(words[int(index)]) for index in task], dtype=np.int64)

@@ -76,7 +76,7 @@ def main() -> int:
     for path in config.bags:
         try:
             print(f"{path}: {convert(path, config)}")
-        except (ValueError, FileNotFoundError) as error:
+        except (OSError, ValueError) as error:
             print(f"from_bags: {error}", file=sys.stderr)
             failed += 1
     return 1 if failed else 0
@@ -112,7 +112,7 @@ def _calibrations(bag: Bag, robot: Robot, config: FromBagsConfig) -> dict[str, C
 
 def _write(writer: DatasetWriter, frames: BagFrames, robot: Robot, bag: str, config: FromBagsConfig) -> str:
     episodes, before = len(writer.episodes), writer.frames
-    there = {(row["bag"], row["begin_ns"]) for row in writer.episodes}
+    there = {(row.get("bag"), row.get("begin_ns")) for row in writer.episodes}
     kept, left_out = KEPT[config.keep], Counter()
     last: BagFrame | None = None
     begin_ns = 0
@@ -128,17 +128,18 @@ def _write(writer: DatasetWriter, frames: BagFrames, robot: Robot, bag: str, con
             writer.save_episode({"bag": bag, "begin_ns": begin_ns})
         writer.discard_episode()
 
-    for frame in tqdm(frames, total=len(frames.stamps_ns), desc=bag, unit="frame", mininterval=1.0):
-        if frame.mode not in kept:
-            left_out[frame.mode.name] += 1
-            continue
-        if last is None or not _follows(frame, last, robot):
-            end()
-            begin_ns = frame.stamp_ns
-            writer.begin_episode(frame.instruction)
-        intervention = frame.mode is Mode.TELEOP
-        writer.add_frame(Frame(frame.images, frame.state, frame.action, intervention=intervention))
-        last = frame
+    with tqdm(frames, total=len(frames.stamps_ns), desc=bag, unit="frame", mininterval=1.0) as found:
+        for frame in found:
+            if frame.mode not in kept:
+                left_out[frame.mode.name] += 1
+                continue
+            if last is None or not _follows(frame, last, robot):
+                end()
+                begin_ns = frame.stamp_ns
+                writer.begin_episode(frame.instruction)
+            intervention = frame.mode is Mode.TELEOP
+            writer.add_frame(Frame(frame.images, frame.state, frame.action, intervention=intervention))
+            last = frame
     end()
     left_out += frames.left_out
     reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())

@@ -6,12 +6,14 @@ v2.1: a parquet file and a video per episode, metadata as JSON lines. v3.0: file
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
+
+from depthvla_policy import files
 
 VERSIONS = ("v2.1", "v3.0")
 INFO = "meta/info.json"
@@ -37,7 +39,7 @@ class EpisodeFiles:
 
 @dataclass(frozen=True)
 class Layout:
-    """features: as in info.json. tasks: task_index -> instruction."""
+    """features: as in info.json. tasks: task_index -> instruction. episodes: those that have a frame, in order."""
 
     folder: Path
     version: str
@@ -54,37 +56,57 @@ def read_layout(folder: Path) -> Layout:
         FileNotFoundError: there is no dataset in `folder`, or a file of its metadata is missing.
         ValueError: the dataset's version is unknown or its metadata cannot be read.
     """
-    path = folder / INFO
-    if not path.exists():
-        raise FileNotFoundError(f"{folder} is no LeRobot dataset: it has no {INFO}")
+    info = read_info(folder)
     try:
-        info = json.loads(path.read_text())
         version = info["codebase_version"]
         if version not in VERSIONS:
             raise ValueError(f"codebase_version is {version!r}; allowed: {', '.join(VERSIONS)}")
         read = _read_v21 if version == "v2.1" else _read_v30
         tasks, episodes = read(folder, info)
-        return Layout(folder, version, float(info["fps"]), info["features"], tasks, episodes)
-    except (KeyError, TypeError, json.JSONDecodeError, pa.ArrowInvalid) as error:
-        raise ValueError(f"{folder}: metadata of the dataset cannot be read ({error!r})") from error
+        indices = Counter(episode.index for episode in episodes)
+        if twice := sorted(index for index, count in indices.items() if count > 1):
+            raise ValueError(f"episodes {twice[:8]} are described more than once")
+        # A recording that was stopped at once leaves an episode of no frames, with or without files.
+        found = sorted((episode for episode in episodes if episode.length), key=lambda episode: episode.index)
+        return Layout(folder, version, float(info["fps"]), info["features"], tasks, tuple(found))
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder}: metadata of the dataset is not what it should be ({error!r})") from error
     except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
+        raise ValueError(error if str(folder) in str(error) else f"{folder}: {error}") from error
+
+
+def read_info(folder: Path) -> dict:
+    """Contents of info.json. Raises FileNotFoundError and ValueError as `read_layout`."""
+    path = folder / INFO
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} is no LeRobot dataset: it has no {INFO}")
+    info = files.read_json(path, "the description of a LeRobot dataset")
+    if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
+        raise ValueError(f"{path} describes no features; wanted: the description of a LeRobot dataset")
+    return info
 
 
 def read_tasks(folder: Path) -> dict[int, str]:
     """Tasks of a v3.0 dataset: task_index -> instruction."""
-    table = pq.read_table(folder / TASKS)
-    # A table of pandas: the instruction is its index, whose column is named or not.
-    (column,) = [name for name in table.column_names if name != "task_index"]
-    return dict(zip(table["task_index"].to_pylist(), table[column].to_pylist(), strict=True))
+    with files.reading(folder / TASKS, "a table of tasks with one column beside task_index (parquet)"):
+        table = pq.read_table(folder / TASKS)
+        # A table of pandas: the instruction is its index, whose column is named or not.
+        (column,) = [name for name in table.column_names if name != "task_index"]
+        return dict(zip(table["task_index"].to_pylist(), table[column].to_pylist(), strict=True))
+
+
+def episode_tables(folder: Path) -> list[Path]:
+    """Files of the episode table of a v3.0 dataset, in order."""
+    return sorted((folder / EPISODES).glob("*/*.parquet"))
 
 
 def episode_rows(folder: Path) -> list[dict]:
     """Rows of the episode tables of a v3.0 dataset, without their statistics."""
     rows = []
-    for path in sorted((folder / EPISODES).glob("*/*.parquet")):
-        columns = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
-        rows += pq.read_table(path, columns=columns).to_pylist()
+    for path in episode_tables(folder):
+        with files.reading(path, "a table of episodes (parquet)"):
+            columns = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
+            rows += pq.read_table(path, columns=columns).to_pylist()
     return rows
 
 
@@ -123,4 +145,5 @@ def _video_features(info: dict) -> list[str]:
 
 
 def _json_lines(path: Path) -> Iterable[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    with files.reading(path, "lines of JSON"):
+        return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]

@@ -1,13 +1,20 @@
 """Writes a LeRobot dataset of layout v3.0, frame by frame: one data file, and one video a camera, for each episode.
 
-An episode that is interrupted leaves no trace in the dataset; a later writer goes on where the last whole one ended.
+An episode that is interrupted leaves no trace in the dataset; a later writer goes on where the last whole one ended. It
+need not have made the dataset: episodes may share files, numbers of files may have gaps, and the table of episodes may
+have other columns. A file that it did not write itself is never changed or removed, but for those of the metadata.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
+import os
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +22,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from depthvla_policy import files
 from depthvla_policy.data import episode_file, feature_stats, features
 from depthvla_policy.data.episode_file import EpisodeFile, Frame, Place
-from depthvla_policy.data.layout import EPISODES, INFO, TASKS, episode_rows, read_tasks
+from depthvla_policy.data.layout import (
+    EPISODES,
+    INFO,
+    TASKS,
+    episode_rows,
+    episode_tables,
+    read_info,
+    read_tasks,
+)
 from depthvla_policy.policy import calibration
 from depthvla_policy.policy.calibration import Calibration
 from depthvla_policy.robot import Robot
@@ -26,10 +42,14 @@ VERSION = "v3.0"
 CHUNK = 1000  # files in a folder
 DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+EPISODE_TABLE = EPISODES + "/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 STATS = "meta/stats.json"
 EPISODES_PER_FILE = 100  # the newest file of the episode table is written anew with every episode
 PART = ".part"  # folder of the episode that is being written
+MOVING = "moving.json"  # in it: the files of an episode that is becoming part of the dataset
 IMAGES = ("jpeg", "video")
+PLACE = re.compile(r"chunk-(\d+)/file-(\d+)\.\w+$")
+_locks: dict[Path, int] = {}  # folders that this process writes to
 
 
 class DatasetWriter:
@@ -43,7 +63,8 @@ class DatasetWriter:
     for what its demonstrations are of.
 
     Raises:
-        ValueError: `images` is neither of the two, or the folder holds a dataset of another kind.
+        ValueError: `images` is neither of the two, the folder holds a dataset of another kind or one that cannot be
+            read, or another process is writing to it.
     """
 
     def __init__(
@@ -67,26 +88,42 @@ class DatasetWriter:
             raise ValueError(f"a dataset has whole frames a second; the robot has {robot.control_rate_hz:g}")
         self._file: EpisodeFile | None = None
         self._instruction = ""
+        self._info: dict[str, Any] = {}
         self._features: dict[str, dict[str, Any]] = {}
-        self._tasks: list[str] = []
+        self._tasks: dict[str, int] = {}
         self.episodes: list[dict[str, Any]] = []  # rows of the episode table, without statistics
-        self._newest: list[dict[str, Any]] = []  # rows of its newest file, with statistics
-        if (self.folder / INFO).exists():
-            self._resume()
-        self._remove_leftovers()
+        self._newest: pa.Table | None = None  # of its newest file, with statistics
+        self._changed = False  # in a way that the dataset's statistics do not know of
+        self._new_stats: list[dict[str, list]] = []  # of the episodes written here
+        self._next = 0  # number of the next data file, and video
+        self._made = not self.folder.exists()
+        _lock(self.folder)
+        try:
+            self._remove_leftovers()
+            if (self.folder / INFO).exists():
+                self._resume()
+            elif episode_tables(self.folder):
+                raise ValueError(f"{self.folder} has episodes but no {INFO}; it cannot be continued")
+            self._next = self._free_number()
+        except BaseException:
+            self._unlock()
+            raise
 
     def __enter__(self) -> DatasetWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.discard_episode()
-        if self.episodes:
-            _write_json(self.folder / STATS, self._stats())
+        try:
+            self.discard_episode()
+            if self._changed:
+                _write_json(self.folder / STATS, self._stats())
+        finally:
+            self._unlock()
 
     @property
     def frames(self) -> int:
         """Frames of whole episodes."""
-        return self.episodes[-1]["dataset_to_index"] if self.episodes else 0
+        return max((row["dataset_to_index"] for row in self.episodes), default=0)
 
     @property
     def length(self) -> int:
@@ -100,8 +137,7 @@ class DatasetWriter:
         self.discard_episode()
         (self.folder / PART).mkdir(parents=True)
         self._instruction = instruction
-        task = self._tasks.index(instruction) if instruction in self._tasks else len(self._tasks)
-        place = Place(len(self.episodes), self.frames, task)
+        place = Place(self._next_episode, self.frames, self._task(instruction))
         as_video = self._images == "video"
         self._file = EpisodeFile(self.folder / PART, self._robot, self._fps, place, as_video=as_video)
 
@@ -116,48 +152,92 @@ class DatasetWriter:
             self._compare_features()
 
     def save_episode(self, notes: Mapping[str, Any] | None = None) -> None:
-        """Make the episode part of the dataset. `notes` become columns of the episode table.
+        """Make the episode part of the dataset. `notes` become columns of the episode table, empty for the episodes
+        that have no such note.
 
         Raises:
-            ValueError: the episode has no frame, or the notes have other names than those of the episodes before.
+            ValueError: the episode has no frame, or a note is of another type than those of the episodes before.
         """
         if not self.length:
             raise ValueError("an episode needs a frame; there is none")
         row = self._row(dict(notes or {}))
-        if self.episodes and set(row) != set(self.episodes[0]):
-            names = sorted(set(row) ^ set(self.episodes[0]))
-            raise ValueError(f"the notes of this episode and of those before differ in {names}")
-        stats = self._file.close()
-        files = {episode_file.DATA: DATA.format(**_file_place(row["episode_index"]))}
-        for key in self._video_keys:
-            files[key] = VIDEO.format(video_key=key, **_file_place(row["episode_index"]))
-        for name, path in files.items():
+        self._widen({name: value for name, value in row.items() if value is not None})
+        stats = _flat(self._file.close())
+        table = self._table(row | stats)
+        place = self._place
+        moving = {episode_file.DATA: self._data_path.format(**place)}
+        moving |= {key: self._video_path.format(video_key=key, **place) for key in self._video_keys}
+        _write_json(self.folder / PART / MOVING, list(moving.values()))
+        for name, path in moving.items():
             (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
             self._file.path(name).replace(self.folder / path)
         self._file = None
+        self._write_meta(row, table)
+        self._new_stats.append(stats)
         shutil.rmtree(self.folder / PART)
-        if self._instruction not in self._tasks:
-            self._tasks.append(self._instruction)
-        if row["episode_index"] % EPISODES_PER_FILE == 0:
-            self._newest = []
-        self.episodes.append(row)
-        self._newest.append(row | _flat(stats))
-        self._write_meta()
 
     def discard_episode(self) -> None:
         """Forget the episode that was begun, if any."""
         if self._file is not None:
             self._file.abort()
             self._file = None
-        shutil.rmtree(self.folder / PART, ignore_errors=True)
+        self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
-        """Of a writer that was killed: an episode begun, and files of one that is not in the table."""
+        """Of an episode that was begun: its folder, and the files that were moved, unless it came into the table."""
+        journal = self.folder / PART / MOVING
+        if journal.exists():
+            self._changed = True
+            info = read_info(self.folder) if (self.folder / INFO).exists() else {}
+            named = set(_named(info, episode_rows(self.folder)))
+            for path in files.read_json(journal, "a list of files"):
+                if path not in named:
+                    (self.folder / path).unlink(missing_ok=True)
         shutil.rmtree(self.folder / PART, ignore_errors=True)
-        place = _file_place(len(self.episodes))
-        for path in (DATA.format(**place), VIDEO.format(video_key="*", **place)):
-            for file in self.folder.glob(path):
-                file.unlink()
+
+    def _unlock(self) -> None:
+        _unlock(self.folder)
+        if self._made:
+            with suppress(OSError):
+                self.folder.rmdir()  # where nothing came into it
+
+    def _free_number(self) -> int:
+        """Behind every file that an episode names or that is there."""
+        named = set(_named(self._info, self.episodes))
+        there = {
+            str(path.relative_to(self.folder))
+            for name in ("data", "videos")
+            for path in _data_files(self.folder / name)
+        }
+        if there - named:
+            logging.warning(
+                "%s: no episode names %s; LeRobot may read them", self.folder, ", ".join(sorted(there - named))
+            )
+        places = filter(None, map(PLACE.search, named | there))
+        return max((int(place[1]) * self._chunk + int(place[2]) + 1 for place in places), default=0)
+
+    @property
+    def _chunk(self) -> int:
+        return self._info.get("chunks_size") or CHUNK
+
+    @property
+    def _place(self) -> dict[str, int]:
+        return {"chunk_index": self._next // self._chunk, "file_index": self._next % self._chunk}
+
+    @property
+    def _data_path(self) -> str:
+        return self._info.get("data_path") or DATA
+
+    @property
+    def _video_path(self) -> str:
+        return self._info.get("video_path") or VIDEO
+
+    @property
+    def _next_episode(self) -> int:
+        return max((row["episode_index"] for row in self.episodes), default=-1) + 1
+
+    def _task(self, instruction: str) -> int:
+        return self._tasks.get(instruction, max(self._tasks.values(), default=-1) + 1)
 
     @property
     def _video_keys(self) -> list[str]:
@@ -172,7 +252,7 @@ class DatasetWriter:
             for key in mine:
                 if key.startswith(features.IMAGES):
                     mine[key]["info"][features.SOURCE] = self._source
-        if not self.episodes:
+        if not self._features:
             self._features = mine
             for camera, matrix in self._matrices.items():
                 for name in (features.image_feature, features.depth_feature):
@@ -203,8 +283,7 @@ class DatasetWriter:
         feature["info"][features.RECTIFIED_BY] = calibration.describe(known)
 
     def _row(self, notes: dict[str, Any]) -> dict[str, Any]:
-        index, length = len(self.episodes), self.length
-        place = _file_place(index)
+        index, length, place, meta = self._next_episode, self.length, self._place, self._meta_place()
         row = {
             "episode_index": index,
             "tasks": [self._instruction],
@@ -212,85 +291,186 @@ class DatasetWriter:
             **{f"data/{name}": value for name, value in place.items()},
             "dataset_from_index": self.frames,
             "dataset_to_index": self.frames + length,
-            "meta/episodes/chunk_index": 0,
-            "meta/episodes/file_index": index // EPISODES_PER_FILE,
+            "meta/episodes/chunk_index": meta // self._chunk,
+            "meta/episodes/file_index": meta % self._chunk,
         }
         for key in self._video_keys:
             row |= {f"videos/{key}/{name}": value for name, value in place.items()}
             row |= {f"videos/{key}/from_timestamp": 0.0, f"videos/{key}/to_timestamp": length / self._fps}
         return row | notes
 
-    def _write_meta(self) -> None:
+    def _meta_place(self) -> int:
+        """Number of the file of the episode table that the next row goes to."""
+        tables = episode_tables(self.folder)
+        if not tables:
+            return 0
+        place = PLACE.search(str(tables[-1]))
+        newest = int(place[1]) * self._chunk + int(place[2]) if place else len(tables)
+        full = self._newest is None or self._newest.num_rows >= EPISODES_PER_FILE
+        return newest + 1 if full else newest
+
+    def _widen(self, row: Mapping[str, Any]) -> None:
+        """Give the episode table the columns of `row` that it lacks, empty so far."""
+        if self._newest is None or not (fresh := [name for name in row if name not in self._newest.column_names]):
+            return
+        fields = list(pa.Table.from_pylist([{name: row[name] for name in fresh}]).schema)
+        for path in episode_tables(self.folder):
+            with files.reading(path, "a table of episodes (parquet)"):
+                table = pq.read_table(path)
+            for field in fields:
+                if field.name not in table.column_names:
+                    table = table.append_column(field, pa.nulls(len(table), field.type))
+            _write_table(path, table)
+            self._newest = table
+
+    def _table(self, row: Mapping[str, Any]) -> pa.Table:
+        """A row of the episode table, with the columns that it has, above those before in the same file."""
+        if self._newest is None:
+            return pa.Table.from_pylist([row])
+        try:
+            table = pa.Table.from_pylist([row], schema=self._newest.schema)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise ValueError(f"{self.folder}: the episode and those before differ in type: {error}") from error
+        more = self._newest.num_rows < EPISODES_PER_FILE
+        return pa.concat_tables([self._newest, table]).combine_chunks() if more else table
+
+    def _write_meta(self, row: dict[str, Any], table: pa.Table) -> None:
         """An episode is one when its row is in the table; what the row speaks of is there before."""
-        number = self._newest[0]["meta/episodes/file_index"]
-        _write_table(self.folder / TASKS, _task_table(self._tasks))
-        _write_table(_episodes_path(self.folder, number), pa.Table.from_pylist(self._newest))
-        info = {
+        self._changed = True
+        if self._instruction not in self._tasks:
+            self._tasks[self._instruction] = self._task(self._instruction)
+            _write_table(self.folder / TASKS, _task_table(self._tasks))
+        self._write_info([*self.episodes, row])
+        place = {name: row[f"meta/episodes/{name}"] for name in ("chunk_index", "file_index")}
+        _write_table(self.folder / EPISODE_TABLE.format(**place), table)
+        self.episodes.append(row)
+        self._newest = table
+        self._next += 1
+
+    def _write_info(self, episodes: Sequence[Mapping[str, Any]]) -> None:
+        about = {
             "codebase_version": VERSION,
             "robot_type": self._robot.name,
-            "total_episodes": len(self.episodes),
-            "total_frames": self.frames,
+            "total_episodes": len(episodes),
+            "total_frames": sum(row["length"] for row in episodes),
             "total_tasks": len(self._tasks),
-            "chunks_size": CHUNK,
+            "chunks_size": self._chunk,
             "data_files_size_in_mb": 100,
             "video_files_size_in_mb": 200,
             "fps": self._fps,
-            "splits": {"train": f"0:{len(self.episodes)}"},
-            "data_path": DATA,
-            "video_path": VIDEO if self._video_keys else None,
+            "splits": {"train": f"0:{len(episodes)}"},
+            "data_path": self._data_path,
+            "video_path": self._video_path if self._video_keys else None,
             "features": self._features,
         }
-        _write_json(self.folder / INFO, info)
+        counted = {name: about[name] for name in ("total_episodes", "total_frames", "total_tasks", "features")}
+        if set(self._info.get("splits") or ("train",)) == {"train"}:  # other splits are somebody's own
+            counted["splits"] = about["splits"]
+        self._info = about | self._info | counted
+        _write_json(self.folder / INFO, self._info)
 
     def _stats(self) -> dict[str, dict[str, list]]:
+        """Of all episodes; of a feature that has none of its own in the table, those before and the new ones."""
         rows: list[dict] = []
-        for number in range(self.episodes[-1]["meta/episodes/file_index"] + 1):
-            rows += pq.read_table(_episodes_path(self.folder, number)).to_pylist()
+        for path in episode_tables(self.folder):
+            with files.reading(path, "a table of episodes (parquet)"):
+                rows += pq.read_table(path).to_pylist()
+        before = files.read_json(self.folder / STATS, "statistics") if (self.folder / STATS).exists() else {}
         stats = {}
         for key in self._features:
-            prefix = f"stats/{key}/"
-            parts = [
-                {name.removeprefix(prefix): np.array(row[name]) for name in row if name.startswith(prefix)}
-                for row in rows
-            ]
-            stats[key] = {name: value.tolist() for name, value in feature_stats.merge(parts).items()}
-        return stats
+            parts = [part for row in rows if (part := _stats_of(row, key))]
+            if len(parts) < len(rows) and "count" in before.get(key, {}):
+                new = [part for row in self._new_stats if (part := _stats_of(row, key))]
+                parts = [{name: np.array(value) for name, value in before[key].items()}, *new]
+            if parts:
+                stats[key] = {name: value.tolist() for name, value in feature_stats.merge(parts).items()}
+        return before | stats
 
     def _resume(self) -> None:
-        info = json.loads((self.folder / INFO).read_text())
-        found = (info["codebase_version"], info["robot_type"], info["fps"])
-        wanted = (VERSION, self._robot.name, self._fps)
-        if found != wanted:
-            raise ValueError(f"{self.folder} is a dataset of {found}; only one of {wanted} can be continued")
-        self._features = info["features"]
-        self.episodes = episode_rows(self.folder)
-        tasks = read_tasks(self.folder)
-        self._tasks = [tasks[index] for index in sorted(tasks)]
-        newest = _episodes_path(self.folder, self.episodes[-1]["meta/episodes/file_index"])
-        self._newest = pq.read_table(newest).to_pylist()
+        info = read_info(self.folder)
+        for key, wanted in {"codebase_version": VERSION, "robot_type": self._robot.name, "fps": self._fps}.items():
+            if info.get(key) != wanted:
+                raise ValueError(
+                    f"{self.folder} has {key} {info.get(key)!r}; only a dataset of {wanted!r} can be continued"
+                )
+        self._info, self._features = info, info["features"]
+        self.episodes = sorted(episode_rows(self.folder), key=lambda row: row.get("episode_index", 0))
+        needed = {"episode_index", "length", "dataset_to_index", "data/chunk_index", "data/file_index"}
+        needed |= {f"videos/{key}/{name}" for key in self._video_keys for name in ("chunk_index", "file_index")}
+        for row in self.episodes:
+            if missing := sorted(name for name in needed if not isinstance(row.get(name), int)):
+                raise ValueError(f"{self.folder}: the table of episodes has no number in {missing} of {row!r:.200}")
+        self._tasks = {}
+        if self.episodes or (self.folder / TASKS).exists():
+            self._tasks = {text: index for index, text in read_tasks(self.folder).items()}
+        if tables := episode_tables(self.folder):
+            with files.reading(tables[-1], "a table of episodes (parquet)"):
+                self._newest = pq.read_table(tables[-1]).replace_schema_metadata(None)
+        if self._changed:  # by a writer that was killed, perhaps before it had written this
+            self._write_info(self.episodes)
+
+
+def _lock(folder: Path) -> None:
+    """Two processes would give two episodes one number. A process may open a writer when it has left one behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder.resolve() in _locks:
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ValueError(f"another process is writing to the dataset {folder}") from error
+    except OSError:  # the file system has no locks
+        pass
+    _locks[folder.resolve()] = descriptor
+
+
+def _unlock(folder: Path) -> None:
+    if (descriptor := _locks.pop(folder.resolve(), None)) is not None:
+        os.close(descriptor)
+
+
+def _named(info: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """The files that episodes name."""
+    keys = [key for key, feature in info.get("features", {}).items() if feature["dtype"] == "video"]
+    for row in rows:
+        place = {name: row[f"data/{name}"] for name in ("chunk_index", "file_index")}
+        yield (info.get("data_path") or DATA).format(**place)
+        for key in keys:
+            place = {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
+            yield (info.get("video_path") or VIDEO).format(video_key=key, **place)
+
+
+def _data_files(folder: Path) -> Iterable[Path]:
+    return (path for path in folder.rglob("*") if path.suffix in (".parquet", ".mp4"))
+
+
+def _stats_of(row: Mapping[str, Any], key: str) -> dict[str, np.ndarray]:
+    prefix = f"stats/{key}/"
+    found = {
+        name.removeprefix(prefix): np.array(value)
+        for name, value in row.items()
+        if name.startswith(prefix) and value is not None
+    }
+    return found if {"count", "mean", "std", "min", "max"} <= set(found) else {}
 
 
 def _kind(feature: Mapping[str, Any]) -> tuple:
     """What must not change from episode to episode."""
-    return feature["dtype"], tuple(feature["shape"]), feature.get("info", {}).get(features.RECTIFIED_BY)
-
-
-def _file_place(index: int) -> dict[str, int]:
-    return {"chunk_index": index // CHUNK, "file_index": index % CHUNK}
-
-
-def _episodes_path(folder: Path, number: int) -> Path:
-    return folder / EPISODES / f"chunk-000/file-{number:03d}.parquet"
+    return feature["dtype"], tuple(feature["shape"]), (feature.get("info") or {}).get(features.RECTIFIED_BY)
 
 
 def _flat(stats: Mapping[str, feature_stats.Stats]) -> dict[str, list]:
     return {f"stats/{key}/{name}": value.tolist() for key, item in stats.items() for name, value in item.items()}
 
 
-def _task_table(tasks: Sequence[str]) -> pa.Table:
+def _task_table(tasks: Mapping[str, int]) -> pa.Table:
     """As pandas writes it with the instruction as its index, by which LeRobot looks it up."""
     index = "__index_level_0__"
-    table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), index: pa.array(tasks, pa.string())})
+    ordered = sorted(tasks, key=tasks.get)
+    numbers = pa.array([tasks[text] for text in ordered], pa.int64())
+    table = pa.table({"task_index": numbers, index: pa.array(ordered, pa.string())})
     columns = [
         {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64"},
         {"name": None, "field_name": index, "pandas_type": "unicode", "numpy_type": "object"},
@@ -303,7 +483,7 @@ def _task_table(tasks: Sequence[str]) -> pa.Table:
 def _write_table(path: Path, table: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    pq.write_table(table, temporary)
+    pq.write_table(table, temporary, store_schema=False)  # a table that was read would have another one
     temporary.replace(path)
 
 

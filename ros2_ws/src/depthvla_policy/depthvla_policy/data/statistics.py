@@ -49,16 +49,19 @@ def statistics(states: np.ndarray, chunks: np.ndarray) -> dict[str, dict]:
 
 def main() -> int:
     try:
-        config = tyro.cli(StatisticsConfig, description=__doc__)
-        robot = robots.load()
-        fit = ImageFit(1, "crop")  # of no picture
-        found = Demonstrations(config.folders, robot, (), fit=fit, depth_size=0, horizon=config.horizon)
-        states, chunks = found.states(), found.chunks()
-    except (ValueError, FileNotFoundError) as error:
+        _report(tyro.cli(StatisticsConfig, description=__doc__))
+    except (OSError, ValueError) as error:
         print(f"statistics: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _report(config: StatisticsConfig) -> None:
+    robot = robots.load()
+    fit = ImageFit(1, "crop")  # of no picture
+    found = Demonstrations(config.folders, robot, (), fit=fit, depth_size=0, horizon=config.horizon)
+    states, chunks, lengths = found.states(), found.chunks(), found.lengths
     figures = statistics(states, chunks)
-    lengths = found.lengths
     print(f"{len(lengths)} episodes of {lengths.min()} to {lengths.max()} frames, {len(found)} frames")
     for instruction in found.instructions:
         print(f"  {instruction}")
@@ -68,7 +71,6 @@ def main() -> int:
         config.out.write_text(json.dumps({"joints": robot.joint_names, "frames": len(found), **lists}) + "\n")
     if config.norm_stats:
         Normaliser.fit(states, chunks, robot.gripper_mask, kind=config.kind).save(config.norm_stats)
-    return 0
 
 
 def _figures(values: np.ndarray) -> dict[str, np.ndarray]:

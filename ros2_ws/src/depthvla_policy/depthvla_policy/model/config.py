@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from depthvla_policy import files
 
 PREFIX_ATTENTION = ("blockwise", "joint")
 DEPTH_STARTS = ("pretrained", "random")
@@ -155,10 +156,14 @@ def read(path: str | Path) -> ModelConfig:
 
 
 def _with_base(path: Path) -> Any:
-    values = _parse(path)
+    values = files.read_json(path, "settings")
     if not isinstance(values, dict) or "base" not in values:
         return values
-    return _merge(_with_base(path.with_name(values.pop("base"))), values)
+    base = values.pop("base")
+    below = _with_base(path.with_name(base)) if isinstance(base, str) and base != path.name else None
+    if not isinstance(below, dict):
+        raise ValueError(f"{path}: base is {base!r}; it must be the name of another file of dimensions beside it")
+    return _merge(below, values)
 
 
 def _merge(base: dict, changes: dict) -> dict:
@@ -209,16 +214,7 @@ def read_json(path: Path, cls: type) -> Any:
         FileNotFoundError: there is no such file.
         ValueError: it is not JSON, or does not fill `cls`; the message names the file and what is wrong.
     """
-    return _fill(path, _parse(path), cls)
-
-
-def _parse(path: Path) -> Any:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return _fill(path, files.read_json(path, "settings"), cls)
 
 
 def _fill(path: Path, values: Any, cls: type) -> Any:

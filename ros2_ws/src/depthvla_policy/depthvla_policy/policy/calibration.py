@@ -12,7 +12,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import yaml
+
+from depthvla_policy import files
 
 # Distortion models of sensor_msgs (distortion_models.hpp) and how many coefficients of each OpenCV takes.
 COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
@@ -102,11 +103,10 @@ def load(path: str | Path) -> Calibration:
         ValueError: a key is missing or a value is not allowed; the message names file, key and value.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"calibration {path} does not exist")
+    raw = files.read_yaml(path, "a camera's calibration")
     try:
-        return parse(yaml.safe_load(path.read_text()))
-    except (ValueError, yaml.YAMLError) as error:
+        return parse(raw)
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from depthvla_policy import files
 from depthvla_policy.model.config import ModelConfig, read_json
 from depthvla_policy.model.depthvla import DepthVLA
 from depthvla_policy.policy import made_for
@@ -20,6 +21,7 @@ from depthvla_policy.policy.normalise import Normaliser
 from depthvla_policy.robot import Robot
 
 CONFIG, WEIGHTS, STATS, TOKENIZER = "config.json", "model.safetensors", "norm_stats.json", "tokenizer.json"
+WANTED = "the weights of a checkpoint (safetensors)"
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,9 @@ def check_free(folder: Path) -> None:
 
 
 def weights_path(folder: Path) -> Path:
-    """The weights of a checkpoint folder. Raises FileNotFoundError where there are none."""
+    """The weights of a checkpoint folder. Raises as `files.check`."""
     path = folder / WEIGHTS
-    if not path.exists():
-        raise FileNotFoundError(f"weights {path} do not exist")
+    files.check(path, WANTED)
     return path
 
 
@@ -127,16 +128,19 @@ def load_model(
 
     Raises:
         FileNotFoundError: there are no weights.
-        ValueError: a tensor is missing, unknown or of the wrong shape; the message names it.
+        ValueError: the file cannot be read, or a tensor is missing, unknown, of the wrong shape or no floating-point
+            one; the message names it.
     """
     path = weights_path(folder)
+    with files.reading(path, WANTED):
+        loaded = load_file(path)
     if fresh:
         model = DepthVLA(config)
     else:
         with torch.device("meta"):
             model = DepthVLA(config)
     wanted = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(fresh)}
-    weights = {name: tensor for name, tensor in load_file(path).items() if not name.startswith(fresh)}
+    weights = {name: tensor for name, tensor in loaded.items() if not name.startswith(fresh)}
     missing, unknown = sorted(set(wanted) - set(weights)), sorted(set(weights) - set(wanted))
     if missing or unknown:
         raise ValueError(
@@ -148,6 +152,8 @@ def load_model(
             raise ValueError(
                 f"{path}: {name} has shape {tuple(tensor.shape)}; {CONFIG} says {tuple(wanted[name].shape)}"
             )
+        if not tensor.is_floating_point():
+            raise ValueError(f"{path}: {name} holds {tensor.dtype}; wanted: floating-point numbers")
     model.load_state_dict(weights, strict=False, assign=True)
     model.vision.restore_buffers()
     return model.to(device=device, dtype=dtype).eval()

@@ -5,25 +5,109 @@ The same functions serve the live node, recorded bags and training, so that what
 
 from __future__ import annotations
 
+import struct
+import zlib
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import simplejpeg
 
 from depthvla_policy.model.config import IMAGE_FITS
+
+JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+GREY = 0  # PNG's colour type
+# Encoding of a sensor_msgs/Image of colours, as cv_bridge names them -> bytes of a pixel, and what makes RGB of it.
+# OpenCV names a Bayer pattern by the second pixel of its second row and what follows.
+RAW_ENCODINGS = {
+    "rgb8": (3, None),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "8UC3": (3, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "8UC4": (4, cv2.COLOR_BGRA2RGB),
+    "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUY2),
+    "yuyv": (2, cv2.COLOR_YUV2RGB_YUY2),
+    "bayer_rggb8": (1, cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr8": (1, cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg8": (1, cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg8": (1, cv2.COLOR_BayerGB2RGB),
+}
 
 
 def decode_jpeg(data: bytes | np.ndarray) -> np.ndarray:
     """Decode a compressed image (JPEG or PNG) to (H, W, 3) uint8 RGB.
 
+    A picture of which a part is missing or damaged is refused, whatever the decoder would fill in: of a JPEG that lost
+    a packet, OpenCV makes a picture that is wrong from there on, and some versions of it do so of one that was cut off.
+
     Raises:
-        ValueError: the bytes are not an image.
+        ValueError: the bytes are not an image, not a whole one, or a 16-bit grey one, which is depth.
     """
     buffer = np.frombuffer(data, dtype=np.uint8)
-    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR) if buffer.size else None
-    if image is None:
+    begin = buffer[:26].tobytes()
+    if begin.startswith(JPEG):
+        try:
+            return simplejpeg.decode_jpeg(buffer)  # strict: a warning of libjpeg's is an error
+        except ValueError as error:
+            raise ValueError(f"{buffer.size} bytes are not a whole JPEG image: {error}") from error
+    if not begin.startswith(PNG):
         raise ValueError(f"{buffer.size} bytes are not a JPEG or PNG image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if begin[24:] == bytes((16, GREY)):
+        raise ValueError(f"{buffer.size} bytes are a 16-bit grey PNG, which is depth and no colours")
+    return cv2.cvtColor(_png(buffer, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def decode_depth_mm(data: bytes | np.ndarray) -> np.ndarray:
+    """16-bit PNG -> (H, W) uint16, millimetres along the optical axis, 0 where unknown.
+
+    Raises:
+        ValueError: the bytes are not a 16-bit image of one channel, or not a whole one.
+    """
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    image = _png(buffer, cv2.IMREAD_UNCHANGED) if buffer[:8].tobytes() == PNG else None
+    if image is None or image.dtype != np.uint16 or image.ndim != 2:
+        raise ValueError(f"{buffer.size} bytes are not a 16-bit PNG of one channel, which depth must be")
+    return image
+
+
+def decode_raw(data: bytes | np.ndarray, *, height: int, width: int, step: int, encoding: str) -> np.ndarray:
+    """Pixels of a sensor_msgs/Image -> (H, W, 3) uint8 RGB. Raises ValueError as `check_raw`."""
+    check_raw(len(data), height=height, width=width, step=step, encoding=encoding)
+    size, code = RAW_ENCODINGS[encoding]
+    rows = np.frombuffer(data, dtype=np.uint8).reshape(height, step)[:, : size * width]
+    pixels = np.ascontiguousarray(rows).reshape((height, width, size) if size > 1 else (height, width))
+    return pixels if code is None else cv2.cvtColor(pixels, code)
+
+
+def check_raw(count: int, *, height: int, width: int, step: int, encoding: str) -> None:
+    """Raises ValueError where the encoding is not one of `RAW_ENCODINGS`, or `count` bytes are no such image."""
+    if encoding not in RAW_ENCODINGS:
+        raise ValueError(f"encoding {encoding!r} is not allowed; allowed: {', '.join(RAW_ENCODINGS)}")
+    size = RAW_ENCODINGS[encoding][0]
+    if not height or not width or step < size * width or count != height * step or (size == 2 and width % 2):
+        raise ValueError(f"{count} bytes are no {width} x {height} {encoding} image of step {step}")
+
+
+def _png(buffer: np.ndarray, flag: int) -> np.ndarray:
+    """Raises ValueError unless every chunk is there and has its checksum."""
+    data, at, kind = memoryview(buffer), len(PNG), b""
+    while kind != b"IEND":
+        if at + 12 > len(data):
+            raise ValueError(f"{len(data)} bytes are not a whole PNG image: its end is missing")
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 8 + length
+        if end + 4 > len(data):
+            raise ValueError(f"{len(data)} bytes are not a whole PNG image: its end is missing")
+        if zlib.crc32(data[at + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise ValueError(f"{len(data)} bytes are not a whole PNG image: a checksum is wrong")
+        at = end + 4
+    image = cv2.imdecode(buffer, flag)
+    if image is None:
+        raise ValueError(f"{len(data)} bytes are not a PNG image")
+    return image
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from depthvla_policy import files
+
 STD_FLOOR = 0.01  # rad and mm: a joint that never moved in the data must not blow noise up
 KINDS = ("z_score", "quantile")
 QUANTILES = (0.01, 0.99)
@@ -84,10 +86,9 @@ class Normaliser:
             ValueError: the kind is unknown, a key is missing, a shape is not the one that is wanted, a value is not
                 finite or a standard deviation (half the way between the quantiles) is not above 0.
         """
-        if not path.exists():
-            raise FileNotFoundError(f"normalisation statistics {path} do not exist")
+        contents = files.read_json(path, "normalisation statistics")
         try:
-            stats = json.loads(path.read_text())["norm_stats"]
+            stats = contents["norm_stats"]
             kind = stats.get("kind", "z_score")
             if kind not in KINDS:
                 raise ValueError(f"kind is {kind!r}; allowed: {', '.join(KINDS)}")
@@ -101,7 +102,7 @@ class Normaliser:
                     raise ValueError(f"{of}.{name} has shape {values.shape}, not {shape}{_foreign(stats)}")
             if not isinstance(absolute, list) or [type(value) for value in absolute] != [bool] * size:
                 raise ValueError(f"absolute is {absolute!r}; it must be {size} times true or false{_foreign(stats)}")
-        except (AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: not normalisation statistics ({error!r})") from error
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error

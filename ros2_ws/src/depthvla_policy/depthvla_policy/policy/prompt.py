@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from depthvla_policy import files
+
 BOS, PAD = "<bos>", "<pad>"
 
 
@@ -30,9 +32,12 @@ class Prompt:
     @classmethod
     def load(cls, path: Path, max_tokens: int) -> Prompt:
         """Read a Hugging Face `tokenizer.json`."""
-        if not path.exists():
-            raise FileNotFoundError(f"tokenizer {path} does not exist")
-        return cls(Tokenizer.from_file(str(path)), max_tokens)
+        with files.reading(path, "a tokenizer of Hugging Face"):
+            tokenizer = Tokenizer.from_file(str(path))
+        try:
+            return cls(tokenizer, max_tokens)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def encode(self, instruction: str) -> tuple[np.ndarray, np.ndarray]:
         """Token ids (max_tokens,) int64 and mask (max_tokens,) bool, True where a token is real.

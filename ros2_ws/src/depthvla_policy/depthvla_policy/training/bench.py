@@ -160,7 +160,11 @@ def main() -> int:
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
         print("skipped: there is no CUDA device here")
         return 0
-    result = bench(settings)
+    try:
+        result = bench(settings)
+    except (OSError, RuntimeError, ValueError) as error:  # torch raises the second, for a device it does not know
+        print(f"training.bench: {error}", file=sys.stderr)
+        return 1
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     settings.out.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{result['config']}, {result['precision']}, {result['device']}")

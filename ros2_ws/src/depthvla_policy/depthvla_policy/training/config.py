@@ -10,8 +10,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from depthvla_policy import files
 from depthvla_policy.model.config import from_dict
 from depthvla_policy.model.layouts import PARTS
 from depthvla_policy.policy.made_for import MADE_FOR
@@ -206,9 +205,10 @@ def read(name: str) -> TrainConfig:
         ValueError: a key or value is wrong; the message names file, key, value and what is allowed.
     """
     path = find(name, "training", ".yaml")
+    values = files.read_yaml(path, "settings of a training")
     try:
-        return from_dict(TrainConfig, yaml.safe_load(path.read_text()))
-    except (ValueError, yaml.YAMLError) as error:
+        return from_dict(TrainConfig, values)
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 

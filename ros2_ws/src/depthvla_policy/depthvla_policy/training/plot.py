@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import matplotlib
@@ -10,12 +9,14 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
+from depthvla_policy.training.log import read  # noqa: E402
+
 NO_LOSSES = {"step", "samples_per_s", "mfu", "learning_rate", "gradient_norm"}
 
 
 def plot_losses(log: Path, picture: Path) -> None:
     """Draw every loss of a `train.jsonl` over the step, on a logarithmic axis."""
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    rows = read(log)
     names = sorted({name for row in rows for name in row} - NO_LOSSES)
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for name in names:

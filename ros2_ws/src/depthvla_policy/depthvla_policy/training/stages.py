@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from depthvla_policy import files
 from depthvla_policy import robot as robot_description
 from depthvla_policy.data.demonstrations import Demonstrations, split
 from depthvla_policy.data.rgbd.demonstrations import DemonstrationImages
@@ -117,7 +118,7 @@ def _policy_stage(config: TrainConfig, c: ModelConfig) -> Stage:
         prompt = Prompt.load(start / checkpoint.TOKENIZER, c.max_text_tokens)
     else:
         start, model = None, DepthVLA(c)
-        known = Path(config.data.vocabulary).read_text().splitlines() if config.data.vocabulary else []
+        known = _lines(Path(config.data.vocabulary)) if config.data.vocabulary else []
         prompt = Prompt(train_tokenizer([*instructions, *known], c.vocab_size), c.max_text_tokens)
     stats = _statistics(start, train, robot, c.horizon)
     used = torch.arange(c.action_dim) < robot.size
@@ -174,6 +175,11 @@ def _demonstrations(folder: str, config: TrainConfig, c: ModelConfig, robot: Rob
     )
     limit = config.data.limit_episodes
     return found if limit is None else found.subset(range(min(limit, len(found.lengths))))
+
+
+def _lines(path: Path) -> list[str]:
+    with files.reading(path, "text, a sentence a line"):
+        return path.read_text(encoding="utf-8").splitlines()
 
 
 def _depth_size(config: TrainConfig, c: ModelConfig) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch.distributed.checkpoint as dcp
 from accelerate import Accelerator
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -54,10 +55,17 @@ def newest(out: Path) -> Path | None:
 
 
 def load(state: Path, model: nn.Module, optimiser: Optimizer, ema: Ema) -> int:
-    """Fill model, optimiser and averages from `state`, saved by any number of processes; returns its step."""
+    """Fill model, optimiser and averages from `state`, saved by any number of processes; returns its step.
+
+    Raises:
+        ValueError: the state cannot be read, or is of another network.
+    """
     tensors = _tensors(model, optimiser, ema)
-    with _quietly():
-        dcp.load(tensors, checkpoint_id=state)
+    try:
+        with _quietly():
+            dcp.load(tensors, checkpoint_id=state)
+    except (CheckpointException, Exception) as error:  # the first is no Exception
+        raise ValueError(f"{state} is not a whole training state of this network: {_first(error)}") from error
     set_model_state_dict(model, tensors["model"])
     set_optimizer_state_dict(model, optimiser, tensors["optimiser"])
     return int(state.name.removeprefix(PREFIX))
@@ -82,3 +90,10 @@ def _quietly() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
+
+
+def _first(error: BaseException) -> str:
+    """What one of the processes ran into."""
+    if isinstance(error, CheckpointException):
+        error = next((failure[0] for failure in error.failures.values()), error)
+    return (str(error).strip() or repr(error)).splitlines()[0]

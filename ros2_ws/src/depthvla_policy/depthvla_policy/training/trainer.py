@@ -107,33 +107,32 @@ class Trainer:
         log = Log(self.out, self.start) if main else None
         peak = peak_flops(self.accelerator.device, DTYPES[c.machine.precision]) if main else None
         batches = iter(self.data.loader(c, self.start, self.accelerator.process_index, self.accelerator.num_processes))
-        progress = tqdm(
+        with tqdm(
             total=c.steps, initial=self.start, desc="training", unit="step", mininterval=5.0, disable=not main
-        )
-        sums: dict[str, float] = {}
-        counted, began = 0, time.perf_counter()
-        for step in range(self.start, c.steps):
-            for name, value in self.step(step, batches).items():
-                sums[name] = sums.get(name, 0.0) + value
-            counted += 1
-            done = step + 1
-            progress.update()
-            last = done == c.steps
-            if last or done % c.machine.log_every == 0:
-                row = {"step": done, **{name: total / counted for name, total in sums.items()}}
-                row["learning_rate"] = self._rate(step)
-                row["samples_per_s"] = counted * c.batch_size / (time.perf_counter() - began)
-                if peak:
-                    row["mfu"] = row["samples_per_s"] * self.flops / (peak * self.accelerator.num_processes)
-                if last or done % c.machine.validate_every == 0:
-                    row |= self.validate()
-                if log:
-                    log.write(row)
-                    progress.set_postfix(row, refresh=False)
-                if last or done % c.machine.save_every == 0:
-                    self._save(done)
-                sums, counted, began = {}, 0, time.perf_counter()
-        progress.close()
+        ) as progress:
+            sums: dict[str, float] = {}
+            counted, began = 0, time.perf_counter()
+            for step in range(self.start, c.steps):
+                for name, value in self.step(step, batches).items():
+                    sums[name] = sums.get(name, 0.0) + value
+                counted += 1
+                done = step + 1
+                progress.update()
+                last = done == c.steps
+                if last or done % c.machine.log_every == 0:
+                    row = {"step": done, **{name: total / counted for name, total in sums.items()}}
+                    row["learning_rate"] = self._rate(step)
+                    row["samples_per_s"] = counted * c.batch_size / (time.perf_counter() - began)
+                    if peak:
+                        row["mfu"] = row["samples_per_s"] * self.flops / (peak * self.accelerator.num_processes)
+                    if last or done % c.machine.validate_every == 0:
+                        row |= self.validate()
+                    if log:
+                        log.write(row)
+                        progress.set_postfix(row, refresh=False)
+                    if last or done % c.machine.save_every == 0:
+                        self._save(done)
+                    sums, counted, began = {}, 0, time.perf_counter()
         if log:
             log.close()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from depthvla_policy import files
 from depthvla_policy.data.rgbd.source import read_picture
 
 FOCAL_PER_WIDTH = 886.81 / 1024  # pinhole of the camera that most scenes were rendered with
@@ -41,8 +42,9 @@ class HyperSim:
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         picture, distance = self.pairs[i]
-        with self._open(distance, "r") as file:
-            return read_picture(picture), depth_of_distance(file["dataset"][:].astype(np.float32))
+        with files.reading(distance, "distances of HyperSim (HDF5)"), self._open(distance, "r") as file:
+            distance_m = file["dataset"][:].astype(np.float32)
+        return read_picture(picture), depth_of_distance(distance_m)
 
 
 def depth_of_distance(distance_m: np.ndarray) -> np.ndarray:

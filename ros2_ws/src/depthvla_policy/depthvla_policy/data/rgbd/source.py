@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 
-from depthvla_policy.policy.images import decode_jpeg
+from depthvla_policy import files
+from depthvla_policy.policy.images import decode_depth_mm, decode_jpeg
 
 MILLIMETRES = 1000.0
 Pair = tuple[Path, Path]  # the files of a picture and of its depth
@@ -64,15 +64,15 @@ def pairs_by_name(pictures: Path, depths: Path, suffix: str) -> list[Pair]:
 
 def read_picture(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB. Raises ValueError that names the file where it is no picture."""
-    try:
+    with files.reading(path, "a picture"):
         return decode_jpeg(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def read_depth_png(path: Path) -> np.ndarray:
     """(h, w) float32 metres, NaN for 0. Raises ValueError that names the file where it is no 16-bit PNG."""
-    millimetres = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if millimetres is None or millimetres.dtype != np.uint16 or millimetres.ndim != 2:
-        raise ValueError(f"{path} is not a 16-bit grey PNG")
+    files.check(path, "a 16-bit grey PNG")
+    try:
+        millimetres = decode_depth_mm(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not a 16-bit grey PNG: {error}") from error
     return np.where(millimetres > 0, millimetres / np.float32(MILLIMETRES), np.nan).astype(np.float32)

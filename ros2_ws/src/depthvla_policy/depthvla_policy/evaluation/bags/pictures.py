@@ -17,15 +17,15 @@ from depthvla_policy.evaluation.bags.episode import Episode
 from depthvla_policy.evaluation.bags.recorded_graph import picture_topics, predicted_topic, true_topic
 from depthvla_policy.evaluation.metrics import DepthErrors, depth_errors, resample
 from depthvla_policy.policy.calibration import Rectifier
-from depthvla_policy.policy.images import decode_jpeg
+from depthvla_policy.policy.images import decode_jpeg, decode_raw
 from depthvla_policy.robot import Camera
-
-RAW_ORDER = {"rgb8": slice(None), "bgr8": slice(None, None, -1)}
 
 
 @dataclass(frozen=True)
 class View:
-    """What a camera showed at one moment, depth in the geometry of the prediction; None where nothing was recorded."""
+    """What a camera showed at one moment, depth in the geometry of the prediction; None where nothing was recorded, or
+    only a damaged image.
+    """
 
     camera: str
     stamp_ns: int
@@ -111,7 +111,7 @@ def depth_pairs(episode: Episode) -> dict[str, dict[int, int]]:
 
 
 def camera_image(message: Any, rectify: Rectifier | None = None) -> np.ndarray:
-    """A sensor_msgs/CompressedImage, or an Image of RGB, as (H, W, 3) uint8 RGB, and rectified.
+    """A sensor_msgs/CompressedImage or Image as (H, W, 3) uint8 RGB, and rectified.
 
     Raises:
         ValueError: the bytes are not an image, or of an encoding or size that is not allowed.
@@ -121,13 +121,11 @@ def camera_image(message: Any, rectify: Rectifier | None = None) -> np.ndarray:
 
 
 def _decoded(message: Any) -> np.ndarray:
-    encoding = getattr(message, "encoding", None)
-    if encoding is None:
+    if not hasattr(message, "encoding"):
         return decode_jpeg(message.data)
-    if encoding not in RAW_ORDER:
-        raise ValueError(f"camera image has encoding {encoding!r}; allowed: {', '.join(RAW_ORDER)}")
-    rows = np.asarray(message.data, dtype=np.uint8).reshape(message.height, message.step)
-    return rows[:, : 3 * message.width].reshape(message.height, message.width, 3)[..., RAW_ORDER[encoding]]
+    return decode_raw(
+        message.data, height=message.height, width=message.width, step=message.step, encoding=message.encoding
+    )
 
 
 class _Pairs:
@@ -184,7 +182,10 @@ def _view(camera: Camera, messages: dict[str, Any], episode: Episode) -> View:
     infos = episode.camera_matrices
     image_topic, predicted_name, true_name = picture_topics(camera)
     rectify = episode.rectifiers.get(image_topic)
-    image = camera_image(messages[image_topic], rectify) if image_topic in messages else None
+    try:
+        image = camera_image(messages[image_topic], rectify) if image_topic in messages else None
+    except ValueError:  # a damaged image shows nothing; the rest of the report is worth having
+        image = None
     predicted = depth_image(messages[predicted_name]) if predicted_name in messages else None
     fitted = true = None
     if predicted is not None and predicted_name in infos:

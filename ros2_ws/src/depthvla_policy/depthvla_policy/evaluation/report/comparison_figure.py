@@ -9,10 +9,10 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import yaml
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from depthvla_policy import files
 from depthvla_policy.evaluation.report.comparison import Average, Estimate, Group
 from depthvla_policy.evaluation.report.figures import GREY, INK, STYLE, WIDTH_IN
 
@@ -45,12 +45,20 @@ def published_bars(path: str | Path = PAPER) -> Bars:
         ValueError: a figure is not a share.
     """
     bars: Bars = {}
-    for setting, tasks in yaml.safe_load(Path(path).read_text()).items():
-        for task, policies in tasks.items():
-            for policy, value in policies.items():
-                if not isinstance(value, int | float) or not 0 <= value <= 1:
-                    raise ValueError(f"{path}: {setting}, {task}, {policy} is {value!r}; it must be within 0 and 1")
-                bars.setdefault(setting, {}).setdefault(task, {})[policy + PUBLISHED] = Estimate(value, None)
+    published = files.read_yaml(Path(path), "published figures")
+    try:
+        figures = [
+            (setting, task, policy, value)
+            for setting, tasks in published.items()
+            for task, policies in tasks.items()
+            for policy, value in policies.items()
+        ]
+    except AttributeError as error:
+        raise ValueError(f"{path} holds something else than setting: task: policy: share") from error
+    for setting, task, policy, value in figures:
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise ValueError(f"{path}: {setting}, {task}, {policy} is {value!r}; it must be within 0 and 1")
+        bars.setdefault(setting, {}).setdefault(task, {})[policy + PUBLISHED] = Estimate(value, None)
     return bars
 
 

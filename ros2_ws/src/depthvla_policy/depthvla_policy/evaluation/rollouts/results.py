@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from depthvla_policy import files
 from depthvla_policy.evaluation.metrics import bootstrap_interval, summarise, wilson_interval
 from depthvla_policy.evaluation.rollouts.rollout import EpisodeResult
 
@@ -63,10 +64,7 @@ def read(path: Path) -> dict:
         FileNotFoundError: there is no such file.
         ValueError: it holds something else; the message names file and missing key.
     """
-    try:
-        results = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+    results = files.read_json(path, "results of an evaluation")
     for key in ("environment", "success_rate", "progress", "episodes"):
         if not isinstance(results, dict) or key not in results:
             raise ValueError(f"{path} holds no results of an evaluation: it has no {key!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from array import array
 from dataclasses import dataclass
@@ -12,10 +13,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, Poi
 from std_msgs.msg import Header
 
 from depthvla_policy.control.refusal import Reason, Refusal
-from depthvla_policy.policy.images import decode_jpeg
+from depthvla_policy.policy.images import RAW_ENCODINGS, check_raw, decode_jpeg, decode_raw
 
-RAW_ENCODINGS = ("rgb8", "bgr8")
 COMPRESSED_FORMATS = ("jpeg", "jpg", "png")
+# In `CompressedImage.format`: depth, an infrared or grey image, or a mosaic that was compressed as it is; of a
+# "bayer_rggb8; jpeg compressed bgr8" colours were made first.
+NO_COLOURS = re.compile(
+    r"\b((16u|16s|32s|32f|64f)c\d|mono\d+|8uc[12]|8sc\d|compresseddepth)\b|\bbayer_\w+( \w+ compressed)?$"
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class EncodedImage:
 
     topic: str
     frame_id: str
-    encoding: str  # "compressed", or one of RAW_ENCODINGS
+    encoding: str  # "compressed", or one of `images.RAW_ENCODINGS`
     data: array
     height: int = 0
     width: int = 0
@@ -33,34 +38,31 @@ class EncodedImage:
 
 def from_compressed(message: CompressedImage, topic: str) -> EncodedImage | Refusal:
     # "rgb8; jpeg compressed bgr8" from image_transport, plain "jpeg" from most cameras' own drivers.
-    words = message.format.lower().replace(";", " ").split()
-    if not any(word in COMPRESSED_FORMATS for word in words) or "compresseddepth" in words:
-        text = f"{topic}: format {message.format!r} is not allowed; allowed: {', '.join(COMPRESSED_FORMATS)}"
+    text = " ".join(message.format.lower().replace(";", " ").split())
+    if not any(word in COMPRESSED_FORMATS for word in text.split()) or NO_COLOURS.search(text):
+        text = f"{topic}: format {message.format!r} is not allowed; allowed: {', '.join(COMPRESSED_FORMATS)} of colours"
         return Refusal(Reason.WRONG_ENCODING, text)
     return EncodedImage(topic, message.header.frame_id, "compressed", message.data)
 
 
 def from_image(message: Image, topic: str) -> EncodedImage | Refusal:
-    if message.encoding not in RAW_ENCODINGS:
-        text = f"{topic}: encoding {message.encoding!r} is not allowed; allowed: {', '.join(RAW_ENCODINGS)}"
-        return Refusal(Reason.WRONG_ENCODING, text)
-    height, width, step = message.height, message.width, message.step
-    if not height or not width or step < 3 * width or len(message.data) != height * step:
-        text = f"{topic}: {len(message.data)} bytes are no {width} x {height} {message.encoding} image of step {step}"
-        return Refusal(Reason.WRONG_COUNT, text)
-    return EncodedImage(topic, message.header.frame_id, message.encoding, message.data, height, width, step)
+    about = {name: getattr(message, name) for name in ("height", "width", "step", "encoding")}
+    try:
+        check_raw(len(message.data), **about)
+    except ValueError as error:
+        reason = Reason.WRONG_COUNT if message.encoding in RAW_ENCODINGS else Reason.WRONG_ENCODING
+        return Refusal(reason, f"{topic}: {error}")
+    return EncodedImage(topic, message.header.frame_id, data=message.data, **about)
 
 
 def decode(image: EncodedImage) -> np.ndarray:
     """(H, W, 3) uint8 RGB. Raises ValueError naming the topic when the bytes are no image."""
-    if image.encoding == "compressed":
-        try:
+    try:
+        if image.encoding == "compressed":
             return decode_jpeg(image.data)
-        except ValueError as error:
-            raise ValueError(f"{image.topic}: {error}") from error
-    rows = np.frombuffer(image.data, np.uint8).reshape(image.height, image.step)
-    pixels = rows[:, : 3 * image.width].reshape(image.height, image.width, 3)
-    return np.ascontiguousarray(pixels if image.encoding == "rgb8" else pixels[..., ::-1])
+        return decode_raw(image.data, height=image.height, width=image.width, step=image.step, encoding=image.encoding)
+    except ValueError as error:
+        raise ValueError(f"{image.topic}: {error}") from error
 
 
 def depth_message(header: Header, depth_m: np.ndarray) -> Image:

@@ -17,6 +17,14 @@ KEPT = 2  # images of a camera: the newest is not always the one nearest to the 
 Result = TypeVar("Result")
 
 
+class UndecodableError(ValueError):
+    """The image of `camera` cannot be decoded."""
+
+    def __init__(self, camera: str, why: str) -> None:
+        super().__init__(why)
+        self.camera = camera
+
+
 class Decoders(Generic[Result]):
     """Every payload is decoded once. One thread may `begin` while another one asks for `results`."""
 
@@ -34,9 +42,13 @@ class Decoders(Generic[Result]):
             self._begun[camera].append((payload, future))
 
     def results(self, payloads: Mapping[str, Any]) -> dict[str, Result]:
-        """Camera -> what decoding its payload gives; begun here where it was not before."""
+        """Camera -> what decoding its payload gives; begun here where it was not before.
+
+        Raises:
+            UndecodableError: decoding a payload raised ValueError.
+        """
         futures = {camera: self._future(camera, payload) for camera, payload in payloads.items()}
-        return {camera: future.result() for camera, future in futures.items()}
+        return {camera: _result(camera, future) for camera, future in futures.items()}
 
     def close(self) -> None:
         self._pool.shutdown(wait=False)
@@ -45,3 +57,10 @@ class Decoders(Generic[Result]):
         with self._lock:
             begun = [future for known, future in self._begun[camera] if known is payload]
         return begun[0] if begun else self._pool.submit(self._decode, payload)
+
+
+def _result(camera: str, future: Future[Result]) -> Result:
+    try:
+        return future.result()
+    except ValueError as error:
+        raise UndecodableError(camera, str(error)) from error

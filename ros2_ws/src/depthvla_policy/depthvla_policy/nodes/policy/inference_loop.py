@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from depthvla_policy.control.continuation import Continuation
-from depthvla_policy.control.observation_buffer import ObservationBuffer, RawObservation
+from depthvla_policy.control.observation_buffer import ObservationBuffer, RawObservation, camera_stream
 from depthvla_policy.control.refusal import Reason, Refusal
-from depthvla_policy.nodes.policy.decoders import Decoders
+from depthvla_policy.nodes.policy.decoders import Decoders, UndecodableError
 from depthvla_policy.policy.observation import Observation, noise_seed
 from depthvla_policy.worker import Worker
 
@@ -160,6 +160,10 @@ class InferenceLoop:
             if self._noise_seed >= 0:
                 options["seed"] = noise_seed(self._noise_seed, raw.stamp_ns)
             prediction = self._policy.infer(observation, depth=self._depth_wanted(), **options)
+        except UndecodableError as error:
+            refusal = Refusal(Reason.DAMAGED, str(error), camera_stream(error.camera))
+            self._buffer.refuse_image(error.camera, refusal, self._now_ns())
+            return refusal
         except Exception as error:
             return Refusal(Reason.FAILED, f"inference failed: {type(error).__name__}: {error}", "inference")
         if not np.all(np.isfinite(prediction.actions)):
