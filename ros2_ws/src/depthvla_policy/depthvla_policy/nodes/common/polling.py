@@ -11,7 +11,7 @@ from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible, qos_policy_name_from_kind
 from rclpy.subscription import Subscription
 
 try:
@@ -92,8 +92,10 @@ class PolledSubscription:
 
     def _on_incompatible(self, event: Any) -> None:
         self._missed_some = True
+        # Which publisher it is, the graph may not know yet; `problem` says that later.
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
         self._node.get_logger().error(
-            self.problem or f"{self._subscription.topic_name} has a publisher with a QoS that is not received"
+            f"{self._subscription.topic_name} has a publisher that is not received, because of its {policy}"
         )
 
 
