@@ -301,12 +301,10 @@ def test_a_disk_that_does_not_answer_is_a_problem_and_ends_the_wait_for_it(tmp_p
 
 
 def test_whatever_ends_the_writing_is_an_error(tmp_path, monkeypatch):
-    from depthvla_policy.evaluation.bags import recording
-
     def give_up(*_):
         raise SystemExit("no more")
 
-    monkeypatch.setattr(recording, "write_notes", give_up)
+    monkeypatch.setattr(BagWriter, "_take", give_up)
     writer = BagWriter(tmp_path / "bag")
     with pytest.raises(OSError, match="SystemExit: no more"):
         writer.close({"task": "count"})

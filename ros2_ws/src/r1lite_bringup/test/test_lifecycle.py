@@ -65,21 +65,32 @@ def parameters(name, bag, folder):
 
 
 class Lifecycle:
-    """Asks a node's process for transitions."""
+    """Asks a node's process for transitions, by clients that stay: the answer to one that is new may be lost."""
 
     def __init__(self, probe, name):
         from lifecycle_msgs.srv import ChangeState, GetState
 
-        self._probe, self._name, self._change, self._get = probe, name, ChangeState, GetState
+        self._probe = probe
+        self._get, self._change = (
+            probe.node.create_client(kind, f"/{name}/{service}")
+            for kind, service in ((GetState, "get_state"), (ChangeState, "change_state"))
+        )
+        for client in (self._get, self._change):
+            probe.wait_for(client.service_is_ready, what=client.srv_name)
 
     @property
     def state(self):
-        return self._probe.call(self._get, f"/{self._name}/get_state").current_state.label
+        return self._call(self._get, self._get.srv_type.Request()).current_state.label
 
     def ask(self, label="", number=0):
-        request = self._change.Request()
+        request = self._change.srv_type.Request()
         request.transition.label, request.transition.id = label, number
-        return self._probe.call(self._change, f"/{self._name}/change_state", request).success
+        return self._call(self._change, request).success
+
+    def _call(self, client, request):
+        future = client.call_async(request)
+        self._probe.wait_for(future.done, what=f"an answer of {client.srv_name}")
+        return future.result()
 
 
 @pytest.fixture(scope="module")

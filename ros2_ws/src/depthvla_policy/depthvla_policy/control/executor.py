@@ -202,13 +202,10 @@ class ChunkExecutor:
             return self._hand_over(now_ns, cause)
         return Answer(Refusal(Reason.NOT_ALLOWED, f"{mode.name} is not a mode to be asked for"))
 
-    def withdraw(self, cause: str, stamp_ns: int, chunks: int) -> None:
-        """The policy takes back what it predicted, unless a newer chunk of it has come already.
-
-        stamp_ns: when it said so, on its clock; 0 when unknown. chunks: how many it had sent by then; 0 when unknown.
-        """
+    def withdraw(self, cause: str, stamp_ns: int) -> None:
+        """The policy takes back what it predicted from observations up to `stamp_ns`; 0: from all of them."""
         newest = self._timeline.chunk
-        if newest is None or not (0 < stamp_ns <= newest.stamp_ns or 0 < chunks < newest.sequence):
+        if newest is None or not 0 < stamp_ns < newest.stamp_ns:
             self.policy_lost(cause)
 
     def policy_lost(self, cause: str) -> None:

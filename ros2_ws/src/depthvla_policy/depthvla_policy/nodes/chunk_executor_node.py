@@ -376,8 +376,7 @@ class ChunkExecutorNode(ManagedNode):
 
     def _on_policy_status(self, message: PolicyStatus) -> None:
         if self.active and message.withdrawn:
-            stamp_ns = nanoseconds(message.header.stamp)
-            self._control.withdraw(f"the policy withdrew: {message.reason}", stamp_ns, message.chunks)
+            self._control.withdraw(f"the policy withdrew: {message.reason}", nanoseconds(message.header.stamp))
 
     def _on_liveliness(self, event) -> None:
         if self.active and event.alive_count == 0 and event.alive_count_change < 0:
