@@ -58,8 +58,9 @@ def run(
     except (ArgumentError, LookupError) as error:
         parser.exit(2, f"error: {error}\n")
     parent = Parent()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
+    # A script that starts this in the background has SIGINT ignored here, and means it none the less when it sends one.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     with launcher:
         try:

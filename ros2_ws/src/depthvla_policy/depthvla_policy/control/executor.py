@@ -429,9 +429,7 @@ class ChunkExecutor:
         return answer
 
     def _take_over_answer(self, now_ns: int) -> Answer:
-        refusal = (
-            self._arbiter.refusal(Event.TAKE_OVER) or self._measurement.stale(now_ns) or self._leader.silence(now_ns)
-        )
+        refusal = self._arbiter.refusal(Event.TAKE_OVER) or self._blind(now_ns) or self._leader.silence(now_ns)
         if refusal:
             return Answer(refusal)
         if self.mode is Mode.TELEOP:
@@ -449,7 +447,7 @@ class ChunkExecutor:
     def _hand_over(self, now_ns: int, cause: str) -> Answer:
         if self._ending:
             return Answer(self._ending_refusal())
-        refusal = self._arbiter.refusal(Event.HAND_OVER) or self._measurement.stale(now_ns)
+        refusal = self._arbiter.refusal(Event.HAND_OVER) or self._blind(now_ns)
         if refusal:
             return Answer(refusal)
         due, gap = self._timeline.due(now_ns), 0.0
@@ -462,6 +460,13 @@ class ChunkExecutor:
                 return Answer(refusal, gap)
             self._catching_up = True
         return Answer(self._arbiter.apply(Event.HAND_OVER, cause), gap)
+
+    def _blind(self, now_ns: int) -> Refusal | None:
+        """Why it is not known where the stream stands against the arms; None while DISARMED, without a stream."""
+        stale = self._measurement.stale(now_ns)
+        if stale is None and self._feedback_silent and self.mode is not Mode.DISARMED:
+            return Refusal(Reason.NO_FEEDBACK, "feedback was away and is just back; ask again")
+        return stale
 
     def _gap(self, wanted: np.ndarray) -> float:
         """From where an arm is as well as from where it was sent."""
