@@ -109,7 +109,7 @@ def test_a_publisher_that_cannot_be_heard_is_logged_and_in_diagnostics_while_it_
 
         publisher = vendor.publisher(JointState, topic, qos.stream("best_effort", 1))
         text = f"{topic} is not received from /vendor (Best effort publisher and reliable subscription)"
-        node.wait_for_output(f"{topic} has a publisher that is not received, because of its RELIABILITY")
+        node.wait_for_output(text)
         vendor.wait_for(lambda: newest().level == DiagnosticStatus.WARN and newest().message == text, what="a warning")
         vendor.node.destroy_publisher(publisher)
         vendor.wait_for(lambda: newest().level == DiagnosticStatus.OK, what="no warning")

@@ -11,20 +11,22 @@ from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible, qos_policy_name_from_kind
-from rclpy.subscription import Subscription
+from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+LOOK_EVERY = 10
+
 
 class PolledSubscription:
     """Keeps up to the profile's depth of messages in the middleware. One thread may read.
 
-    A publisher whose QoS it cannot be served with is logged when it appears, and is its `problem` while it is there. A
-    `ManagedNode` has that in its diagnostics.
+    A publisher whose QoS it cannot be served with is its `problem`, which a `ManagedNode` logs and has in its
+    diagnostics. The graph is asked: an executor that waited for the middleware's event would be woken by every message
+    that lies unread, too.
     """
 
     def __init__(
@@ -40,16 +42,14 @@ class PolledSubscription:
         """`raw` leaves messages serialised, as bytes. Not `watched`: publishers that it does not hear are expected."""
         self.profile = profile
         self._node, self._raw = node, raw
-        self._missed_some = False
+        self._publishers, self._problem, self._asked = 0, "", 0
         self._subscription = node.create_subscription(
             message_type,
             topic,
             _no_callback,
             profile,
-            callback_group=_EventsOnly(),
-            event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=self._on_incompatible if watched else None, use_default_callbacks=False
-            ),
+            callback_group=_Never(),
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             raw=raw,
         )
         self._listed = getattr(node, "inputs", []) if watched else []
@@ -57,9 +57,16 @@ class PolledSubscription:
 
     @property
     def problem(self) -> str:
-        """Which publishers are not heard, and why; empty where there are none. Asks the graph only after an event."""
-        if not self._missed_some:
-            return ""
+        """Which publishers are not heard, and why; empty where there are none. To be asked now and then: publishers are
+        looked at where their number changed, and every tenth time.
+        """
+        publishers = self._node.count_publishers(self._subscription.topic_name)
+        if publishers != self._publishers or self._asked % LOOK_EVERY == 0:
+            self._publishers, self._problem = publishers, self._look()
+        self._asked += 1
+        return self._problem
+
+    def _look(self) -> str:
         topic = self._subscription.topic_name
         mute = [
             f"{info.node_namespace.rstrip('/')}/{info.node_name} ({reason})"
@@ -90,23 +97,15 @@ class PolledSubscription:
             continue
         return message
 
-    def _on_incompatible(self, event: Any) -> None:
-        self._missed_some = True
-        # Which publisher it is, the graph may not know yet; `problem` says that later.
-        policy = qos_policy_name_from_kind(event.last_policy_kind)
-        self._node.get_logger().error(
-            f"{self._subscription.topic_name} has a publisher that is not received, because of its {policy}"
-        )
 
-
-class _EventsOnly(CallbackGroup):
-    """Keeps an executor from waiting for messages, not from what the middleware says about the subscription."""
+class _Never(CallbackGroup):
+    """Keeps an executor from waiting for its entities."""
 
     def can_execute(self, entity: Any) -> bool:
-        return not isinstance(entity, Subscription)
+        return False
 
     def beginning_execution(self, entity: Any) -> bool:
-        return not isinstance(entity, Subscription)
+        return False
 
     def ending_execution(self, entity: Any) -> None:
         pass
