@@ -13,13 +13,20 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+LOOK_EVERY = 10
+
 
 class PolledSubscription:
     """Keeps up to the profile's depth of messages in the middleware. One thread may read.
 
-    A publisher whose QoS it cannot be served with is its `problem`, which a `ManagedNode` looks at once a second, logs
-    and has in its diagnostics. The middleware has an event for that, but an executor that waits for events of a
-    subscription wakes with every message.
+    A publisher whose QoS it cannot be served with is its `problem`, which a `ManagedNode` logs and has in its
+    diagnostics. The graph is asked: an executor that waited for the middleware's event would be woken by every message
+    that lies unread, too.
     """
 
     def __init__(
@@ -35,29 +42,38 @@ class PolledSubscription:
         """`raw` leaves messages serialised, as bytes. Not `watched`: publishers that it does not hear are expected."""
         self.profile = profile
         self._node, self._raw = node, raw
-        self._publishers, self._problem = 0, ""
+        self._publishers, self._problem, self._asked = 0, "", 0
         self._subscription = node.create_subscription(
-            message_type, topic, _no_callback, profile, callback_group=_Never(), raw=raw
+            message_type,
+            topic,
+            _no_callback,
+            profile,
+            callback_group=_Never(),
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+            raw=raw,
         )
         self._listed = getattr(node, "inputs", []) if watched else []
         self._listed.append(self)
 
     @property
     def problem(self) -> str:
-        """Which publishers are not heard, and why; empty where there are none. Logged when it changes."""
-        topic, before = self._subscription.topic_name, self._problem
-        publishers = self._node.count_publishers(topic)
-        if publishers != self._publishers or before:
-            self._publishers = publishers
-            mute = [
-                f"{info.node_namespace.rstrip('/')}/{info.node_name} ({reason})"
-                for info in self._node.get_publishers_info_by_topic(topic)
-                if (reason := _incompatibility(info.qos_profile, self.profile))
-            ]
-            self._problem = f"{topic} is not received from {', '.join(mute)}" if mute else ""
-            if self._problem and self._problem != before:
-                self._node.get_logger().error(self._problem)
+        """Which publishers are not heard, and why; empty where there are none. To be asked now and then: publishers are
+        looked at where their number changed, and every tenth time.
+        """
+        publishers = self._node.count_publishers(self._subscription.topic_name)
+        if publishers != self._publishers or self._asked % LOOK_EVERY == 0:
+            self._publishers, self._problem = publishers, self._look()
+        self._asked += 1
         return self._problem
+
+    def _look(self) -> str:
+        topic = self._subscription.topic_name
+        mute = [
+            f"{info.node_namespace.rstrip('/')}/{info.node_name} ({reason})"
+            for info in self._node.get_publishers_info_by_topic(topic)
+            if (reason := _incompatibility(info.qos_profile, self.profile))
+        ]
+        return f"{topic} is not received from {', '.join(mute)}" if mute else ""
 
     def take(self) -> tuple[Any, dict] | None:
         """The oldest message that waits, with what the middleware says about it (times, sequence number)."""

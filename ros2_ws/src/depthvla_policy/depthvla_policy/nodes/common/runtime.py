@@ -186,15 +186,16 @@ class ManagedNode(LifecycleNode):
     def _health(self) -> Health:
         if not self.active:
             return Health(STALE, self._state_machine.current_state[1])
-        health = self.health()
+        health, before, self._said = self.health(), self._said, set()
         for level, found in ((WARN, self.inputs), (ERROR, self.workers)):
-            problems = [item.problem for item in found if item.problem]
+            problems = [problem for item in found if (problem := item.problem)]
             if problems and level > health.level:
                 health = replace(health, level=level, message="; ".join(problems))
-        for worker in self.workers:
-            if worker.traceback and worker.traceback not in self._said:
-                self._said.add(worker.traceback)
-                self.get_logger().error(worker.traceback)
+            if level == WARN:
+                self._said.update(problems)
+        self._said.update(worker.traceback for worker in self.workers if worker.traceback)
+        for text in sorted(self._said - before):
+            self.get_logger().error(text)
         return health
 
 
