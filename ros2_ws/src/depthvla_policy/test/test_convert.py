@@ -464,7 +464,7 @@ def test_with_statistics_and_tokenizer_the_folder_runs(cases, tmp_path):
 
 def test_statistics_of_another_shape_are_refused(tmp_path):
     stats = tiny_model.save_checkpoint(tmp_path / "trained") / checkpoint.STATS
-    with pytest.raises(ValueError, match=r"norm_stats.json: actions have shape \(16, 14\), not \(8, 14\)"):
+    with pytest.raises(ValueError, match=r"norm_stats.json: actions.mean has shape \(16, 14\), not \(8, 14\)"):
         run(tmp_path, dataclasses.replace(C, horizon=8), norm_stats=stats)
 
 

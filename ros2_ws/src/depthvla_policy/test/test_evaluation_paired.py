@@ -55,7 +55,9 @@ def test_seeds_of_other_scenes_are_no_pairs():
         paired.compare(evaluated({0: 1.0}), other)
 
 
-@pytest.mark.parametrize(("text", "complaint"), [("{", "is no JSON"), ('{"episodes": []}', "has no 'environment'")])
+@pytest.mark.parametrize(
+    ("text", "complaint"), [("{", "wanted: results of an evaluation"), ('{"episodes": []}', "has no 'environment'")]
+)
 def test_a_file_that_holds_no_results_is_named(tmp_path, text, complaint):
     path = tmp_path / "a.json"
     path.write_text(text)

@@ -182,5 +182,5 @@ def test_a_calibration_file_that_is_not_there_is_no_start(ros):
     from depthvla_policy.nodes.policy.camera_calibration import of_policy
 
     node = ParameterisedNode(**{"cameras.head.calibration_file": "/nowhere/head.yaml"})
-    with pytest.raises(FileNotFoundError, match="calibration /nowhere/head.yaml does not exist"):
+    with pytest.raises(FileNotFoundError, match="/nowhere/head.yaml does not exist; wanted: a camera"):
         of_policy(node, policy(), for_depth=True)

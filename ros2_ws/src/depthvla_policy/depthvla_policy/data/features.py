@@ -57,7 +57,7 @@ def action_parts(robot: Robot) -> tuple[Part, ...]:
 
 def sources(features: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """What the images of a dataset with these features are of; "" for one that does not say."""
-    return {feature.get("info", {}).get(SOURCE, "") for key, feature in features.items() if key.startswith(IMAGES)}
+    return {(feature.get("info") or {}).get(SOURCE, "") for key, feature in features.items() if key.startswith(IMAGES)}
 
 
 def english(instruction: str) -> str:

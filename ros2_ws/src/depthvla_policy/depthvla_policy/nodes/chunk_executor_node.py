@@ -22,6 +22,7 @@ from depthvla_msgs.msg import Plan as PlanMessage
 from depthvla_msgs.srv import SetMode
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.parameter import Parameter as RosParameter
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
@@ -55,6 +56,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 LEADER_DEPTH = 16
+ACKNOWLEDGED_S = 0.05  # for a reliable reader to have what was published last
 REST_LIMIT_S = 2.0  # to come to rest before a stream ends; only a clock that stands still needs longer
 REQUESTED_MODES = tuple(mode for mode in Mode if mode is not Mode.FAULT)
 NUMBER = re.compile(r"(?<!\w)-?\d+(\.\d+)?")
@@ -126,6 +128,9 @@ class ChunkExecutorNode(ManagedNode):
         if self.value("realtime_priority"):
             self._prefer(0)
         self._publish_status(self._now_ns(), 0)
+        # A process that ends takes along what it has not handed over yet.
+        for publisher in (self._status_publisher, *(item for _, *both in self._outputs for item in both)):
+            publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGED_S))
 
     def health(self) -> Health:
         control, monitor = self._control, self._monitor
