@@ -11,6 +11,7 @@ from zlib import crc32
 import pytest
 import yaml
 from backports import zstd
+from mcap.reader import make_reader
 from mcap.records import Chunk, Footer
 from mcap.stream_reader import StreamReader
 from mcap.writer import CompressionType
@@ -141,6 +142,18 @@ def test_every_chunk_and_the_index_carry_a_checksum(tmp_path):
             assert str(path) in str(error)
         else:  # between the chunk and the index is nothing that is read
             assert found == [string(text) for text in "abc"], place
+
+
+@pytest.mark.parametrize("size", [20, 60, 400])
+def test_a_chunk_whose_head_is_zeros_is_not_read_as_an_empty_one(tmp_path, size):
+    path = mcap_file(tmp_path / "a.mcap", "abcdefgh" * 10, chunk_size=500)
+    (second,) = list(make_reader(path.open("rb")).get_summary().chunk_indexes)[1:2]
+    data = bytearray(path.read_bytes())
+    begin = second.chunk_start_offset + 20
+    data[begin : begin + size] = bytes(size)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"the chunk at byte {second.chunk_start_offset} .* s after the first message"):
+        words(path)
 
 
 @pytest.mark.parametrize("plugin", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])

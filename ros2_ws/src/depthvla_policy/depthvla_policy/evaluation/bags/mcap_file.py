@@ -99,7 +99,7 @@ class McapFile:
         self.counts: Counter[int] = Counter()
         self.start_ns, self.end_ns = NEVER_NS, 0
         self._chunks: list[ChunkIndex] = []
-        self._in_order = True
+        self._in_order = False
         with _Whole(io.FileIO(path)) as file, _named(lambda: f"{path} is damaged: it"):
             self._indexed = self._read_index(file)
             if not self._indexed:
@@ -113,10 +113,8 @@ class McapFile:
         kind = SeekingReader if self._indexed else NonSeekingReader
         with _Whole(io.FileIO(self.path)) as file, _named(lambda: self._last_read(file)):
             self._compare_heads(file)
-            found = kind(file, validate_crcs=checked).iter_messages(
-                topics, log_time_order=self._indexed or not self._in_order
-            )
-            for _, _, message in found:
+            found = kind(file, validate_crcs=checked)
+            for _, _, message in found.iter_messages(topics, log_time_order=not self._in_order):
                 yield message.channel_id, message.log_time, message.data
 
     def _read_index(self, file: _Whole) -> bool:
@@ -141,18 +139,17 @@ class McapFile:
         counts = Counter(counted.channel_message_counts)
         channels = counts.keys() | set().union(*(chunk.message_index_offsets for chunk in chunks))
         schemas = {channel.schema_id for channel in summary.channels.values()}
-        if counts.total() != counted.message_count or channels - summary.channels.keys():
+        undefined = channels - summary.channels.keys() or schemas - {0, *summary.schemas}
+        if undefined or counts.total() != counted.message_count:
             return False
-        if schemas - {0} - summary.schemas.keys():
-            return False
-        self.schemas, self.channels, self.counts = summary.schemas, summary.channels, counts
-        self._chunks = chunks
+        self.schemas, self.channels, self.counts, self._chunks = summary.schemas, summary.channels, counts, chunks
         if counted.message_count:
             self.start_ns, self.end_ns = counted.message_start_time, counted.message_end_time
         return True
 
     def _look_through(self, file: _Whole) -> None:
         file.seek(0)
+        self._in_order = True
         for record in StreamReader(file).records:
             if isinstance(record, Schema):
                 self.schemas[record.id] = record
