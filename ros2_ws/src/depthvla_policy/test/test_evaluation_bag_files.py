@@ -10,20 +10,25 @@ from zlib import crc32
 
 import pytest
 import yaml
+from backports import zstd
+from mcap.reader import make_reader
+from mcap.records import Chunk, Footer
+from mcap.stream_reader import StreamReader
+from mcap.writer import CompressionType
+from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from synthetic_bag import SyntheticBag
 from test_data_from_bags import write_bag
 
 from depthvla_policy.data import from_bags
-from depthvla_policy.evaluation.bags import mcap
 from depthvla_policy.evaluation.bags.bag import Bag
-from depthvla_policy.evaluation.bags.mcap import Channel, McapFile, McapWriter, Schema, zstd
+from depthvla_policy.evaluation.bags.mcap_file import MAGIC, McapFile
 from depthvla_policy.evaluation.bags.new_bag import NewBag
 from depthvla_policy.evaluation.report import build
 
 STRING = "std_msgs/msg/String"
-TEXT = Schema(STRING, "ros2msg", b"string data\n")
+TEXT = (STRING, "ros2msg", b"string data\n")
 
 
 def string(text: str) -> bytes:
@@ -34,10 +39,6 @@ def string(text: str) -> bytes:
 def words(path: Path) -> list[str]:
     with Bag(path) as bag:
         return [message.data for _, _, message in bag.messages(["/words"])]
-
-
-def record(kind: int, content: bytes) -> bytes:
-    return mcap.RECORD.pack(kind, len(content)) + content
 
 
 def metadata(folder: Path, file: str, *, storage="mcap", mode="", topics=(("/words", STRING),), **more) -> Path:
@@ -56,17 +57,19 @@ def metadata(folder: Path, file: str, *, storage="mcap", mode="", topics=(("/wor
     return folder
 
 
-def mcap_file(path: Path, texts, schemas=(), begin: int = 0) -> Path:
-    """The messages of /words, and a message of /other of each further schema."""
+def mcap_file(path: Path, texts, schemas=(), begin: int = 0, **how) -> Path:
+    """The messages of /words, and a message of /other of each further schema (name, encoding, text)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = McapWriter(path, profile="ros2", library="test")
-    number = writer.add_channel(Channel(writer.add_schema(TEXT), "/words", "cdr", ()))
-    for schema in schemas:
-        other = writer.add_channel(Channel(writer.add_schema(schema) if schema else 0, "/other", "cdr", ()))
-        writer.write(other, begin, b"\0\1\0\0\1\0\0\0")
-    for place, text in enumerate(texts):
-        writer.write(number, begin + place, string(text))
-    writer.close(("rosbag2", {}))
+    with path.open("wb") as file:
+        writer = McapWriter(file, **how)
+        writer.start("ros2", "test")
+        number = writer.register_channel("/words", "cdr", writer.register_schema(*TEXT))
+        for schema in schemas:
+            other = writer.register_channel("/other", "cdr", writer.register_schema(*schema) if schema else 0)
+            writer.add_message(other, begin, b"\0\1\0\0\1\0\0\0", begin)
+        for place, text in enumerate(texts):
+            writer.add_message(number, begin + place, string(text), begin + place)
+        writer.finish()
     return path
 
 
@@ -120,21 +123,37 @@ def test_bags_that_were_named_otherwise_are_still_read(tmp_path):
 
 
 def test_every_chunk_and_the_index_carry_a_checksum(tmp_path):
-    path = mcap_file(tmp_path / "a.mcap", "abc")
+    bag = NewBag(tmp_path / "a")
+    topic = bag.add_topic("/words", STRING, encoding="ros2msg", definition="string data\n")
+    for place, text in enumerate("abc"):
+        bag.write(topic, place, string(text))
+    bag.close({})
+    path = tmp_path / "a/a_0.mcap"
     data = path.read_bytes()
-    footer = mcap.FOOTER_RECORD.unpack(data[-37:-8])
-    assert footer[-1] == crc32(data[footer[2] : -12])
-    at = data.index(bytes([mcap.CHUNK]) + data[data.index(b"zstd") - 40 : data.index(b"zstd") - 32])
-    assert mcap.CHUNK_HEADER.unpack_from(data, at + 9)[3] != 0
-    for place in range(len(mcap.MAGIC) + 30, len(data) - 8):
+    found = list(StreamReader(str(path), emit_chunks=True).records)
+    (footer,) = [record for record in found if isinstance(record, Footer)]
+    assert footer.summary_crc == crc32(data[footer.summary_start : -12])
+    assert all(record.uncompressed_crc for record in found if isinstance(record, Chunk))
+    for place in range(len(MAGIC) + 30, len(data) - 8):
         path.write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
         try:
-            with McapFile(path) as file:
-                found = [bytes(message) for _, _, message in file.messages(file.channels)]
+            found = [message for _, _, message in McapFile(path).messages(["/words"])]
         except ValueError as error:
             assert str(path) in str(error)
         else:  # between the chunk and the index is nothing that is read
             assert found == [string(text) for text in "abc"], place
+
+
+@pytest.mark.parametrize("size", [20, 60, 400])
+def test_a_chunk_whose_head_is_zeros_is_not_read_as_an_empty_one(tmp_path, size):
+    path = mcap_file(tmp_path / "a.mcap", "abcdefgh" * 10, chunk_size=500)
+    (second,) = list(make_reader(path.open("rb")).get_summary().chunk_indexes)[1:2]
+    data = bytearray(path.read_bytes())
+    begin = second.chunk_start_offset + 20
+    data[begin : begin + size] = bytes(size)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"the chunk at byte {second.chunk_start_offset} .* s after the first message"):
+        words(path)
 
 
 @pytest.mark.parametrize("plugin", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
@@ -161,21 +180,24 @@ def test_split_and_compressed_bags_are_read(tmp_path):
         words(tmp_path / "bag")
 
 
-def test_messages_outside_of_chunks_and_out_of_order_come_in_order(tmp_path):
-    schema = record(mcap.SCHEMA, struct.pack("<H", 1) + b"".join(map(mcap._text, (STRING, "ros2msg", "string data"))))
-    channel = record(
-        mcap.CHANNEL, struct.pack("<HH", 1, 1) + mcap._text("/words") + mcap._text("cdr") + struct.pack("<I", 0)
-    )
-    messages = [record(mcap.MESSAGE, mcap.MESSAGE_HEADER.pack(1, 0, t, t) + string(str(t))) for t in (3, 1, 2)]
-    header = record(mcap.HEADER, mcap._text("ros2") + mcap._text(""))
-    end = record(mcap.DATA_END, bytes(4)) + record(mcap.FOOTER, bytes(20)) + mcap.MAGIC
-    (tmp_path / "a.mcap").write_bytes(mcap.MAGIC + header + schema + channel + b"".join(messages) + end)
-    assert words(tmp_path / "a.mcap") == ["1", "2", "3"]
+@pytest.mark.parametrize("how", [{"use_chunking": False}, {"chunk_size": 1}, {"compression": CompressionType.LZ4}])
+@pytest.mark.parametrize("index", [True, False])
+def test_messages_of_every_kind_of_file_come_in_order_of_time(tmp_path, how, index):
+    how = how if index else {**how, "use_statistics": False, "repeat_channels": False, "repeat_schemas": False}
+    path = tmp_path / "a.mcap"
+    with path.open("wb") as file:
+        writer = McapWriter(file, **how)
+        writer.start()
+        number = writer.register_channel("/words", "cdr", writer.register_schema(*TEXT))
+        for time_ns in (3, 1, 2):
+            writer.add_message(number, time_ns, string(str(time_ns)), time_ns)
+        writer.finish()
+    assert words(path) == ["1", "2", "3"]
+    with Bag(path) as bag:
+        assert (bag.start_ns, bag.duration_s, bag.topics["/words"].count) == (1, pytest.approx(2e-9), 3)
 
 
-@pytest.mark.parametrize(
-    "schema", [Schema("a_msgs/msg/Level", "unknown", b""), Schema("a_msgs/action/A_F", "", b""), None]
-)
+@pytest.mark.parametrize("schema", [("a_msgs/msg/Level", "unknown", b""), ("a_msgs/action/A_F", "", b""), None])
 def test_a_topic_that_nobody_defines_is_named_and_the_others_are_read(tmp_path, schema):
     path = mcap_file(tmp_path / "a.mcap", "ab", [schema])
     assert words(path) == ["a", "b"]
@@ -222,7 +244,7 @@ def test_bytes_that_are_no_message_are_named_with_their_topic_and_time(tmp_path)
         ({"metadata.yaml": "a: 1"}, "metadata.yaml is no rosbag2 metadata"),
         ({"bag_0.mcap": b"version https://git-lfs"}, "bag_0.mcap is no MCAP file"),
         ({"bag_0.mcap": b""}, "bag_0.mcap is no MCAP file"),
-        ({"bag_0.mcap": mcap.MAGIC + bytes(100)}, "bag_0.mcap has no end: it was cut off"),
+        ({"bag_0.mcap": MAGIC + bytes(100)}, "bag_0.mcap has no end: it was cut off"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_file(tmp_path, files, says):

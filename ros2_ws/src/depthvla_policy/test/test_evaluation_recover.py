@@ -13,7 +13,7 @@ from test_evaluation_bag_files import db3, mcap_file
 
 from depthvla_policy.evaluation.bags import recording
 from depthvla_policy.evaluation.bags.bag import Bag
-from depthvla_policy.evaluation.bags.mcap import MAGIC, Schema
+from depthvla_policy.evaluation.bags.mcap_file import MAGIC
 from depthvla_policy.evaluation.bags.new_bag import NewBag
 from depthvla_policy.evaluation.bags.recording import NOTES_FILE, BagWriter
 from depthvla_policy.evaluation.recover import broken, main, recover
@@ -180,7 +180,7 @@ def test_closed_bag_that_lost_its_metadata_or_its_end_keeps_what_it_says(tmp_pat
 
 def test_topic_without_a_definition_is_kept_and_named(tmp_path, capsys):
     bag_path = tmp_path / "bag"
-    mcap_file(bag_path / "bag_0.mcap", "abc", [Schema("a_msgs/action/Do_Feedback", "unknown", b""), None])
+    mcap_file(bag_path / "bag_0.mcap", "abc", [("a_msgs/action/Do_Feedback", "unknown", b""), None])
     assert main([str(bag_path)]) == 1
     said = capsys.readouterr().out
     assert "4 messages recovered" in said and "1 messages of /other, which has no type" in said

@@ -21,27 +21,16 @@ from typing import Annotated, Any
 
 import tyro
 import yaml
+from backports import zstd
+from mcap import records as mcap
 from rosbags.rosbag2.metadata import parse_qos
 
 from depthvla_policy.evaluation.bags.bag import Bag
-from depthvla_policy.evaluation.bags.mcap import (
-    CHANNEL,
-    MESSAGE,
-    MESSAGE_HEADER,
-    METADATA,
-    SCHEMA,
-    Channel,
-    Fields,
-    Schema,
-    read_channel,
-    read_schema,
-    salvage,
-    zstd,
-)
+from depthvla_policy.evaluation.bags.mcap_file import salvage
 from depthvla_policy.evaluation.bags.message_types import MessageTypes
 from depthvla_policy.evaluation.bags.new_bag import NewBag
 from depthvla_policy.evaluation.bags.recording import FAILED, NOTES_FILE
-from depthvla_policy.evaluation.bags.storage import Connection, Metadata, Sqlite, read_metadata
+from depthvla_policy.evaluation.bags.storage import Connection, Metadata, Sqlite, mcap_connection, read_metadata
 
 KILLED = "the recorder ended without closing the bag"
 DAMAGED = "the recording was damaged after it was closed"
@@ -197,8 +186,8 @@ class _Copy:
         if path.suffix == ".zstd":
             path = self._unpacked(path, folder)
         if path.suffix == ".mcap":
-            self._schemas: dict[int, Schema] = {}
-            self._channels: dict[int, Channel] = {}
+            self._schemas: dict[int, mcap.Schema] = {}
+            self._channels: dict[int, mcap.Channel] = {}
             found = salvage(path, self._take)
             self._damaged += found.damaged
             self._unread_bytes += found.unread_bytes
@@ -213,38 +202,32 @@ class _Copy:
         missing += [f"a definition of {type_} for the messages of {topic}" for topic, type_ in self._undefined.items()]
         return Recovered(self._messages, self._unread_bytes, tuple(self._damaged), tuple(missing))
 
-    def _take(self, kind: int, content: memoryview) -> None:
-        if kind == SCHEMA:
-            number, self._schemas[number] = read_schema(content)
-        elif kind == CHANNEL:
-            number, self._channels[number] = read_channel(content)
-        elif kind == METADATA:
-            fields = Fields(content)
-            if fields.text() == "rosbag2":
-                with suppress(yaml.YAMLError, AttributeError):
-                    about = yaml.safe_load(dict(Fields(fields.block()).texts()).get("serialized_metadata", ""))
-                    self.custom |= about.get("custom_data") or {}
-        elif kind == MESSAGE:
-            number, _, time_ns, _ = MESSAGE_HEADER.unpack_from(content)
-            channel = self._channels.get(number)
+    def _take(self, record: mcap.McapRecord) -> None:
+        if isinstance(record, mcap.Schema):
+            self._schemas[record.id] = record
+        elif isinstance(record, mcap.Channel):
+            self._channels[record.id] = record
+        elif isinstance(record, mcap.Metadata) and record.name == "rosbag2":
+            with suppress(yaml.YAMLError, AttributeError):
+                about = yaml.safe_load(record.metadata.get("serialized_metadata", ""))
+                self.custom |= about.get("custom_data") or {}
+        elif isinstance(record, mcap.Message):
+            channel = self._channels.get(record.channel_id)
             if channel is None:
-                self._lost[f"channel {number}, which is named in a damaged part"] += 1
+                self._lost[f"channel {record.channel_id}, which is named in a damaged part"] += 1
                 return
-            schema = self._schemas.get(channel.schema, Schema("", "", b""))
-            qos = dict(channel.metadata).get("offered_qos_profiles", "")
-            text = schema.text.decode(errors="replace")
-            connection = Connection(channel.topic, schema.name, schema.encoding, text, qos, 0)
-            self._write(connection, time_ns, content[MESSAGE_HEADER.size :])
+            connection = mcap_connection(channel, self._schemas.get(channel.schema_id))
+            self._write(connection, record.log_time, record.data)
 
-    def _write(self, connection: Connection, time_ns: int, data: bytes | memoryview) -> None:
+    def _write(self, connection: Connection, time_ns: int, data: bytes) -> None:
         if connection not in self._numbers:
             msgtype = connection.msgtype or self._types_of.get(connection.topic, "")
             if not msgtype:
                 self._lost[f"{connection.topic}, which has no type"] += 1
                 return
             self._numbers[connection] = self._add_topic(connection._replace(msgtype=msgtype))
-        if bytes(data[:4]) == ZSTD:  # compressed one by one; no message of its own begins so
-            data = zstd.decompress(bytes(data))
+        if data[:4] == ZSTD:  # compressed one by one; no message of its own begins so
+            data = zstd.decompress(data)
         self.bag.write(self._numbers[connection], time_ns, data)
         self._messages += 1
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from depthvla_policy.control.feedback import in_place
-from depthvla_policy.evaluation.bags.mcap import DamageError
+from depthvla_policy.evaluation.bags.mcap_file import DamageError
 from depthvla_policy.evaluation.bags.message_types import MessageTypes
 from depthvla_policy.evaluation.bags.storage import METADATA, Connection, Files
 from depthvla_policy.robot import Robot

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from mcap.writer import IndexType, Writer
 from rosbags.interfaces import Qos
 from rosbags.rosbag2.metadata import dump_qos_v9
 
-from depthvla_policy.evaluation.bags.mcap import NEVER_NS, Channel, McapWriter, Schema
+from depthvla_policy.evaluation.bags.mcap_file import NEVER_NS
 from depthvla_policy.evaluation.bags.storage import METADATA
 
 VERSION = 9  # of metadata.yaml, which says quality of service in words
@@ -37,7 +38,10 @@ class NewBag:
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True)
         self.path = path
-        self._file = McapWriter(path / f"{path.name}_0.mcap", profile="ros2", library=LIBRARY)
+        self._name = f"{path.name}_0.mcap"
+        self._file = (path / self._name).open("xb")
+        self._writer = Writer(self._file, index_types=IndexType.CHUNK | IndexType.MESSAGE | IndexType.METADATA)
+        self._writer.start(profile="ros2", library=LIBRARY)
         self._schemas: dict[tuple[str, str, str], int] = {}
         self._topics: dict[int, _Topic] = {}
         self._start_ns, self._end_ns = NEVER_NS, 0
@@ -48,33 +52,35 @@ class NewBag:
         """The number to write its messages with. encoding, definition, hash_: of the type; empty where nobody knows."""
         schema = (msgtype, encoding, definition)
         if schema not in self._schemas:
-            self._schemas[schema] = self._file.add_schema(Schema(msgtype, encoding, definition.encode()))
+            self._schemas[schema] = self._writer.register_schema(msgtype, encoding, definition.encode())
         profiles = dump_qos_v9(list(qos))
-        metadata = (("offered_qos_profiles", yaml.safe_dump(profiles)), ("topic_type_hash", hash_))
-        number = self._file.add_channel(Channel(self._schemas[schema], topic, "cdr", metadata))
+        metadata = {"offered_qos_profiles": yaml.safe_dump(profiles), "topic_type_hash": hash_}
+        number = self._writer.register_channel(topic, "cdr", self._schemas[schema], metadata)
         self._topics[number] = _Topic(topic, msgtype, hash_, profiles)
         return number
 
     def write(self, topic: int, time_ns: int, data: bytes | memoryview) -> None:
-        self._file.write(topic, time_ns, data)
+        self._writer.add_message(topic, time_ns, data, publish_time=time_ns)
         self._topics[topic].count += 1
         self._start_ns, self._end_ns = min(self._start_ns, time_ns), max(self._end_ns, time_ns)
 
     def flush(self) -> None:
         """Hand to the file what was written so far."""
-        self._file.flush()
+        self._writer.flush()
 
     def close(self, custom_data: Mapping[str, str]) -> None:
         """Write the index, and metadata.yaml with `custom_data`."""
         about = self._about(dict(custom_data))
-        self._file.close(("rosbag2", {"serialized_metadata": yaml.safe_dump(about, allow_unicode=True)}))
+        self._writer.add_metadata("rosbag2", {"serialized_metadata": yaml.safe_dump(about, allow_unicode=True)})
+        self._writer.finish()
+        self._file.close()
         temporary = self.path / f"{METADATA}.tmp"
         temporary.write_text(yaml.safe_dump({"rosbag2_bagfile_information": about}, allow_unicode=True))
         temporary.replace(self.path / METADATA)
 
     def abort(self) -> None:
         """Close the file as it is."""
-        self._file.abort()
+        self._file.close()
 
     def _about(self, custom_data: dict[str, str]) -> dict:
         count = sum(topic.count for topic in self._topics.values())
@@ -93,7 +99,6 @@ class NewBag:
             }
             for topic in self._topics.values()
         ]
-        name = self._file.path.name
         return {
             "version": VERSION,
             "storage_identifier": "mcap",
@@ -103,8 +108,8 @@ class NewBag:
             "topics_with_message_count": topics,
             "compression_format": "",
             "compression_mode": "",
-            "relative_file_paths": [name],
-            "files": [{"path": name, "starting_time": start, "duration": duration, "message_count": count}],
+            "relative_file_paths": [self._name],
+            "files": [{"path": self._name, "starting_time": start, "duration": duration, "message_count": count}],
             "custom_data": custom_data or None,
             "ros_distro": os.environ.get("ROS_DISTRO", ""),
         }

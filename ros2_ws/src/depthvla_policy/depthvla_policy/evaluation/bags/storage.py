@@ -12,8 +12,10 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import yaml
+from backports import zstd
+from mcap.records import Channel, Schema
 
-from depthvla_policy.evaluation.bags.mcap import NEVER_NS, DamageError, McapFile, zstd
+from depthvla_policy.evaluation.bags.mcap_file import NEVER_NS, DamageError, McapFile
 
 METADATA = "metadata.yaml"
 
@@ -40,6 +42,13 @@ class Metadata:
     types: dict[str, str] = field(default_factory=dict)
 
 
+def mcap_connection(channel: Channel, schema: Schema | None) -> Connection:
+    """With a count of 0."""
+    name, encoding, text = (schema.name, schema.encoding, schema.data) if schema else ("", "", b"")
+    qos = channel.metadata.get("offered_qos_profiles", "")
+    return Connection(channel.topic, name, encoding, text.decode(errors="replace"), qos, 0)
+
+
 class Mcap:
     """Connections and messages of one MCAP file."""
 
@@ -48,26 +57,21 @@ class Mcap:
         self.start_ns, self.end_ns = self._file.start_ns, self._file.end_ns
         self._connections: dict[int, Connection] = {}
         for number, channel in self._file.channels.items():
-            schema = self._file.schemas.get(channel.schema)
-            name, encoding, text = schema or ("", "", b"")
-            if channel.encoding != "cdr":  # a recording of something else in the same kind of file
-                encoding = channel.encoding
-            qos = dict(channel.metadata).get("offered_qos_profiles", "")
-            self._connections[number] = Connection(
-                channel.topic, name, encoding, text.decode(errors="replace"), qos, self._file.counts[number]
-            )
+            connection = mcap_connection(channel, self._file.schemas.get(channel.schema_id))
+            if channel.message_encoding != "cdr":  # a recording of something else in the same kind of file
+                connection = connection._replace(encoding=channel.message_encoding)
+            self._connections[number] = connection._replace(count=self._file.counts[number])
 
     @property
     def connections(self) -> list[Connection]:
         return list(self._connections.values())
 
     def messages(self, topics: Collection[str], *, checked: bool) -> Iterator[tuple[Connection, int, bytes]]:
-        wanted = {number: item for number, item in self._connections.items() if item.topic in topics}
-        for channel, time_ns, data in self._file.messages(wanted, checked=checked):
-            yield wanted[channel], time_ns, data
+        for channel, time_ns, data in self._file.messages(topics, checked=checked):
+            yield self._connections[channel], time_ns, data
 
     def close(self) -> None:
-        self._file.close()
+        """Nothing is held open."""
 
 
 class Sqlite:
