@@ -1,12 +1,15 @@
-"""Files of others: what cannot be read is refused with its name, what it holds and what is wanted, whoever reads it."""
+"""Files of others: what cannot be read is refused with its name, what it holds and what is wanted, whoever reads it.
+Files of ours are there as a whole or not at all.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -53,6 +56,24 @@ def read_yaml(path: Path, wanted: str) -> Any:
     """Contents of a YAML file. Raises as `reading`."""
     with reading(path, f"{wanted} (YAML)"):
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
+def to_disk(file: BinaryIO) -> None:
+    """What was written to it survives the loss of power, by which a robot on a battery usually ends."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def put(temporary: Path, path: Path) -> None:
+    """A whole file in the place of another: after the loss of power it is the old one or the new one."""
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _something_else(path: Path) -> str | None:

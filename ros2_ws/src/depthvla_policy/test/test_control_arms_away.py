@@ -103,6 +103,50 @@ def test_ticks_that_paused_are_as_good_as_lost_feedback(engaged):
     assert engaged.executor.mode is Mode.HOLD and not engaged.executor.engaged
 
 
+def test_a_clock_that_is_set_ahead_brakes_and_nobody_is_in_command(engaged):
+    """Its ticks did not pause, so the stream goes on without a step."""
+    engaged.offer(engaged.chunk(slope=0.06))
+    steady = engaged.now
+    stream = []
+    for ahead in (0, 0, 0, 0, 0, 0, 2_000_000_000, 0, 0, 0, 0, 0):
+        engaged.now += PERIOD + ahead
+        steady += PERIOD
+        engaged.feedback()
+        engaged.pose = engaged.executor.tick(engaged.now, steady).positions
+        stream.append(engaged.pose)
+    assert np.all(excess(np.array(stream), PERIOD_S) <= 1e-6)
+    np.testing.assert_array_equal(stream[-1], stream[-2])
+    assert engaged.executor.mode is Mode.HOLD and not engaged.executor.engaged
+    assert "the clock went ahead by 2.00 s" in engaged.executor.state.cause
+
+
+def test_a_clock_that_stands_still_does_not_keep_the_arms_from_coming_to_rest(engaged):
+    engaged.offer(engaged.chunk(slope=0.06))
+    before = engaged.ticks(6)
+    steady, last = engaged.now, before[-1]
+    engaged.executor.disarm("going home")
+    stream = [before[-2], last]
+    for _ in range(6):
+        steady += PERIOD
+        command = engaged.executor.tick(engaged.now, steady)
+        if command is not None:
+            stream.append(command.positions)
+    assert engaged.executor.mode is Mode.DISARMED and engaged.executor.state.cause == "going home"
+    assert np.all(excess(np.array(stream), PERIOD_S) <= 1e-6)
+
+
+def test_a_leader_that_jumps_is_not_followed(make):
+    loop = make(Mode.TELEOP)
+    loop.ticks(3)
+    held = loop.pose.copy()
+    loop.leader = loop.leader + np.where(ARMS, 1.0, 0.0)
+    for _ in range(10):
+        np.testing.assert_allclose(loop.tick().positions, held, atol=1e-6)
+    assert loop.executor.mode is Mode.HOLD
+    assert loop.executor.leader_refusals["leader left", Reason.JUMP] == 1
+    assert loop.ask(Mode.TELEOP).refusal.reason is Reason.GAP
+
+
 def test_feedback_that_returns_outside_the_limits_is_a_fault(engaged):
     silent(engaged, 0.9)
     engaged.pose = engaged.pose.copy()

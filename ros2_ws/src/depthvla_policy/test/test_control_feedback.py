@@ -79,7 +79,7 @@ def test_an_observation_has_the_joints_by_their_names():
 
 
 def test_a_leader_arm_is_followed_by_the_names_of_its_joints():
-    leader = Leader(ROBOT, 1.0)
+    leader = Leader(ROBOT, 1.0, 0.15)
     for limb in ROBOT.limbs:
         names = (limb.gripper, *in_order(limb.joints, ORDER))
         assert leader.arm(limb.name, 1, [77.0, *in_order(POSE, ORDER)], 1, names) is None

@@ -11,7 +11,7 @@ MS = 1_000_000
 
 
 def heard(robot, pose, *, now=T0, openings=()):
-    leader = Leader(robot, max_age_s=0.2)
+    leader = Leader(robot, max_age_s=0.2, max_jump_rad=0.15)
     for limb in robot.limbs:
         assert leader.arm(limb.name, now, [*pose[limb.arm], *openings], now) is None
     return leader
@@ -31,7 +31,7 @@ def test_a_seventh_value_or_a_topic_of_its_own_moves_the_gripper(robot, home):
 
 
 def test_the_velocity_comes_from_the_leaders_own_stamps(robot, home):
-    leader = Leader(robot, max_age_s=0.2)
+    leader = Leader(robot, max_age_s=0.2, max_jump_rad=0.15)
     for k in range(12):  # 100 Hz on a clock of its own; all samples arrive at once
         for limb in robot.limbs:
             leader.arm(limb.name, 5 * T0 + k * 10 * MS, home[limb.arm] + 0.004 * k, T0)
@@ -39,7 +39,7 @@ def test_the_velocity_comes_from_the_leaders_own_stamps(robot, home):
 
 
 def test_silence_of_either_leader_is_noticed_and_named(robot, home):
-    assert Leader(robot, 0.2).silence(T0).reason is Reason.MISSING
+    assert Leader(robot, 0.2, 0.15).silence(T0).reason is Reason.MISSING
     leader = heard(robot, home)
     assert leader.silence(T0 + 200 * MS) is None
     leader.arm("left", T0 + 150 * MS, home[:6], T0 + 150 * MS)

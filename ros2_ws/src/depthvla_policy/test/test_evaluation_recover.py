@@ -264,3 +264,14 @@ def test_earlier_original_is_never_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match="killed.broken exists already"):
         recover(bag_path)
     assert (bag_path / NOTES_FILE).exists()
+
+
+def test_a_bag_that_is_being_recorded_is_left_alone(tmp_path):
+    bag = NewBag(tmp_path / "bag")
+    topic = bag.add_topic("/a", "std_msgs/msg/String", encoding="ros2msg", definition="string data\n")
+    bag.write(topic, 1, b"\x00\x01\x00\x00\x02\x00\x00\x00a\x00")
+    bag.flush()
+    with pytest.raises(ValueError, match="is being recorded: a process writes to bag_0.mcap"):
+        recover(tmp_path / "bag")
+    bag.close({})
+    assert recover(tmp_path / "bag") is None

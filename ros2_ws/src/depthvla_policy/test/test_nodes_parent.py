@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,18 @@ def test_what_nohup_started_by_hand_outlives_its_shell(launched):
     heard = len(rig.status)
     rig.probe.wait_for(lambda: len(rig.status) > heard + 15, what="ticks")
     assert rig.status[-1].mode == Mode.HOLD and running(pid)
+
+
+def test_a_launcher_is_missed_behind_a_wrapper_too(monkeypatch):
+    from depthvla_policy.nodes.common.parent import Parent
+
+    launcher = subprocess.Popen(["sleep", "60"])
+    monkeypatch.setenv("DEPTHVLA_LAUNCHER", str(launcher.pid))  # not the parent of this process
+    parent = Parent()
+    assert not parent.gone
+    launcher.kill()
+    launcher.wait()
+    assert parent.gone
 
 
 def test_a_node_whose_launcher_was_killed_before_it_looked_ends(ros):

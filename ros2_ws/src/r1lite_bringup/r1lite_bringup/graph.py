@@ -279,7 +279,10 @@ def environment(arguments: Mapping[str, str], current: Mapping[str, str] = os.en
     network = arguments.get("network", NETWORK.default)
     if network == "shell" or (network == "auto" and arguments.get("robot", "sim") != "sim"):
         return {}
-    return this_machine_only(current)
+    try:
+        return this_machine_only(current)
+    except ValueError as error:
+        raise ArgumentError(str(error)) from None
 
 
 def share() -> Path:

@@ -266,3 +266,11 @@ def test_a_robot_and_who_asks_for_it_have_the_network_of_the_shell(arguments):
 
 def test_a_real_robot_may_be_kept_to_this_machine():
     assert inside({"robot": "real", "network": "this_machine"}, ROBOT_SHELL) == inside({"robot": "sim"}, ROBOT_SHELL)
+
+
+def test_a_simulation_refuses_a_middleware_that_cannot_be_kept_to_this_machine():
+    shell = {"RMW_IMPLEMENTATION": "rmw_zenoh_cpp"}
+    with pytest.raises(graph.ArgumentError, match="RMW_IMPLEMENTATION=rmw_zenoh_cpp.*network:=shell"):
+        graph.environment({}, shell)
+    for arguments in ({"network": "shell"}, {"robot": "real"}):
+        assert graph.environment(arguments, shell) == {}

@@ -101,9 +101,10 @@ class ChunkExecutor:
         self._lost = False  # the arms may be anywhere: no stream until they have been heard again
         self._ending: str | None = None  # cause of the disarming that waits for the arms to come to rest
         self._arbiter = Arbiter()
-        self._leader = Leader(robot, c.max_leader_age_s)
+        self._leader = Leader(robot, c.max_leader_age_s, c.max_feedback_jump_rad)
         self._measurement = Measurement(robot, max_age_s=c.max_feedback_age_s, max_jump_rad=c.max_feedback_jump_rad)
         self._ticked_ns: int | None = None
+        self._steady_ns: int | None = None  # of the same tick
         self._catching_up = False  # the source in command is new, and the arms are not yet where it wants them
         self._due: Due | None = None
         self._model: str | None = None
@@ -269,11 +270,16 @@ class ChunkExecutor:
         """Gripper opening [mm] that a leader asks for."""
         return self._leader.gripper(limb, positions, names)
 
-    def tick(self, now_ns: int) -> Command | None:
-        """The command of this tick; None when nothing may be published."""
-        self._watch_clock(now_ns)
-        dt_s = self._elapsed_s(now_ns)
-        self._ticked_ns = now_ns
+    def tick(self, now_ns: int, steady_ns: int | None = None) -> Command | None:
+        """The command of this tick; None when nothing may be published.
+
+        steady_ns: of a clock that nobody sets, which tells how much time passed since the last tick; `now_ns` when left
+        out, as where time is simulated from tick to tick.
+        """
+        steady_ns = now_ns if steady_ns is None else steady_ns
+        self._watch_clock(now_ns, steady_ns)
+        dt_s = self._elapsed_s(steady_ns)
+        self._ticked_ns, self._steady_ns = now_ns, steady_ns
         due = self._timeline.due(now_ns)
         self._judge(due, now_ns)
         self._due = due if self.mode is Mode.POLICY else None
@@ -320,7 +326,7 @@ class ChunkExecutor:
             self._watch_tracking(now_ns)
         silence = self._leader.silence(now_ns)
         if silence and self.mode is Mode.TELEOP:
-            self._arbiter.apply(Event.TELEOP_LOST, f"{silence.message}; take over again when it is back")
+            self._arbiter.apply(Event.TELEOP_LOST, f"{silence.message}; take over again")
         if due is None:
             last = self._timeline.chunk
             ran_out = f": chunk {last.sequence} ran out" if last else ""
@@ -490,27 +496,38 @@ class ChunkExecutor:
         text = f"chunk {chunk.sequence} is from model {chunk.model_id!r}; armed for {self._model!r} (disarm, arm anew)"
         return Refusal(Reason.OTHER_MODEL, text)
 
-    def _elapsed_s(self, now_ns: int) -> float:
+    def _elapsed_s(self, steady_ns: int) -> float:
         """Time since the last tick, at most one period: a late tick must not be caught up by a larger step."""
-        elapsed = self._period_ns if self._ticked_ns is None else now_ns - self._ticked_ns
+        elapsed = self._period_ns if self._steady_ns is None else steady_ns - self._steady_ns
         return min(max(elapsed, 0), self._period_ns) * 1e-9
 
-    def _watch_clock(self, now_ns: int) -> None:
-        """A clock that was set back (a simulation that was restarted) makes every stored time meaningless. Ticks that
-        paused (a process that was stopped) are silence of our own, during which an arm may have been moved.
+    def _watch_clock(self, now_ns: int, steady_ns: int | None = None) -> None:
+        """A clock that was set (a simulation that was restarted) makes every stored time meaningless. Ticks that paused
+        (a process that was stopped) are silence of our own, during which an arm may have been moved.
         """
         if self._ticked_ns is None:
             return
-        passed_s = (now_ns - self._ticked_ns) * 1e-9
-        if -CLOCK_RESET_S <= passed_s <= self.config.feedback_lost_s:
-            return
+        ahead_s = (now_ns - self._ticked_ns) * 1e-9
+        paused_s = 0.0 if steady_ns is None else (steady_ns - self._steady_ns) * 1e-9
+        if paused_s > self.config.feedback_lost_s:
+            self._forget(now_ns)
+            if self.mode is not Mode.DISARMED:
+                self._lose_arms(f"no command was sent for {paused_s:.2f} s, and feedback is of before")
+        elif ahead_s < -CLOCK_RESET_S:
+            self._forget(now_ns)
+            self._set_back(-ahead_s)
+        elif steady_ns is not None and ahead_s - paused_s > self.config.feedback_lost_s:
+            self._forget(now_ns)
+            self.stop(f"the clock went ahead by {ahead_s - paused_s:.2f} s; put a source in command again")
+
+    def _set_back(self, by_s: float) -> None:
+        self.clock_resets += 1
+        self._timeline.clear()
+        self._arbiter.apply(Event.FEEDBACK_LOST, f"the clock went back by {by_s:.2f} s")
+
+    def _forget(self, now_ns: int) -> None:
+        """What was heard says nothing any more."""
         self._leader.forget()
         self._measurement.forget(now_ns)
         self._feedback_silent = True
-        if passed_s < 0.0:
-            self.clock_resets += 1
-            self._timeline.clear()
-            self._arbiter.apply(Event.FEEDBACK_LOST, f"the clock went back by {-passed_s:.2f} s")
-        elif self.mode is not Mode.DISARMED:
-            self._lose_arms(f"no command was sent for {passed_s:.2f} s, and feedback is of before")
         self._ticked_ns = now_ns - self._period_ns

@@ -17,6 +17,11 @@ START_MARGIN_RAD = 0.05
 JUMP_SPEED_FACTOR = 1.5
 
 
+def most_way(robot: Robot, jump_rad: float, passed_s: float) -> np.ndarray:
+    """(arm joints,) rad that an arm can have moved within that time, and `jump_rad`."""
+    return jump_rad + JUMP_SPEED_FACTOR * robot.tracker_velocity * passed_s
+
+
 class Measurement:
     """Times are int nanoseconds of one clock. Samples that are refused change nothing and are counted."""
 
@@ -129,7 +134,7 @@ class Measurement:
         if passed_ns > self._max_age_ns:
             return None  # after silence an arm may be anywhere, which is no jump; whoever held it looks where it is
         passed_s = passed_ns * 1e-9
-        limit = self._max_jump_rad + JUMP_SPEED_FACTOR * self._robot.tracker_velocity * passed_s
+        limit = most_way(self._robot, self._max_jump_rad, passed_s)
         way = np.abs(value - self._positions[spec.arm])
         if np.all(way <= limit):
             return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from depthvla_policy.control.feedback import arm_positions, gripper_opening, in_place
+from depthvla_policy.control.measurement import most_way
 from depthvla_policy.control.refusal import Reason, Refusal
 from depthvla_policy.robot import Robot
 
@@ -31,9 +32,10 @@ class Leader:
     stays as it is.
     """
 
-    def __init__(self, robot: Robot, max_age_s: float) -> None:
+    def __init__(self, robot: Robot, max_age_s: float, max_jump_rad: float) -> None:
+        """`max_jump_rad`: what a joint may move between two samples beyond what an arm can."""
         self._robot = robot
-        self._max_age_ns = round(max_age_s * 1e9)
+        self._max_age_ns, self._max_jump_rad = round(max_age_s * 1e9), max_jump_rad
         self._samples: dict[str, deque[_Sample]] = {limb.name: deque(maxlen=SAMPLES) for limb in robot.limbs}
         self._openings: dict[str, float] = {}
         self._offset = np.zeros(robot.size)
@@ -51,7 +53,13 @@ class Leader:
             refusal = self.gripper(limb, in_place(self._robot, spec.names, values, names)[len(spec.joints) :])
             if refusal:
                 return refusal
-        self._samples[limb].append(_Sample(now_ns, stamp_ns, positions))
+        samples = self._samples[limb]
+        sample = _Sample(now_ns, stamp_ns, positions)
+        jump = self._jump(limb, samples[-1], sample) if samples else None
+        if jump:
+            samples.clear()  # it is followed no further, and has to be taken over anew
+            return self._refuse(limb, jump)
+        samples.append(sample)
         return None
 
     def gripper(self, limb: str, values: Sequence[float], names: Sequence[str] = ()) -> Refusal | None:
@@ -67,7 +75,7 @@ class Leader:
         for limb, samples in self._samples.items():
             name = f"leader {limb}"
             if not samples:
-                return Refusal(Reason.MISSING, f"{name} has not been heard", name)
+                return Refusal(Reason.MISSING, f"{name} has not been heard since it jumped, or ever", name)
             age_ns = now_ns - samples[-1].received_ns
             if age_ns > self._max_age_ns:
                 text = f"{name} is silent for {age_ns * 1e-9:.2f} s (limit {self._max_age_ns * 1e-9:.2f} s)"
@@ -102,6 +110,16 @@ class Leader:
         """What was heard says nothing any more (the clock was set back)."""
         for samples in self._samples.values():
             samples.clear()
+
+    def _jump(self, limb: str, before: _Sample, new: _Sample) -> Refusal | None:
+        """A leader that was restarted, an encoder that wrapped, another one on the topic: no hand moves so."""
+        # Samples that waited are received together; their stamps tell them apart.
+        passed_ns = max(new.received_ns - before.received_ns, min(new.stamp_ns - before.stamp_ns, self._max_age_ns), 0)
+        way = np.abs(new.positions - before.positions)
+        if passed_ns > self._max_age_ns or np.all(way <= most_way(self._robot, self._max_jump_rad, passed_ns * 1e-9)):
+            return None
+        joint = self._robot.limb(limb).joints[int(way.argmax())]
+        return Refusal(Reason.JUMP, f"{joint} jumped by {way.max():.2f} rad in {passed_ns * 1e-6:.0f} ms")
 
     def _refuse(self, limb: str, refusal: Refusal) -> Refusal:
         name = f"leader {limb}"

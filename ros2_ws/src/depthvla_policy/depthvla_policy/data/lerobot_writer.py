@@ -170,7 +170,7 @@ class DatasetWriter:
         _write_json(self.folder / PART / MOVING, list(moving.values()))
         for name, path in moving.items():
             (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-            self._file.path(name).replace(self.folder / path)
+            files.put(self._file.path(name), self.folder / path)
         self._file = None
         self._write_meta(row, table)
         self._new_stats.append(stats)
@@ -484,10 +484,10 @@ def _write_table(path: Path, table: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     pq.write_table(table, temporary, store_schema=False)  # a table that was read would have another one
-    temporary.replace(path)
+    files.put(temporary, path)
 
 
 def _write_json(path: Path, value: object) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-    temporary.replace(path)
+    files.put(temporary, path)

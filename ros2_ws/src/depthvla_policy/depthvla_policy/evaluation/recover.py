@@ -8,6 +8,7 @@ whole is left as it is.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import shutil
 import sys
@@ -106,12 +107,22 @@ def recover(bag: str | Path) -> Recovered | None:
     files = _files(bag)
     if not files:
         raise ValueError(f"bag {bag} has neither metadata.yaml nor an MCAP or SQLite (.db3) file")
+    _refuse_in_progress(bag, files)
     shutil.rmtree(made.parent, ignore_errors=True)
     found = _rewrite(files, made, bag, closed=closed)
     bag.rename(broken(bag))
     made.rename(bag)
     made.parent.rmdir()
     return found
+
+
+def _refuse_in_progress(bag: Path, files: Sequence[Path]) -> None:
+    for path in files:
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"bag {bag} is being recorded: a process writes to {path.name}") from None
 
 
 def broken(bag: Path) -> Path:

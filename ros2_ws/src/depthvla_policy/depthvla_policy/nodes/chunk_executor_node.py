@@ -48,7 +48,7 @@ from depthvla_policy.nodes.common.messages import (
 from depthvla_policy.nodes.common.polling import PolledSubscription
 from depthvla_policy.nodes.common.runtime import ManagedNode, run
 from depthvla_policy.nodes.executor.executor_parameters import CONFIG, PARAMETERS, robot_parameters
-from depthvla_policy.nodes.executor.sole_writer import FEEDBACK, SoleWriter
+from depthvla_policy.nodes.executor.sole_writer import FEEDBACK, SoleWriter, Stranger
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -57,7 +57,7 @@ except ImportError:  # Humble
 
 LEADER_DEPTH = 16
 ACKNOWLEDGED_S = 0.05  # for a reliable reader to have what was published last
-REST_LIMIT_S = 2.0  # to come to rest before a stream ends; only a clock that stands still needs longer
+REST_LIMIT_S = 2.0  # to come to rest before a stream ends; from full speed that takes a tenth of a second
 REQUESTED_MODES = tuple(mode for mode in Mode if mode is not Mode.FAULT)
 NUMBER = re.compile(r"(?<!\w)-?\d+(\.\d+)?")
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # sys/mman.h
@@ -111,6 +111,7 @@ class ChunkExecutorNode(ManagedNode):
         self._commands_sent = 0
         self._reported: tuple[Mode, str, int] = (Mode.DISARMED, "", 0)
         self._pedal, self._pedal_heard_s = False, 0.0
+        self._pedal_owns = False  # teleoperation lasts as long as the pedal is pressed
         self._discard()
         # What exists now stays. Without this a full collection would walk over all of it, during a tick.
         gc.collect()
@@ -178,10 +179,11 @@ class ChunkExecutorNode(ManagedNode):
             ):
                 subscriptions = [PolledSubscription(self, JointState, topic, profile)] if topic else []
                 self._inputs[kind, limb.name] = subscriptions
-        self._writers = [SoleWriter(self, topics, self.value("allowed_publishers"))]
+        self._command_writer = SoleWriter(self, topics, self.value("allowed_publishers"))
+        self._feedback_writer = None
         if self.value("mode_on_activate") != Mode.DISARMED.name:
             simulator = self.value("feedback_publisher")
-            self._writers.append(SoleWriter(self, feedback_topics, writer=simulator, advice=FEEDBACK))
+            self._feedback_writer = SoleWriter(self, feedback_topics, writer=simulator, advice=FEEDBACK)
 
     def _tick(self) -> None:
         missed = self._monitor.missed
@@ -197,17 +199,25 @@ class ChunkExecutorNode(ManagedNode):
             self._watch_pedal()
             if self._control.mode is not Mode.DISARMED:
                 self._watch_writers(now)
-            command = self._control.tick(now)
         except Exception as error:
-            # A defect must not end the stream: the next tick brings the arms to a stand, in FAULT.
-            self.get_logger().error(traceback.format_exc())
-            self._control.fault(f"{type(error).__name__}: {error}")
-            command = None
+            self._latch(error)
+        command = None
+        try:
+            command = self._control.tick(now, time.monotonic_ns())  # also after an error: in FAULT it brakes
+        except Exception as error:
+            self._latch(error)
         if command is not None:
             self._commands_sent += self._publish(self._outputs, command.positions, now, command)
         if self._control.shadow is not None:
             self._publish(self._shadows, self._control.shadow, now)
         self._publish_status(now, lateness_ns)
+
+    def _latch(self, error: Exception) -> None:
+        """A defect must not end the stream in mid-motion."""
+        self.get_logger().error(
+            "".join(traceback.format_exception(type(error), error, error.__traceback__)), throttle_duration_sec=1.0
+        )
+        self._control.fault(f"{type(error).__name__}: {error}")
 
     def _discard(self) -> None:
         """What waits in the queues is of unknown age."""
@@ -224,7 +234,7 @@ class ChunkExecutorNode(ManagedNode):
             time.sleep(max(self._monitor.due_ns - time.monotonic_ns(), 0) * 1e-9)
             self._tick()
         if self._control.ending:
-            self._control.disarm("the arms did not come to rest: the clock stands still", at_once=True)
+            self._control.disarm(f"the arms did not come to rest within {REST_LIMIT_S:g} s", at_once=True)
         if self.active:
             self._timer.reset()
             self._monitor.align(time.monotonic_ns())
@@ -265,14 +275,17 @@ class ChunkExecutorNode(ManagedNode):
     def _arm_at(self, now: int, cause: str) -> Refusal | None:
         rival = None
         if self._control.mode is Mode.DISARMED:
-            rival = next(filter(None, (writer.rival(time.monotonic()) for writer in self._writers)), None)
+            writers = filter(None, (self._command_writer, self._feedback_writer))
+            rival = next(filter(None, (writer.rival(time.monotonic()) for writer in writers)), None)
         return Refusal(Reason.NOT_ALLOWED, rival) if rival else self._control.arm(now, cause)
 
     def _watch_writers(self, now: int) -> None:
         """A rival is a fault. A publisher of a node that is not known yet holds the arms until it is known."""
         control = self._control
-        found = [stranger for writer in self._writers if (stranger := writer.look(time.monotonic()))]
-        stranger = max(found, key=lambda stranger: stranger.rival, default=None)
+        if self._feedback_writer and (stranger := self._feedback_writer.look(time.monotonic())):
+            self._leave_robot(stranger)
+            return
+        stranger = self._command_writer.look(time.monotonic())
         if stranger is None:
             self._resume(now)
         elif stranger.rival:
@@ -281,6 +294,14 @@ class ChunkExecutorNode(ManagedNode):
         elif control.engaged or control.mode is Mode.TELEOP:
             self._interrupted = Mode.TELEOP if control.mode is Mode.TELEOP else Mode.POLICY
             control.stop(stranger.text)
+
+    def _leave_robot(self, stranger: Stranger) -> None:
+        """Whoever gives feedback beside the simulation may be a robot: it gets no further command, not even to hold."""
+        if stranger.rival:
+            self._leave_to_person()
+        else:
+            self._wanted_mode = Mode[self.value("mode_on_activate")] if not self._attended else Mode.DISARMED
+        self._control.disarm(stranger.text, at_once=True)
 
     def _resume(self, now: int) -> None:
         """Once only: what cannot go on now is put in command by a person."""
@@ -393,9 +414,11 @@ class ChunkExecutorNode(ManagedNode):
         if not self.active or message.data == self._pedal:
             return
         self._pedal = message.data
+        owned, interrupted = self._pedal_owns, self._interrupted
         if message.data:
             refusal = self._switch(Mode.TELEOP, "taken over by ~/takeover").refusal
-        elif Mode.TELEOP in (self._control.mode, self._interrupted):
+            self._pedal_owns = refusal is None
+        elif owned and Mode.TELEOP in (self._control.mode, interrupted):
             refusal = self._switch(Mode.POLICY, "given back by ~/takeover").refusal
             if refusal:
                 self._control.stop(f"the policy cannot take over, holding instead: {refusal}")
@@ -405,13 +428,15 @@ class ChunkExecutorNode(ManagedNode):
             self.get_logger().warning(f"~/takeover refused: {refusal}")
 
     def _watch_pedal(self) -> None:
-        """A pedal that is pressed says so again and again: whoever pressed one that fell silent may be gone, too."""
+        """A pedal that is pressed says so again and again: whoever pressed one that fell silent may be gone, too. When
+        it is back, still pressed, it has nothing to say until it was released.
+        """
         limit_s = self.value("takeover_timeout_s")
-        if self._pedal and limit_s and time.monotonic() - self._pedal_heard_s > limit_s:
-            self._pedal = False
-            if Mode.TELEOP in (self._control.mode, self._interrupted):
-                self._leave_to_person()
-                self._control.stop(f"~/takeover fell silent for {limit_s:g} s while pressed; take over again")
+        if self._pedal_owns and limit_s and time.monotonic() - self._pedal_heard_s > limit_s:
+            held = Mode.TELEOP in (self._control.mode, self._interrupted)
+            self._leave_to_person()
+            if held:
+                self._control.stop(f"~/takeover fell silent for {limit_s:g} s while pressed; release it, then press it")
 
     def _on_set_mode(self, request: SetMode.Request, response: SetMode.Response) -> SetMode.Response:
         if not self.active:
@@ -438,7 +463,8 @@ class ChunkExecutorNode(ManagedNode):
 
     def _leave_to_person(self) -> None:
         """From a request on, a person decides about the mode."""
-        self._wanted_mode, self._interrupted, self._attended = Mode.DISARMED, None, True
+        self._wanted_mode, self._interrupted = Mode.DISARMED, None
+        self._attended, self._pedal_owns = True, False
 
     def _arm(self) -> Refusal | None:
         now = self._now_ns()
@@ -491,7 +517,7 @@ class ChunkExecutorNode(ManagedNode):
             for thread in os.listdir("/proc/self/task"):
                 with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
                     os.sched_setscheduler(int(thread), policy | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
-        except PermissionError:
+        except OSError:
             self.get_logger().info("no real-time priority (an rtprio limit allows it): ticks may come late under load")
 
     def _now_ns(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from mcap.writer import IndexType, Writer
 from rosbags.interfaces import Qos
 from rosbags.rosbag2.metadata import dump_qos_v9
 
+from depthvla_policy import files
 from depthvla_policy.evaluation.bags.mcap_file import NEVER_NS
 from depthvla_policy.evaluation.bags.storage import METADATA
 
@@ -40,6 +42,7 @@ class NewBag:
         self.path = path
         self._name = f"{path.name}_0.mcap"
         self._file = (path / self._name).open("xb")
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # which ends with the process: `recover` must not take a bag in progress
         self._writer = Writer(self._file, index_types=IndexType.CHUNK | IndexType.MESSAGE | IndexType.METADATA)
         self._writer.start(profile="ros2", library=LIBRARY)
         self._schemas: dict[tuple[str, str, str], int] = {}
@@ -73,10 +76,11 @@ class NewBag:
         about = self._about(dict(custom_data))
         self._writer.add_metadata("rosbag2", {"serialized_metadata": yaml.safe_dump(about, allow_unicode=True)})
         self._writer.finish()
+        files.to_disk(self._file)
         self._file.close()
         temporary = self.path / f"{METADATA}.tmp"
         temporary.write_text(yaml.safe_dump({"rosbag2_bagfile_information": about}, allow_unicode=True))
-        temporary.replace(self.path / METADATA)
+        files.put(temporary, self.path / METADATA)
 
     def abort(self) -> None:
         """Close the file as it is."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from rosbags.interfaces import Qos
 from rosbags.typesys import Stores, get_typestore
 
+from depthvla_policy import files
 from depthvla_policy.evaluation.bags.bag import PAIR_TOLERANCE_NS, header_stamp_ns
 from depthvla_policy.evaluation.bags.message_types import register_type
 from depthvla_policy.evaluation.bags.new_bag import NewBag
@@ -324,7 +325,7 @@ class BagWriter:
 def write_notes(bag: Path, custom_data: dict[str, str]) -> None:
     temporary = bag / f"{NOTES_FILE}.tmp"
     temporary.write_text(json.dumps(custom_data))
-    temporary.replace(bag / NOTES_FILE)
+    files.put(temporary, bag / NOTES_FILE)
 
 
 def describe_machine() -> dict[str, str | int | float]:

@@ -18,14 +18,15 @@ class Parent:
         launcher = int(told) if told.isdecimal() else None
         self._parent = os.getppid()
         by_launcher = launcher == self._parent
+        self._launcher = launcher
         outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         self._watched = self._parent > 1 and (by_launcher or not outlives)
-        # Killed before this process got here, or it has put a wrapper between.
-        self._gone = launcher is not None and not by_launcher and not _exists(launcher)
 
     @property
     def gone(self) -> bool:
-        return self._gone or (self._watched and os.getppid() != self._parent)
+        # A launcher may have put a wrapper between, and may have been killed before this process got here.
+        launcher_gone = self._launcher is not None and not _exists(self._launcher)
+        return launcher_gone or (self._watched and os.getppid() != self._parent)
 
     def __str__(self) -> str:
         return f"the end of the process that started it, {self._parent}"
