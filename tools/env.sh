@@ -15,8 +15,9 @@ else
   unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH PYTHONPATH
   export AMENT_PREFIX_PATH=$_root/.venv CMAKE_PREFIX_PATH=$_root/.venv
 fi
-case ":$PATH:" in
-  *":$_root/.venv/bin:"*) ;;
+# In front also where it is on the path already: a nested shell may have put another Python before it.
+case "$PATH" in
+  "$_root/.venv/bin:"*) ;;
   *) export PATH=$_root/.venv/bin:$PATH ;;
 esac
 # colcon's script reads variables that may be unset.

@@ -516,3 +516,12 @@ def test_a_damaged_picture_is_refused_wherever_it_comes(tmp_path):
         with pytest.raises(ValueError, match="not a whole JPEG"):
             writer.add_frame(samples.frame(0, 5, images=dict.fromkeys(CAMERAS, JPEG[:-9] + JPEG[-2:])))
         assert writer.length == 5
+
+
+def test_a_dataset_with_a_file_that_is_cut_off_is_not_continued(tmp_path):
+    with DatasetWriter(tmp_path / "data", ROBOT) as writer:
+        samples.write(writer, [4, 5])
+    path = tmp_path / "data/data/chunk-000/file-001.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"file-001\.parquet: .*wanted: a file of the dataset that is to be continued"):
+        DatasetWriter(tmp_path / "data", ROBOT)

@@ -152,7 +152,7 @@ def test_damaged_first_chunk_costs_its_own_messages_and_not_those_that_it_define
     with Bag(bag_path) as opened, pytest.raises(ValueError, match="to keep what is whole"):
         opened.check()
     found = recover(bag_path)
-    assert found.messages == 3 and len(found.damaged) == 1 and not found.missing
+    assert found.messages == 3 and len(found.damaged) == 1 and found.missing == ("1 of 4 messages",)
     assert words(bag_path) == texts[1:]
     with Bag(bag_path) as opened:
         about = opened.custom_data
@@ -275,3 +275,19 @@ def test_a_bag_that_is_being_recorded_is_left_alone(tmp_path):
         recover(tmp_path / "bag")
     bag.close({})
     assert recover(tmp_path / "bag") is None
+
+
+def test_what_a_closed_bag_lacks_is_said(tmp_path, capsys):
+    """It was cut off when it was copied; its metadata.yaml still counts every message."""
+    bag = NewBag(tmp_path / "bag")
+    topic = bag.add_topic("/a", "std_msgs/msg/String", encoding="ros2msg", definition="string data\n")
+    for number in range(300):
+        bag.write(topic, 1 + number, b"\x00\x01\x00\x00\x02\x00\x00\x00a\x00" + bytes(9000))
+    bag.close({})
+    path = tmp_path / "bag/bag_0.mcap"
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    assert main([str(tmp_path / "bag")]) == 1
+    said = capsys.readouterr().out
+    kept = int(said.split("bag: ")[1].split()[0])
+    assert kept < 300 and f"not recovered: {300 - kept} of 300 messages" in said

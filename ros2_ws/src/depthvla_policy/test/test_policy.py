@@ -282,7 +282,7 @@ def test_weights_that_are_no_floating_point_numbers_are_named(checkpoint, tmp_pa
 def test_statistics_that_are_no_numbers_are_named(checkpoint, tmp_path):
     folder = copy_of(checkpoint, tmp_path / "copy")
     edit(folder / "norm_stats.json", lambda values: values["norm_stats"]["state"].update(mean=["a"]))
-    with pytest.raises(ValueError, match=r"norm_stats\.json: state or actions: could not convert"):
+    with pytest.raises(ValueError, match=r"norm_stats\.json: state.mean is not numbers"):
         Policy.load(folder)
 
 

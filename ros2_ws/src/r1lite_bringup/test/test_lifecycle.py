@@ -55,7 +55,11 @@ def bag(tmp_path_factory):
 def parameters(name, bag, folder):
     urdf = {"urdf_file": str(graph.share() / "urdf" / "r1lite.urdf.xacro")}
     own = {
-        "episode_recorder_node": {"bag": f"{folder}/%H-%M-%S-{folder.name}", "min_free_mb": 0},
+        "episode_recorder_node": {
+            "bag": f"{folder}/bag",
+            "min_free_mb": 0,
+            "record_on_activate": False,  # active twice within a second, it would record to the same name
+        },
         "replay_node": {"bag": str(bag)},
         "visualisation_node": urdf,
         "viewer_node": urdf,

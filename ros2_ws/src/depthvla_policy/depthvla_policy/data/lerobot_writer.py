@@ -213,6 +213,10 @@ class DatasetWriter:
             logging.warning(
                 "%s: no episode names %s; LeRobot may read them", self.folder, ", ".join(sorted(there - named))
             )
+        for name in sorted(named & there):
+            if name.endswith(".parquet"):
+                with files.reading(self.folder / name, "a file of the dataset that is to be continued (parquet)"):
+                    pq.read_metadata(self.folder / name)
         places = filter(None, map(PLACE.search, named | there))
         return max((int(place[1]) * self._chunk + int(place[2]) + 1 for place in places), default=0)
 

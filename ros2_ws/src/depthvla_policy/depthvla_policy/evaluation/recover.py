@@ -158,6 +158,9 @@ def _rewrite(files: Sequence[Path], made: Path, bag: Path, *, closed: bool) -> R
         for path in files:
             copy.add(path, Path(folder))
     found = copy.found()
+    lost = metadata.messages - found.messages
+    if closed and found.messages and lost > 0:
+        found = dataclasses.replace(found, missing=(*found.missing, f"{lost} of {metadata.messages} messages"))
     if closed and not found.messages:
         copy.bag.abort()
         raise ValueError(f"bag {bag}: nothing can be read of it: {', '.join(found.damaged) or 'no whole record'}")

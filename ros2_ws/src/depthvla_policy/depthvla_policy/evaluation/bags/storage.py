@@ -33,13 +33,16 @@ class Connection(NamedTuple):
 
 @dataclass(frozen=True)
 class Metadata:
-    """files: in the order of the recording. compression: "file", "message" or none. types: topic -> type."""
+    """files: in the order of the recording. compression: "file", "message" or none. types: topic -> type. messages: how
+    many there are.
+    """
 
     files: tuple[Path, ...]
     compression: str = ""
     distribution: str = ""
     custom: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
+    messages: int = 0
 
 
 def mcap_connection(channel: Channel, schema: Schema | None) -> Connection:
@@ -247,6 +250,7 @@ def read_metadata(folder: Path) -> Metadata:
             distribution=str(raw.get("ros_distro") or ""),
             custom={str(key): str(value) for key, value in (raw.get("custom_data") or {}).items()},
             types={row["name"]: row["type"] for row in topics},
+            messages=int(raw.get("message_count") or 0),
         )
         how = raw.get("compression_format") or "zstd"
     except (AttributeError, KeyError, TypeError, UnicodeDecodeError, yaml.YAMLError) as error:
