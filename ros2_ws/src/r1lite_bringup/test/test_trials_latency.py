@@ -96,4 +96,4 @@ def test_the_executors_rate_is_a_parameter_of_that_node_alone(tmp_path):
     assert "command_rate_hz" not in rig.nodes[POLICY].parameters
     untouched = Rig(tmp_path)
     latency.set_executor_rate(untouched, 0.0)
-    assert "command_rate_hz" not in untouched.nodes[EXECUTOR].parameters
+    assert untouched.nodes[EXECUTOR].parameters["command_rate_hz"] == rig.robot.control_rate_hz
