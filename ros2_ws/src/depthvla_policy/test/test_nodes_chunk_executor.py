@@ -75,6 +75,7 @@ class Rig:
 
         self.probe.wait_for(self.pedal.get_subscription_count, what="the pedal's subscription")
         self.let_go()
+        self.pedal.publish(Bool(data=pressed))
         self._pedal_timer = self.probe.every(0.05, lambda: self.pedal.publish(Bool(data=pressed)))
 
     def let_go(self):

@@ -497,9 +497,12 @@ class ChunkExecutor:
         return Refusal(Reason.OTHER_MODEL, text)
 
     def _elapsed_s(self, steady_ns: int) -> float:
-        """Time since the last tick, at most one period: a late tick must not be caught up by a larger step."""
-        elapsed = self._period_ns if self._steady_ns is None else steady_ns - self._steady_ns
-        return min(max(elapsed, 0), self._period_ns) * 1e-9
+        """Time since the last tick, at most one period: a late tick must not be caught up by a larger step.
+
+        One period also at the first tick, and where the only clock there is was set back: ticks went on meanwhile.
+        """
+        elapsed = -1 if self._steady_ns is None else steady_ns - self._steady_ns
+        return (min(elapsed, self._period_ns) if elapsed >= 0 else self._period_ns) * 1e-9
 
     def _watch_clock(self, now_ns: int, steady_ns: int | None = None) -> None:
         """A clock that was set (a simulation that was restarted) makes every stored time meaningless. Ticks that paused
