@@ -91,6 +91,30 @@ def test_silence_of_any_length_does_not_let_a_jump_pass(engaged):
     assert engaged.executor.mode is Mode.HOLD and not engaged.executor.engaged
 
 
+def test_a_jump_in_a_silence_between_two_ticks_is_not_overlooked(engaged):
+    engaged.offer(engaged.chunk(slope=0.0))
+    engaged.ticks(3)
+    held = engaged.pose.copy()
+    engaged.pose = held + np.where(ARMS, 0.4, 0.0)
+    engaged.tick(ns=RESUMES_NS)  # fresh again when it comes, and too far from the last sample to call it a jump
+    engaged.pose = held + np.where(ARMS, 0.4, 0.0)
+    moved = engaged.pose.copy()
+    for sequence in range(200, 205):
+        engaged.pose = moved
+        command = offer_and_tick(engaged, sequence, start=moved)
+    np.testing.assert_allclose(command.positions, moved)
+    assert engaged.executor.mode is Mode.HOLD and not engaged.executor.engaged
+
+
+def test_in_a_fault_the_arm_is_not_sent_after_feedback_that_jumped(engaged):
+    held = engaged.ticks(3)[-1]
+    for _ in range(20):
+        engaged.pose = held + np.where(ARMS, 0.8, 0.0)
+        command = engaged.tick()
+    assert engaged.executor.mode is Mode.FAULT and "jumped" in engaged.executor.state.cause
+    np.testing.assert_allclose(command.positions, held)
+
+
 def test_ticks_that_paused_are_as_good_as_lost_feedback(engaged):
     """The process was stopped: what it heard and sent last says nothing about where the arms are now."""
     engaged.offer(engaged.chunk(slope=0.03))

@@ -322,7 +322,10 @@ class ChunkExecutor:
             self._without_feedback(stale, now_ns)
         elif self._feedback_silent:
             self._feedback_is_back()
+        elif self._measurement.interrupted and self._measurement.apart(self._shaper.position).max() > AWAY_RAD:
+            self._without_feedback(Refusal(Reason.NO_FEEDBACK, "feedback was away between two ticks"), now_ns)
         else:
+            self._measurement.interrupted = False
             self._watch_tracking(now_ns)
         silence = self._leader.silence(now_ns)
         if silence and self.mode is Mode.TELEOP:
@@ -352,6 +355,7 @@ class ChunkExecutor:
         self.stop(f"{why}: no commands until it is back; then put a source in command again")
 
     def _feedback_is_back(self) -> None:
+        self._measurement.interrupted = False
         if not (self._lost or self._shaper.at_rest):
             return  # braked to rest first
         self._feedback_silent = False
@@ -373,7 +377,8 @@ class ChunkExecutor:
         off_track = self._measurement.off_track(
             self._shaper.position, now_ns, limit_rad=self.config.max_tracking_error_rad, limit_s=self.config.tracking_s
         )
-        if off_track:
+        # In a fault for another reason, such as feedback that jumped, the arm is not sent after its feedback.
+        if off_track and self.mode is not Mode.FAULT:
             self.fault(off_track.message)
             # What blocks the arm is not pressed against any longer.
             self._start_anew(self._measurement.apart(self._shaper.position) > AWAY_RAD)

@@ -34,6 +34,7 @@ class Measurement:
             name: None for limb in robot.limbs for name in (arm_stream(limb.name), gripper_stream(limb.name))
         }
         self._forgotten_ns = 0  # from when on what was heard counts
+        self.interrupted = False  # a stream was silent for longer than it may be, and nobody has looked at that yet
         self._off_track_ns: int | None = None  # since when an arm is not where it was sent
         self.refusals: Counter[tuple[str, Reason]] = Counter()
 
@@ -121,6 +122,8 @@ class Measurement:
         if isinstance(value, Refusal):
             self.refusals[name, value.reason] += 1
             return value
+        heard_ns = self._heard_ns[name]
+        self.interrupted |= heard_ns is not None and now_ns - heard_ns > self._max_age_ns
         self._positions[where] = value
         self._heard_ns[name] = now_ns
         return None
