@@ -30,6 +30,7 @@ STORM_REQUESTS, IN_FLIGHT = 300, 8
 AGAIN_S = 0.03  # until a chunk comes once more: the executor's queue holds only the newest
 ITSELF = ()
 ASK = ("set_mode",)
+ARM_AGAIN = ("arm_and_set_mode",)
 RESET = ("reset_fault", "set_mode")
 
 Inject = Callable[[Rig, Random], contextlib.AbstractContextManager]
@@ -294,6 +295,7 @@ RESUMES = "by itself with the next good chunk"
 STREAM_ENDS = "no stream; the robot's trackers stop the arms (in simulation 0.2 s after the last command)"
 LOST = "HOLD; after 0.5 s the stream ends and nobody is in command"
 ASKED = "`~/set_mode`: the stream starts anew where the arms are"
+BEFORE_IT = "; in a simulation `~/arm` before it, since whoever publishes feedback anew might be a robot"
 ARM_IT = "start it, `~/arm`, `~/set_mode` (the simulation's graph does both by itself)"
 
 # The simulated clock comes last, because it stays.
@@ -358,10 +360,10 @@ FAULTS: tuple[Fault, ...] = (
         "robot killed (SIGKILL of the simulator)",
         "age of the feedback, 0.2 s",
         LOST,
-        ASKED,
+        ASKED + BEFORE_IT,
         ended(SIMULATOR, signal.SIGKILL),
         " s old",
-        leave=ASK,
+        leave=ARM_AGAIN,
         slow=True,
         drags=True,
     ),
@@ -369,7 +371,7 @@ FAULTS: tuple[Fault, ...] = (
         "robot stopped (SIGSTOP of the simulator)",
         "the same",
         "the same",
-        "the same",
+        ASKED,
         stopped(SIMULATOR),
         " s old",
         leave=ASK,
@@ -379,10 +381,10 @@ FAULTS: tuple[Fault, ...] = (
         "robot ended (SIGTERM of the simulator)",
         "the same",
         "the same",
-        "the same",
+        ASKED + BEFORE_IT,
         ended(SIMULATOR, signal.SIGTERM),
         " s old",
-        leave=ASK,
+        leave=ARM_AGAIN,
         slow=True,
     ),
     Fault(

@@ -80,6 +80,7 @@ def _put_in_command(rig: Rig, mode: Mode, random: Random) -> None:
 
     def moving() -> bool:
         rig.let_policy_move()
+        rig.ask(Mode.POLICY)  # as a person does: a simulation that nobody has asked goes on by itself
         if mode is Mode.TELEOP:
             rig.wait(lambda: rig.ask(Mode.TELEOP).success, "teleoperation")
             rig.wait_for_mode(Mode.TELEOP)
@@ -160,6 +161,10 @@ def _recover(rig: Rig, fault: Fault, outcome: Outcome) -> None:
         begin_ns = time.time_ns()
         if request == "set_mode":
             rig.wait(lambda: rig.ask(Mode.POLICY).success, "set_mode POLICY", 60.0)
+        elif request == "arm_and_set_mode":
+            rig.wait(
+                lambda: rig.trigger("arm").success and rig.ask(Mode.POLICY).success, "the robot to be armed on", 60.0
+            )
         elif request == "take_over":
             rig.wait(lambda: rig.ask(Mode.TELEOP).success, "set_mode TELEOP")
             rig.wait_for_mode(Mode.TELEOP)
