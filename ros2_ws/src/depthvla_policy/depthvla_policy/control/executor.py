@@ -175,11 +175,11 @@ class ChunkExecutor:
         return self._ending is not None
 
     def stop(self, cause: str = "stopped") -> Refusal | None:
-        """Brings the arms to a stand until somebody is put in command again. Idempotent, possible in every mode."""
+        """Stops the arms until somebody is put in command again. Idempotent, possible in every mode."""
         return self._arbiter.apply(Event.STOP, cause)
 
     def fault(self, cause: str) -> Refusal | None:
-        """Latches; the arms are brought to a stand."""
+        """Latches; the arms are stopped."""
         return self._arbiter.apply(Event.FAULT, cause)
 
     def reset_fault(self, cause: str = "fault was reset") -> Refusal | None:
