@@ -2,5 +2,8 @@
 
 # name -> module with a `main`, what it does
 COMMANDS = {
-    "console": ("depthvla_control.nodes.operator_node", "hand over between teleoperation and policy, and stop, by keys or a joystick"),
+    "console": (
+        "depthvla_control.nodes.operator_node",
+        "hand over between teleoperation and policy, and stop, by keys or a joystick",
+    ),
 }

@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     modules = {known: module for commands in by_package().values() for known, (module, _) in commands.items()}
     if name not in modules:
         close = difflib.get_close_matches(name, modules, 3) or sorted(modules)
-        print(f"depthvla: no subcommand {name!r}; did you mean {', '.join(close)}? All: depthvla --help", file=sys.stderr)
+        print(
+            f"depthvla: no subcommand {name!r}; did you mean {', '.join(close)}? All: depthvla --help", file=sys.stderr
+        )
         return 2
     sys.argv = [f"depthvla {name}", *rest]  # what a subcommand's usage and errors begin with
     try:
