@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from depthvla_policy import robot, tasks
+from depthvla_policy import files, robot, tasks
 from depthvla_policy.control.continuation import REALTIME_CHUNKING
 from depthvla_policy.evaluation.rollouts import task_options
 from depthvla_policy.nodes.common.isolation import this_machine_only
@@ -356,12 +356,11 @@ def _model_for(robot: str, model: str) -> Path:
 
 
 def model_folder(model: str) -> Path:
-    # The repository's models/ lies above the source tree as well as above the workspace's install folder.
-    above = Path(__file__).resolve().parents
-    for folder in (Path(model).expanduser(), *(parent / "models" / model for parent in above)):
+    folders = files.models_folders()
+    for folder in (Path(model).expanduser(), *(parent / model for parent in folders)):
         if (folder / "config.json").is_file():
             return folder.absolute()
-    names = sorted({path.parent.name for parent in above for path in parent.glob("models/*/config.json")})
+    names = sorted({path.parent.name for parent in folders for path in parent.glob("*/config.json")})
     raise ArgumentError(
         f"model:={model!r} is not allowed; allowed: a checkpoint's folder (with a config.json) or the name of one in "
         f"models/ ({', '.join(names) or 'there is none'})"

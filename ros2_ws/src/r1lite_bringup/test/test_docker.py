@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from xml.etree import ElementTree
 
+import dependency_table
 import docker_files
 import pytest
 from docker_files import COMPOSE_FILES, DOCKER, DOCKERFILES, ROOT
@@ -24,14 +25,9 @@ ENVIRONMENT = {"ROS_DOMAIN_ID": "2", "MODELS": "/checkpoints", "MODEL": "mine", 
 # gives them in an image. REP 2001 says what ros_base is.
 ROS_BASE = {
     *("ament_cmake", "ament_index_python", "launch", "launch_ros", "rclpy", "ros2launch", "robot_state_publisher"),
-    *("rosidl_default_generators", "rosidl_default_runtime"),
+    *("python3-catkin-pkg-modules", "rosidl_default_generators", "rosidl_default_runtime"),
     *("builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "lifecycle_msgs", "rcl_interfaces", "rosgraph_msgs"),
     *("sensor_msgs", "sensor_msgs_py", "std_msgs", "std_srvs", "tf2_msgs", "trajectory_msgs", "visualization_msgs"),
-}
-PIP = {
-    **{f"python3-{name}": name for name in ("numpy", "tqdm", "matplotlib", "pytest", "hypothesis")},
-    "python3-yaml": "PyYAML",
-    "xacro": "xacro",
 }
 RVIZ = {"rviz2", "rviz_2d_overlay_plugins"}  # shown on the CPU image only
 BUILD = {
@@ -64,14 +60,10 @@ def test_every_copied_path_exists_and_is_not_ignored(path):
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
 def test_every_dependency_of_a_package_comes_into_the_image(path):
-    pinned = [ROOT / name for name in ("requirements.txt", "requirements-dev.txt")]
-    pip = {line.partition("==")[0] for file in pinned for line in file.read_text().splitlines()}
+    pinned = dependency_table.pinned(ROOT / "requirements.txt", ROOT / "requirements-dev.txt")
+    by_pip = {key for key, requirement in dependency_table.LIBRARIES.values() if requirement in pinned}
     installed = docker_files.apt_packages(path)
-    missing = {
-        key
-        for key in dependencies() - ROS_BASE
-        if apt_name(key) not in installed and not (key in PIP and PIP[key] in pip)
-    }
+    missing = {key for key in dependencies() - ROS_BASE - by_pip if apt_name(key) not in installed}
     assert missing == (set() if path.stem == "cpu" else RVIZ)
 
 
