@@ -17,5 +17,6 @@ setup(
     maintainer_email="maintainers@depthvla-r1lite.org",
     description="A MuJoCo Galaxea R1 Lite: node, Gymnasium environments, scripted expert",
     license="Apache-2.0",
+    tests_require=["pytest"],
     entry_points={"console_scripts": [f"{node} = {package}.{node}:main" for node in nodes]},
 )

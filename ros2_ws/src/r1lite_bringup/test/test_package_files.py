@@ -51,6 +51,13 @@ def test_licence_version_and_maintainer_are_the_same_everywhere(name):
         assert {key: value for key, value in arguments_of_setup(setup).items() if key in expected} == expected
 
 
+@pytest.mark.parametrize(
+    "path", [path.with_name("setup.py") for path in PACKAGES.values()], ids=lambda p: p.parent.name
+)
+def test_colcon_test_runs_pytest(path):
+    assert not path.exists() or 'tests_require=["pytest"]' in path.read_text()
+
+
 def needed(name: str) -> set[str]:
     """Dependencies that a package's own modules and interfaces have."""
     folders = [folder for folder in SOURCE_FOLDERS[name] if folder.exists()]
