@@ -24,16 +24,16 @@ fuzz: setup ## the command path's property tests with 100,000 generated historie
 	  --hypothesis-profile nightly --timeout 0 $(ARGS)
 
 faults: setup ## every part of the running graph is broken, again and again: out/faults.json and the table in docs/faults.md
-	@$(RUN) python -m r1lite_bringup.trials.faults $(ARGS)
+	@$(RUN) python -m r1lite_trials.faults $(ARGS)
 
 network: setup ## robot and host in network namespaces with delay, loss and a cut between them (root); out/network.json
-	@$(RUN) python -m r1lite_bringup.trials.network $(ARGS)
+	@$(RUN) python -m r1lite_trials.network $(ARGS)
 
 soak: setup ## ten minutes of the simulated graph: missed ticks, jitter, memory; out/soak.json
-	@$(RUN) python -m r1lite_bringup.trials.soak $(ARGS)
+	@$(RUN) python -m r1lite_trials.soak $(ARGS)
 
 handover: setup ## teleoperation to policy and back, ten times; out/handover.json and the plot
-	@$(RUN) python -m r1lite_bringup.trials.handover $(ARGS)
+	@$(RUN) python -m r1lite_trials.handover $(ARGS)
 
 lint: setup ## ruff: rules and formatting
 	@$(RUN) ruff check . && ruff format --check .
@@ -46,7 +46,7 @@ reference: setup ## docs/reference.md from the code
 
 bench: setup ## latency of network, engine, pi0, a training step and the running graph, beside the machine's roofline
 	@$(RUN) python -m depthvla_policy.bench --training fine-tune-small $(ARGS)
-	@$(RUN) python -m r1lite_bringup.trials.latency
+	@$(RUN) python -m r1lite_trials.latency
 
 bench-gpu: setup ## depthvla-3b on a GPU: latency, memory, agreement with float32; skipped without one
 	@$(RUN) if python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then \

@@ -1,5 +1,5 @@
 # The environment in which everything of this repository runs. The Makefile sources it, and so may you (bash):
-#   source tools/env.sh && python -m r1lite_bringup.up robot:=sim
+#   source tools/env.sh && python -m r1lite_bringup.process_launch robot:=sim
 _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [ ! -f "$_root/ros2_ws/install/setup.bash" ]; then
   echo "$_root is not set up: run 'make setup' there first" >&2

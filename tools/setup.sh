@@ -147,7 +147,8 @@ pip_install() {
 workspace() {
   # What a build is made from: descriptions and interfaces by content, installed files by name, as they are links.
   local place key stamp=ros2_ws/install/build.stamp
-  place="$root $(.venv/bin/python -V) $distro"
+  # Not the packages' contents: what another set of packages left in the install folder is in nobody's way then.
+  place="$root $(.venv/bin/python -V) $distro $(cd ros2_ws/src && echo */)"
   key=$({
     cat .venv/packages.stamp
     cd ros2_ws/src
