@@ -9,6 +9,7 @@ from pathlib import Path
 import dependency_table as table
 import pytest
 import yaml
+from test_import_rule import PACKAGES as LAYERS
 
 catkin_package = pytest.importorskip("catkin_pkg.package", reason="catkin_pkg comes with colcon")
 
@@ -54,24 +55,29 @@ def test_colcon_test_runs_pytest(path):
     assert 'tests_require=["pytest"]' in path.read_text()
 
 
+def above(name: str) -> set[str]:
+    """The package and those that it must not import, which would be a cycle to colcon: `test_import_rule` finds them."""
+    return set(LAYERS[LAYERS.index(name) :])
+
+
 def needed(name: str) -> set[str]:
     """Dependencies that a package's own modules and interfaces have."""
     folders = [folder for folder in SOURCE_FOLDERS[name] if folder.exists()]
     modules = set().union(*map(table.imported, folders))
     definitions = [path.read_text() for kind in ("msg", "srv") for path in PACKAGES[name].parent.glob(f"{kind}/*")]
-    return (table.keys(modules, set(PACKAGES)) | set(INTERFACE.findall("\n".join(definitions)))) - {name}
+    return (table.keys(modules, set(PACKAGES)) | set(INTERFACE.findall("\n".join(definitions)))) - above(name)
 
 
 def named(name: str) -> set[str]:
     """Own packages that a package's modules name: their nodes are started, their files are read."""
     texts = set().union(*(table.texts(folder) for folder in SOURCE_FOLDERS[name] if folder.exists()))
-    return {other for other in PACKAGES if other != name and any(text.partition(".")[0] == other for text in texts)}
+    return {other for other in set(PACKAGES) - above(name) if any(text.partition(".")[0] == other for text in texts)}
 
 
 def needed_in_tests(name: str) -> set[str]:
     helpers = {path.stem for path in SOURCES.glob("*/test/*")}
     modules = table.imported(PACKAGES[name].parent / "test") - helpers
-    return table.keys(modules, set(PACKAGES)) - {name}
+    return table.keys(modules, set(PACKAGES)) - above(name)
 
 
 def declared(name: str) -> tuple[set[str], set[str]]:
