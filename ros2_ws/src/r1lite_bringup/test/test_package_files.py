@@ -56,7 +56,7 @@ def test_colcon_test_runs_pytest(path):
 
 
 def above(name: str) -> set[str]:
-    """The package and those that it must not import, which would be a cycle to colcon: `test_import_rule` finds them."""
+    """The package and those that it must not import: a cycle to colcon, which `test_import_rule` finds."""
     return set(LAYERS[LAYERS.index(name) :])
 
 
