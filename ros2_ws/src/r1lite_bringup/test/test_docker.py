@@ -1,9 +1,10 @@
-"""The containers, as far as they can be tried without Docker: what they copy, install and run, and how they talk."""
+"""Containers and workflows, as far as they can be tried here: what they copy, install and run, and how they talk."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,11 +16,13 @@ from xml.etree import ElementTree
 import dependency_table
 import docker_files
 import pytest
+import yaml
 from docker_files import COMPOSE_FILES, DOCKER, DOCKERFILES, ROOT
 
 from r1lite_description.share import robot_file
 
 PACKAGES = sorted((ROOT / "ros2_ws" / "src").glob("*/package.xml"))
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
 ENTRYPOINT = str(DOCKER / "entrypoint.sh")
 ENVIRONMENT = {"ROS_DOMAIN_ID": "2", "MODELS": "/checkpoints", "MODEL": "mine", "INSTRUCTION": "stack the blocks"}
 
@@ -125,15 +128,29 @@ def test_every_command_of_a_build_is_bash_and_every_script_of_ours_is_there(path
     assert (ROOT / Path(json.loads(entrypoint)[0]).relative_to(folder)).samefile(ENTRYPOINT)
 
 
-@pytest.mark.parametrize("program", ["hadolint", "shellcheck"])
+@pytest.mark.parametrize("program", ["actionlint", "hadolint", "shellcheck"])
 def test_linters_find_nothing(program):
     found = shutil.which(program, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if not found:
         pytest.skip(f"{program} is not installed")
-    arguments = ["-c", "docker/hadolint.yaml", *map(str, DOCKERFILES)]
-    if program == "shellcheck":
-        arguments = ["--external-sources", ENTRYPOINT]
-    subprocess.run([found, *arguments], cwd=ROOT, check=True)
+    arguments = {
+        "actionlint": [*map(str, WORKFLOWS)],
+        "hadolint": ["-c", "docker/hadolint.yaml", *map(str, DOCKERFILES)],
+        "shellcheck": ["--external-sources", ENTRYPOINT],
+    }
+    subprocess.run([found, *arguments[program]], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_the_commands_of_a_workflow_are_clean_and_its_actions_pinned(path):
+    """As far as it goes without actionlint, whose wheel fetches a program that only some networks reach."""
+    shellcheck = shutil.which("shellcheck", path=str(Path(sys.executable).parent))
+    for job in yaml.safe_load(path.read_text())["jobs"].values():
+        for step in job["steps"]:
+            assert re.fullmatch(r"[\w/-]+@v\d+", step.get("uses", "none@v0"))
+            if shellcheck and "run" in step:
+                words = [shellcheck, "--shell", "bash", "--exclude", "SC1091", "-"]
+                subprocess.run(words, input=step["run"], text=True, check=True)
 
 
 def test_the_entrypoint_gives_a_command_the_workspace_and_its_exit_code(ros):
