@@ -108,8 +108,9 @@ def test_the_cpu_image_installs_everything_but_the_network(tmp_path):
 
 def test_what_the_cpu_image_is_for_imports_without_the_network(ros):
     modules = [
-        *(f"depthvla_policy.nodes.{name}" for name in ("chunk_executor_node", "operator_node", "viewer_node")),
-        *(f"depthvla_policy.nodes.{name}" for name in ("episode_recorder_node", "visualisation_node", "session")),
+        *(f"depthvla_control.nodes.{name}" for name in ("chunk_executor_node", "operator_node")),
+        *(f"depthvla_evaluation.nodes.{name}" for name in ("episode_recorder_node", "session", "viewer_node")),
+        "depthvla_evaluation.nodes.visualisation_node",
         *("r1lite_bringup.preflight.__main__", "depthvla_evaluation.viewer.__main__"),
     ]
     hidden = "sys.modules.update(dict.fromkeys(('torch', 'transformers', 'accelerate')))"
