@@ -10,7 +10,9 @@ if grep -qx "include-system-site-packages = true" "$_root/.venv/pyvenv.cfg"; the
     echo "$_root/.venv was made over a ROS distribution: source that first, or make distclean setup" >&2
     return 1
   fi
+  _over_ros=yes
 else
+  _over_ros=""
   # The ROS wheels find their libraries when Python starts, unless another environment says that it was done.
   unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH PYTHONPATH
   export AMENT_PREFIX_PATH=$_root/.venv CMAKE_PREFIX_PATH=$_root/.venv
@@ -25,8 +27,17 @@ case $- in *u*) _restore="set -u" ;; *) _restore="" ;; esac
 set +u
 source "$_root/ros2_ws/install/setup.bash"
 $_restore
+# `ros2` runs on the distribution's own Python, and `ros2 launch` imports what pip installed.
+if [ -n "$_over_ros" ]; then
+  for _site in "$_root"/.venv/lib/python3*/site-packages; do
+    case ":${PYTHONPATH:-}:" in
+      *":$_site:"*) ;;
+      *) export PYTHONPATH=${PYTHONPATH:+$PYTHONPATH:}$_site ;;
+    esac
+  done
+fi
 # rclpy refuses to start without a folder for its logs.
 if [ -z "${ROS_LOG_DIR:-}" ] && [ ! -w "${HOME:-/nonexistent}" ]; then
   export ROS_LOG_DIR=$_root/out/log
 fi
-unset _root _restore
+unset _root _restore _over_ros _site
