@@ -7,7 +7,6 @@ Commands are not played: nothing here moves a robot.
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import threading
 import time
@@ -221,7 +220,7 @@ class ReplayNode(ManagedNode):
             if self._error:
                 self.get_logger().error(self._error)
                 self.exit_code = 1
-            signal.raise_signal(signal.SIGINT)
+            self.finished = True
 
     def _needed_topics(self) -> list[str]:
         robot: Robot = self._robot
