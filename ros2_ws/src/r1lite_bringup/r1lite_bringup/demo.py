@@ -31,7 +31,7 @@ from depthvla_control.ros import qos
 from depthvla_control.ros.isolation import apply
 from depthvla_control.ros.terminal import Screen
 from depthvla_evaluation.report import build as report
-from depthvla_policy.nodes.policy.chunk_rate import chunk_rate_hz
+from depthvla_policy.nodes.policy.inference_loop import chunk_rate_hz
 from r1lite_bringup.graph import ArgumentError, environment, graph
 
 DISCOVERY_S = 2.0  # until nodes of somebody else's run are seen

@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 
 from depthvla_control.ros.isolation import apply
-from depthvla_policy.nodes.policy.chunk_rate import chunk_rate_hz
+from depthvla_policy.nodes.policy.inference_loop import chunk_rate_hz
 from r1lite_bringup import graph
 from r1lite_bringup.preflight import (
     checks_camera,

@@ -15,11 +15,10 @@ from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from depthvla_control.nodes.executor.sole_writer import UNKNOWN
-from depthvla_control.refusal import Refusal
 from depthvla_control.ros import qos
 from depthvla_control.ros.messages import nanoseconds
 from depthvla_control.ros.polling import PolledSubscription
-from depthvla_policy.ros import image_messages
+from depthvla_policy.policy.camera_images import camera_image, encoded_image
 
 NODE = "preflight"
 INFINITE_NS = 2**62
@@ -207,18 +206,13 @@ def _full(namespace: str, name: str) -> str:
 
 
 def _value(message: Any, topic: str) -> Any:
-    if isinstance(message, CompressedImage):
-        return _picture(image_messages.from_compressed(message, topic), message.format)
-    return (
-        _picture(image_messages.from_image(message, topic), message.encoding) if isinstance(message, Image) else message
-    )
+    return _picture(message, topic) if isinstance(message, CompressedImage | Image) else message
 
 
-def _picture(image: image_messages.EncodedImage | Refusal, encoding: str) -> Picture:
-    if isinstance(image, Refusal):
-        return Picture(encoding, problem=str(image))
+def _picture(message: CompressedImage | Image, topic: str) -> Picture:
+    encoding = message.format if isinstance(message, CompressedImage) else message.encoding
     try:
-        pixels = image_messages.decode(image)
+        pixels = camera_image(encoded_image(message, topic))
     except ValueError as error:
         return Picture(encoding, problem=str(error))
     height, width = pixels.shape[:2]
