@@ -2,7 +2,6 @@
 
 import json
 import struct
-import subprocess
 import threading
 import time
 
@@ -10,7 +9,7 @@ import pytest
 
 from depthvla_evaluation.bags.bag import Bag, header_stamp_ns
 from depthvla_evaluation.bags.notes import UNFINISHED, EpisodeNotes
-from depthvla_evaluation.bags.recording import FLUSH_PERIOD_S, BagWriter, git_revision
+from depthvla_evaluation.bags.recording import FLUSH_PERIOD_S, BagWriter
 from depthvla_evaluation.bags.topic_rules import Selector, TopicRule, parse_rules
 from r1lite_description import robot as robot_description
 
@@ -262,21 +261,6 @@ def test_failed_recording_has_no_other_outcome():
     notes.end("success", "well done", "the disk is full")
     about = notes.custom_data()
     assert (about["outcome"], about["notes"], about["failure"]) == ("failed", "well done", "the disk is full")
-
-
-def test_revision_says_whether_files_differ_from_it(tmp_path):
-    assert git_revision(tmp_path) == ""
-    words = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
-    subprocess.run([*words, "init", "-q"], check=True)
-    (tmp_path / "file").write_text("one")
-    subprocess.run([*words, "add", "file"], check=True)
-    subprocess.run([*words, "commit", "-qm", "one"], check=True)
-    revision = git_revision(tmp_path)
-    assert len(revision) == 40
-    (tmp_path / "file").write_text("two")
-    assert git_revision(tmp_path) == f"{revision}+dirty"
-    (tmp_path / "install").mkdir()
-    assert git_revision(tmp_path / "install") == ""
 
 
 def test_a_disk_that_does_not_answer_is_a_problem_and_ends_the_wait_for_it(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ import tyro
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from depthvla_policy.bench import peak_memory_gb
+from depthvla_policy.bench.machine import peak_memory_gb
 from depthvla_policy.conversion.fresh import initialised
 from depthvla_policy.conversion.plan import Piece, Plan, fitted
 from depthvla_policy.conversion.source import Source

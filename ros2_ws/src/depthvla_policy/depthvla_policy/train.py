@@ -42,7 +42,7 @@ def train(config: TrainConfig) -> None:
     if config.resume:
         _check_unchanged(config, out)
     stage = open_stage(config, c)
-    trainer = Trainer(stage.objective, stage.data, stage.c, config, accelerator, stage.flops, stage.save)
+    trainer = Trainer(stage.objective, stage.data, stage.c, config, accelerator, stage.save)
     if accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         (out / SETTINGS).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 
 import pytest
 import tiny_model
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from depthvla_policy.bench import figures, peer, roofline, stages, table
 from depthvla_policy.bench.__main__ import main
 from depthvla_policy.bench.figures import BenchConfig, bench
+from depthvla_policy.bench.machine import git_revision
 from depthvla_policy.bench.roofline import DEPTH, DEPTH_ENCODER, STATE, STEP, VISION, VLM, Demand, Roof
 from depthvla_policy.bench.timing import percentiles
 from depthvla_policy.policy import checkpoint
@@ -181,7 +183,7 @@ def test_the_peer_has_our_dimensions_and_samples_from_our_inputs(dtype):
 
 
 def test_training_steps_are_measured_on_request(folder, tmp_path):
-    pytest.importorskip("depthvla_policy.training.bench", reason="what training needs is not installed")
+    pytest.importorskip("depthvla_policy.bench.training", reason="what training needs is not installed")
     import training_data
 
     training = training_data.write_config(tmp_path, tmp_path)
@@ -195,6 +197,21 @@ def test_a_chunk_that_is_not_finite_is_an_error(folder):
     save_file(weights, folder / checkpoint.WEIGHTS)
     with pytest.raises(RuntimeError, match="not finite"):
         bench(config(folder, runs=0))
+
+
+def test_revision_says_whether_files_differ_from_it(tmp_path):
+    assert git_revision(tmp_path) == ""
+    words = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run([*words, "init", "-q"], check=True)
+    (tmp_path / "file").write_text("one")
+    subprocess.run([*words, "add", "file"], check=True)
+    subprocess.run([*words, "commit", "-qm", "one"], check=True)
+    revision = git_revision(tmp_path)
+    assert len(revision) == 40
+    (tmp_path / "file").write_text("two")
+    assert git_revision(tmp_path) == f"{revision}+dirty"
+    (tmp_path / "install").mkdir()
+    assert git_revision(tmp_path / "install") == ""
 
 
 # --- what is written ---

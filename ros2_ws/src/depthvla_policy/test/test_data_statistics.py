@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from lerobot_samples import ROBOT
 
-from depthvla_policy.data import bench_decode, statistics
+from depthvla_policy.bench import decode
+from depthvla_policy.data import statistics
 from depthvla_policy.data.lerobot_writer import DatasetWriter
 from depthvla_policy.policy.normalise import KINDS, Normaliser
 
@@ -141,7 +142,7 @@ def test_the_command_says_what_is_wrong(tmp_path, monkeypatch, capsys):
 
 
 def test_the_bench_states_both_orders(folder, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["bench_decode", str(folder), "--samples", "4", "--depth-size", "16"])
-    assert bench_decode.main() == 0
+    monkeypatch.setattr(sys, "argv", ["decode", str(folder), "--samples", "4", "--depth-size", "16"])
+    assert decode.main() == 0
     printed = capsys.readouterr().out
     assert "29 frames of 3 cameras" in printed and "any order" in printed and "in order" in printed

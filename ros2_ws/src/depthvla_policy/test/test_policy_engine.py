@@ -12,7 +12,7 @@ import torch
 from depthvla_policy.model.config import EncoderConfig
 from depthvla_policy.policy.engine import Engine
 from depthvla_policy.policy.engine.fold import fold
-from depthvla_policy.policy.engine.linear import MIN_PACKED, Linear
+from depthvla_policy.policy.engine.linear import MIN_PACKED, FusedLinear
 
 CONFIG = tiny_model.CONFIG
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
@@ -157,8 +157,8 @@ def test_a_packed_layer_is_the_plain_one(rows, activation, biased):
     bias = torch.randn(32, generator=generator) if biased else None
     residual = torch.randn(rows, 32, generator=generator)
     plain = torch.nn.functional.linear(x, weight, bias)
-    layer = Linear(weight, bias, rows=rows, activation=activation)
+    layer = FusedLinear(weight, bias, rows=rows, activation=activation)
     approximate = {"gelu": "none", "gelu_tanh": "tanh"}.get(activation)
     wanted = torch.nn.functional.gelu(plain, approximate=approximate) if approximate else plain
     torch.testing.assert_close(layer(x), wanted, **TOLERANCE)
-    torch.testing.assert_close(Linear(weight, bias, rows=rows).add(x, residual), residual + plain, **TOLERANCE)
+    torch.testing.assert_close(FusedLinear(weight, bias, rows=rows).add(x, residual), residual + plain, **TOLERANCE)

@@ -8,8 +8,8 @@ import pytest
 import training_data
 from accelerate.state import AcceleratorState
 
-from depthvla_policy.training import bench
-from depthvla_policy.training.bench import BenchConfig
+from depthvla_policy.bench import training as bench
+from depthvla_policy.bench.training import BenchConfig
 
 
 @pytest.fixture(autouse=True)

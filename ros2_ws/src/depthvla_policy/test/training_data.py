@@ -116,7 +116,7 @@ def trainer(config: TrainConfig) -> Trainer:
     _forget_accelerator()
     torch.manual_seed(config.seed)
     stage = open_stage(config, model_config.read(config.model))
-    return Trainer(stage.objective, stage.data, stage.c, config, accelerator_for(config), stage.flops, stage.save)
+    return Trainer(stage.objective, stage.data, stage.c, config, accelerator_for(config), stage.save)
 
 
 def _forget_accelerator() -> None:

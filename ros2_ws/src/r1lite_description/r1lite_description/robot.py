@@ -1,6 +1,7 @@
 """The robot's description: limbs, limits, topics, cameras and rates, read from one YAML file.
 
-Everything that needs a fact of the robot takes it from a `Robot`. Another robot is another file.
+Everything that needs a fact of the robot takes it from a `Robot`. Another robot is another file. It is checked by hand:
+the robot's own computer has no pydantic.
 """
 
 from __future__ import annotations

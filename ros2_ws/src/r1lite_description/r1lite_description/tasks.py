@@ -1,6 +1,6 @@
 """Descriptions of evaluation tasks: what is asked for, its substeps of one point each (paper, section IV-C), and what
 is put back before the next episode. One YAML file a task, read by the evaluation session, the operator's console, the
-report and the simulator.
+report and the simulator; checked by hand, since the robot's own computer has no pydantic.
 """
 
 from __future__ import annotations

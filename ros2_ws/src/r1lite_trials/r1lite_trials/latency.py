@@ -19,7 +19,7 @@ from depthvla_msgs.msg import ActionChunk, ExecutorStatus, PolicyStatus
 
 from depthvla_control.ros import qos
 from depthvla_control.ros.messages import nanoseconds
-from depthvla_evaluation.bags.recording import describe_machine, git_revision
+from depthvla_policy.bench.machine import describe_machine, git_revision
 from r1lite_trials.simulated_graph import EXECUTOR, POLICY, SimulatedGraph
 from r1lite_trials.stream import percentiles
 from r1lite_trials.trial import begin, finish

@@ -20,8 +20,8 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from depthvla_policy.bench.machine import machine
 from r1lite_trials import network_table
-from r1lite_trials.machine import machine
 from r1lite_trials.network_emulation import Conditions
 from r1lite_trials.network_figures import figures
 from r1lite_trials.network_namespaces import SIDES, SplitNetwork, unavailable

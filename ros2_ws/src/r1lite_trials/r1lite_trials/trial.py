@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import tyro
 
-from r1lite_trials.machine import machine
+from depthvla_policy.bench.machine import machine
 
 Config = TypeVar("Config")
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import queue
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -156,38 +153,3 @@ class BagWriter:
                 topic, msgtype, encoding="ros2msg", definition=definition, hash_=hash_, qos=offered_qos
             )
         return self._numbers[topic]
-
-
-def describe_machine() -> dict[str, str | int | float]:
-    """What the numbers of a recording were measured on."""
-    cpu = Path("/proc/cpuinfo")
-    models = (
-        [line.partition(":")[2].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
-        if cpu.exists()
-        else []
-    )
-    return {
-        "processor": models[0] if models else platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-    }
-
-
-def git_revision(folder: Path) -> str:
-    """Commit of the checkout that has files in `folder`, with `+dirty` where files differ from it; empty without one.
-    A build in a workspace that is itself a checkout is none of that checkout's.
-    """
-
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10.0, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", ".")
-        return git("rev-parse", "HEAD") + ("+dirty" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.SubprocessError):
-        return ""

@@ -25,10 +25,11 @@ from depthvla_control.ros.diagnostics import ERROR, OK, WARN, Health
 from depthvla_control.ros.parameters import Parameter
 from depthvla_control.ros.runtime import ManagedNode, run
 from depthvla_evaluation.bags.notes import OUTCOMES, EpisodeNotes
-from depthvla_evaluation.bags.recording import BagWriter, describe_machine, git_revision
+from depthvla_evaluation.bags.recording import BagWriter
 from depthvla_evaluation.bags.topic_rules import parse_rules
 from depthvla_evaluation.nodes.recorder.node_parameters import NodeParameters
 from depthvla_evaluation.nodes.recorder.recording import Recording, bag_qos
+from depthvla_policy.bench.machine import describe_machine, git_revision
 from r1lite_description import robot as robot_description
 from r1lite_description.kinematics import read_urdf
 from r1lite_description.robot import Limb

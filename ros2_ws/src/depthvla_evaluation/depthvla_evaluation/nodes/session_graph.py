@@ -22,7 +22,7 @@ from depthvla_control.arbiter import Mode
 from depthvla_control.operator_input import ANSWER_LIMIT_NS, REPEAT_LIMIT_NS
 from depthvla_control.ros import qos
 from depthvla_control.ros.messages import nanoseconds
-from depthvla_evaluation.nodes.recorder.bag_folder import below
+from depthvla_evaluation.nodes.episode_recorder_node import folder_below
 
 ANSWER_LIMIT_S = 5.0
 CLOSE_LIMIT_S = 30.0  # a bag is closed before ~/stop answers
@@ -149,7 +149,7 @@ class SessionGraph:
         answer, _ = self._call(self._parameters, ANSWER_LIMIT_S, names=["bag_root"])
         root = answer.values[0].string_value if answer and answer.values else ""
         if Path(root).is_absolute():  # another one is relative to the folder in which the recorder was started
-            below(root, str(folder / "episode"))
+            folder_below(root, str(folder / "episode"))
 
     def set_instruction(self, instruction: str) -> str:
         return self._ask(self._instruction, instruction=instruction)

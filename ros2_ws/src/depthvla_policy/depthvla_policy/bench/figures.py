@@ -50,7 +50,7 @@ class BenchConfig:
     compile: bool = False
     """also compile transformers' pi0, which takes a minute"""
     training: str = ""
-    """also measure steps of this training (see depthvla_policy.training.bench); empty: none"""
+    """also measure steps of this training (see depthvla_policy.bench.training); empty: none"""
     image_width: int = 320
     """of the camera images [px]"""
     image_height: int = 180
@@ -217,7 +217,7 @@ def _policy_rows(config: BenchConfig) -> list[dict]:
 
 
 def _training(config: BenchConfig) -> dict:
-    from depthvla_policy.training import bench as training
+    from depthvla_policy.bench import training
 
     return training.bench(
         training.BenchConfig(

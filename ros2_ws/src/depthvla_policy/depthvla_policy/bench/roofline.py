@@ -1,6 +1,7 @@
 """The least time that a stage can take on this machine: what it computes and reads, over what the machine does at most.
 
-Williams et al. 2009. Work is counted from the network's dimensions; the two rates are measured.
+Williams et al. 2009. The two rates are measured. Work is counted by hand from the network's dimensions: torch's counter
+agrees (a test compares them), but takes seconds for the full network, ten times in a benchmark.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ import torch
 from torch import nn
 
 from depthvla_policy.bench.timing import durations_ms
-from depthvla_policy.model.config import EncoderConfig, ExpertConfig
+from depthvla_policy.model.config import EncoderConfig, ExpertConfig, ModelConfig
 from depthvla_policy.model.depthvla import DepthVLA
-from depthvla_policy.policy.engine.linear import Linear
-from depthvla_policy.training import flops
+from depthvla_policy.policy.engine.linear import FusedLinear
 
 VISION, DEPTH_ENCODER = "image encoder", "depth encoder"
 VLM, DEPTH, STATE, STEP = "VLM prefix", "depth prefix", "state", "one Euler step"
@@ -82,21 +82,19 @@ def demands(model: DepthVLA, cameras: int, *, depth: bool) -> dict[str, Demand]:
     vlm, prefix = tokens + c.max_text_tokens, (2 if c.depth else 1) * tokens + c.max_text_tokens
     joint = c.prefix_attention == "joint"
     experts = model.mixture.experts
-    heads = (model.action_in_proj, model.action_time_mlp_in, model.action_time_mlp_out, model.action_out_proj)
 
-    def demand(work: flops.Work, weights: float, cached_tokens: int = 0) -> Demand:
+    def demand(operations: float, weights: float, cached_tokens: int = 0) -> Demand:
         keys_values = 2 * c.layers * c.kv_heads * c.head_dim * cached_tokens
-        return Demand(work.forward(), each * (weights + keys_values))
+        return Demand(operations, each * (weights + keys_values))
 
     def expert(name: str, dimensions: ExpertConfig, rows: int, keys: int, read: bool, cached: int) -> Demand:
-        return demand(flops.expert_work(c, dimensions, rows, keys, read), _read(experts[name], read), cached)
+        return demand(_expert_flops(c, dimensions, rows, keys, read), _read(experts[name], read), cached)
 
     def linear(layer: nn.Linear, rows: int) -> Demand:
-        work = flops.linear_flops(rows, layer.in_features, layer.out_features)
-        return demand(flops.Work(work), _count([layer]))
+        return demand(2 * rows * layer.weight.numel(), _count([layer]))
 
-    def encoder(dimensions: EncoderConfig, extra: int, *modules: nn.Module) -> Demand:
-        return demand(flops.encoder_work(dimensions, c, extra=extra) * cameras, _count(modules))
+    def encoder(dimensions: EncoderConfig, extra: int, module: nn.Module) -> Demand:
+        return demand(_encoder_flops(c, dimensions, extra) * cameras, _count([module]))
 
     found = {VISION: encoder(c.vision, 0, model.vision.tower) + linear(model.vision.projector, tokens)}
     if c.depth:
@@ -108,10 +106,25 @@ def demands(model: DepthVLA, cameras: int, *, depth: bool) -> dict[str, Demand]:
         if depth:
             found[DEPTH] += linear(model.depth_head, tokens)
     found[STATE] = expert("action", c.action, 1, prefix + 1, False, prefix + 1) + linear(model.state_proj, 1)
-    step = expert("action", c.action, c.horizon, prefix + 1 + c.horizon, True, prefix + 1 + c.horizon)
-    for layer in heads:
-        step += linear(layer, c.horizon)
-    return {**found, STEP: step}
+    keys = prefix + 1 + c.horizon
+    found[STEP] = expert("action", c.action, c.horizon, keys, True, keys)
+    for layer in (model.action_in_proj, model.action_time_mlp_in, model.action_time_mlp_out, model.action_out_proj):
+        found[STEP] += linear(layer, c.horizon)
+    return found
+
+
+def _encoder_flops(c: ModelConfig, e: EncoderConfig, extra: int) -> float:
+    """A vision transformer on one image, with `extra` tokens beside the patches."""
+    tokens = c.grid**2 + extra
+    layer = 2 * tokens * (4 * e.width**2 + 2 * e.width * e.mlp) + 4 * tokens**2 * e.width
+    return e.layers * layer + 2 * c.grid**2 * 3 * c.patch_size**2 * e.width
+
+
+def _expert_flops(c: ModelConfig, e: ExpertConfig, tokens: int, keys: int, read: bool) -> float:
+    """An expert of the mixture; where its output is not `read`, its last layer makes keys and values only."""
+    q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    rest = 2 * tokens * e.width * (2 * q + 3 * e.mlp) + 4 * tokens * keys * q
+    return c.layers * 2 * tokens * e.width * 2 * kv + (c.layers if read else c.layers - 1) * rest
 
 
 def _read(expert: nn.Module, read: bool) -> int:
@@ -138,7 +151,7 @@ def _copy_rate(device: str, total_bytes: int) -> float:
 def _matrix_rate(device: str, dtype: torch.dtype, size: int) -> float:
     """FLOP/s of the quickest product of two square matrices that is at hand."""
     a, b = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
-    packed = Linear(b, None, rows=size)
+    packed = FusedLinear(b, None, rows=size)
     return 2 * size**3 / min(_least_s(lambda: a @ b, device), _least_s(lambda: packed(a), device))
 
 

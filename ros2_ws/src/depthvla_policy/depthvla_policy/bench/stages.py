@@ -77,20 +77,22 @@ def of_engine(model: DepthVLA, cameras: int) -> Stages:
     state = slice(depth.stop, depth.stop + 1)
     action = slice(state.stop, state.stop + c.horizon)
     cache = tuple(torch.zeros(c.layers, c.kv_heads, action.stop, c.head_dim, **to) for _ in range(2))
-    turn = torch.randn(action.stop, 1, c.head_dim, device=weight.device)
+    cos_sin = torch.randn(action.stop, 1, c.head_dim, device=weight.device)
     bias = torch.zeros(1, 1, 1, action.stop, **to)
     padded = TEXT_BUCKET[weight.device.type] > 1
     image = patches(torch.rand(cameras, 3, c.image_size, c.image_size, **to), c.patch_size)
     noise = torch.randn(c.horizon, c.action_dim, device=weight.device)
 
-    def run(name: str, x: Tensor, own: slice, seen: slice, masked: bool, silent: bool) -> Tensor | None:
+    def run(name: str, x: Tensor, slots: slice, seen: slice, masked: bool, keys_only: bool) -> Tensor | None:
         mask = bias[..., seen] if masked else None
         groups = cameras if name == "depth" and c.cameras_apart else 1
-        return parts.stacks[name](x, cache, (turn[own], turn[own]), own, seen, mask, groups=groups, silent=silent)
+        return parts.stacks[name](
+            x, cache, (cos_sin[slots], cos_sin[slots]), slots, seen, mask, groups=groups, keys_only=keys_only
+        )
 
-    def prefix(name: str, width: int, own: slice, masked: bool, seen: slice) -> Callable[[], object]:
-        x = torch.randn(own.stop - own.start, width, **to)
-        return lambda: run(name, x, own, seen, masked, True)
+    def prefix(name: str, width: int, slots: slice, masked: bool, seen: slice) -> Callable[[], object]:
+        x = torch.randn(slots.stop - slots.start, width, **to)
+        return lambda: run(name, x, slots, seen, masked, True)
 
     def integrate() -> Tensor:
         seen = slice(0, action.stop)

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from r1lite_description import files
 
-PREFIX_ATTENTION = ("blockwise", "joint")
-DEPTH_STARTS = ("pretrained", "random")
-DEPTH_INPUTS = ("image", "ground_truth")
-DEPTH_ATTENTION = ("camera", "all")
+NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 IMAGE_FITS = ("pad", "crop")
 
 
-@dataclass(frozen=True)
+def settings(cls: type) -> type:
+    """A frozen dataclass that pydantic checks: a wrong value is a ValueError of one line that names key, value and
+    what is allowed.
+    """
+    checked = dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))(cls)
+    init = checked.__init__
+
+    @wraps(init)
+    def explained_init(self: object, *args: object, **values: object) -> None:
+        with _explained(checked):
+            init(self, *args, **values)
+
+    checked.__init__ = explained_init
+    return checked
+
+
+@settings
 class EncoderConfig:
     """A vision transformer: width, layers, heads, MLP width."""
 
@@ -27,7 +45,7 @@ class EncoderConfig:
     mlp: int
 
 
-@dataclass(frozen=True)
+@settings
 class ExpertConfig:
     """What an expert has of its own. Heads, head width and layers are shared by all experts."""
 
@@ -35,7 +53,7 @@ class ExpertConfig:
     mlp: int
 
 
-@dataclass(frozen=True)
+@settings
 class DepthConfig:
     """The depth expert: DINOv2 encoder, decoder of the mixture's shape, linear head.
 
@@ -52,21 +70,11 @@ class DepthConfig:
     encoder: EncoderConfig
     expert: ExpertConfig
     head_pixels: int
-    attention: str = "camera"
-    start: str = "pretrained"
-    loss_weight: float = 1.0
+    attention: Literal["camera", "all"] = "camera"
+    start: Literal["pretrained", "random"] = "pretrained"
+    loss_weight: NotNegative = 1.0
     frozen: bool = False
-    input: str = "image"
-
-    def __post_init__(self) -> None:
-        if self.start not in DEPTH_STARTS:
-            raise ValueError(f"depth.start is {self.start!r}; allowed: {', '.join(DEPTH_STARTS)}")
-        if self.input not in DEPTH_INPUTS:
-            raise ValueError(f"depth.input is {self.input!r}; allowed: {', '.join(DEPTH_INPUTS)}")
-        if self.attention not in DEPTH_ATTENTION:
-            raise ValueError(f"depth.attention is {self.attention!r}; allowed: {', '.join(DEPTH_ATTENTION)}")
-        if not 0.0 <= self.loss_weight < float("inf"):
-            raise ValueError(f"depth.loss_weight is {self.loss_weight}; it must be 0 or more")
+    input: Literal["image", "ground_truth"] = "image"
 
     @property
     def predicts(self) -> bool:
@@ -74,7 +82,7 @@ class DepthConfig:
         return self.input == "image"
 
 
-@dataclass(frozen=True)
+@settings
 class ModelConfig:
     """Dimensions of the network.
 
@@ -93,7 +101,7 @@ class ModelConfig:
     vision: EncoderConfig
     depth: DepthConfig | None
     image_size: int
-    image_fit: str
+    image_fit: Literal["pad", "crop"]
     patch_size: int
     cameras: int
     vocab_size: int
@@ -102,13 +110,9 @@ class ModelConfig:
     action_dim: int
     horizon: int
     euler_steps: int = 10
-    prefix_attention: str = "blockwise"
+    prefix_attention: Literal["blockwise", "joint"] = "blockwise"
 
     def __post_init__(self) -> None:
-        if self.prefix_attention not in PREFIX_ATTENTION:
-            raise ValueError(f"prefix_attention is {self.prefix_attention!r}; allowed: {', '.join(PREFIX_ATTENTION)}")
-        if self.image_fit not in IMAGE_FITS:
-            raise ValueError(f"image_fit is {self.image_fit!r}; allowed: {', '.join(IMAGE_FITS)}")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if self.heads % self.kv_heads:
@@ -152,7 +156,7 @@ def read(path: str | Path) -> ModelConfig:
         FileNotFoundError: there is no such file.
         ValueError: a key or value is wrong; the message names file, key, value and what is allowed.
     """
-    return _fill(Path(path), _with_base(Path(path)), ModelConfig)
+    return fill(Path(path), _with_base(Path(path)), ModelConfig)
 
 
 def _with_base(path: Path) -> Any:
@@ -171,42 +175,6 @@ def _merge(base: dict, changes: dict) -> dict:
     return {**base, **changes, **{key: _merge(base[key], changes[key]) for key in both}}
 
 
-def from_dict(cls: type, values: Any, where: str = "config") -> Any:
-    """Build the dataclass `cls` from plain `values`, nested ones too.
-
-    Raises:
-        ValueError: a key is unknown or missing, or a value has the wrong type; the message names the key and the value.
-    """
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} must be a mapping, got {values!r}")
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    hints = get_type_hints(cls)
-    unknown = sorted(set(values) - set(fields))
-    missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values]
-    if unknown or missing:
-        raise ValueError(f"{where}: unknown keys {unknown}, missing keys {missing}; allowed: {', '.join(fields)}")
-    return cls(**{key: _value(hints[key], value, f"{where}.{key}") for key, value in values.items()})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if get_origin(hint) in (Union, UnionType):
-        options = get_args(hint)
-        if value is None and type(None) in options:
-            return None
-        hint = next(option for option in options if option is not type(None))
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where)
-    if get_origin(hint) is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{where} is {value!r}; it must be a list")
-        return tuple(value)
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise ValueError(f"{where} is {value!r}; it must be {hint.__name__}")
-    return value
-
-
 def read_json(path: Path, cls: type) -> Any:
     """Read a JSON file into the dataclass `cls`.
 
@@ -214,11 +182,41 @@ def read_json(path: Path, cls: type) -> Any:
         FileNotFoundError: there is no such file.
         ValueError: it is not JSON, or does not fill `cls`; the message names the file and what is wrong.
     """
-    return _fill(path, files.read_json(path, "settings"), cls)
+    return fill(path, files.read_json(path, "settings"), cls)
 
 
-def _fill(path: Path, values: Any, cls: type) -> Any:
+def fill(path: Path, values: Any, cls: type) -> Any:
+    """The dataclass `cls` of the plain values in a file. Raises ValueError as `read_json`."""
     try:
-        return from_dict(cls, values)
+        with _explained(cls):
+            return TypeAdapter(cls).validate_json(json.dumps(values, default=str))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+@contextmanager
+def _explained(cls: type) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        raise ValueError("; ".join(_explain(cls, part) for part in error.errors(include_url=False))) from None
+
+
+def _explain(cls: type, error: dict[str, Any]) -> str:
+    name = ".".join(map(str, error["loc"])) or "config"
+    if error["type"] == "value_error":  # of a __post_init__
+        return str(error["ctx"]["error"])
+    if error["type"] in ("missing", "unexpected_keyword_argument"):
+        what = "missing" if error["type"] == "missing" else "unknown"
+        return f"key {name} is {what}; allowed: {', '.join(_keys(cls, error['loc'][:-1]))}"
+    if error["type"] == "literal_error":
+        return f"{name} is {error['input']!r}; allowed: {error['ctx']['expected']}"
+    return f"{name} is {error['input']!r}; {error['msg'].replace('Input should', 'it must')}"
+
+
+def _keys(cls: type, where: tuple) -> list[str]:
+    """Of the dataclass that is found below `cls` by these names."""
+    for name in where:
+        hint = get_type_hints(cls)[name]
+        cls = next(option for option in (hint, *get_args(hint)) if dataclasses.is_dataclass(option))
+    return [field.name for field in dataclasses.fields(cls)]

@@ -11,6 +11,7 @@ Axes: B batch, C cameras, L text tokens, T tokens, D width.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -265,8 +266,9 @@ class DepthVLA(nn.Module):
     def _velocity_head(self, out: Tensor) -> Tensor:
         # The published head predicts noise - action; ours is the paper's action - noise. The integrator works in
         # float32.
-        head = self.action_out_proj
-        with torch.autocast(out.device.type, enabled=False):
+        head, kind = self.action_out_proj, out.device.type
+        # Tensors of device "meta", on which operations are counted, know no autocast.
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             return -F.linear(upcast(out), upcast(head.weight), upcast(head.bias))
 
     def _log_depth(self, outputs: dict[str, Tensor]) -> Tensor | None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from depthvla_policy.model.config import ModelConfig, read_json
+from depthvla_policy.model.config import ModelConfig, read_json, settings
 from depthvla_policy.model.depthvla import DepthVLA
-from depthvla_policy.policy import made_for
 from depthvla_policy.policy.normalise import Normaliser
 from r1lite_description import files
 from r1lite_description.robot import Robot
@@ -24,7 +23,7 @@ CONFIG, WEIGHTS, STATS, TOKENIZER = "config.json", "model.safetensors", "norm_st
 WANTED = "the weights of a checkpoint (safetensors)"
 
 
-@dataclass(frozen=True)
+@settings
 class PolicyConfig:
     """How a network is wired to a robot.
 
@@ -38,7 +37,7 @@ class PolicyConfig:
     joints: tuple[str, ...]
     control_rate_hz: float
     rectified: tuple[str, ...] = ()
-    made_for: tuple[str, ...] = ()
+    made_for: tuple[Literal["simulation", "real"], ...] = ()
 
     @classmethod
     def of(cls, robot: Robot, rectified: tuple[str, ...] = (), made_for: tuple[str, ...] = ()) -> PolicyConfig:
@@ -46,7 +45,7 @@ class PolicyConfig:
         return cls(robot.name, cameras, robot.joint_names, robot.control_rate_hz, rectified, made_for)
 
 
-@dataclass(frozen=True)
+@settings
 class CheckpointConfig:
     """Contents of `config.json`."""
 
@@ -60,7 +59,6 @@ class CheckpointConfig:
         unknown = sorted(set(self.policy.rectified) - set(self.policy.cameras))
         if unknown:
             raise ValueError(f"policy.rectified names {unknown}; allowed: {', '.join(self.policy.cameras)}")
-        made_for.check(self.policy.made_for)
         for name in ("state_dim", "action_dim"):
             if getattr(self.model, name) < len(self.policy.joints):
                 raise ValueError(
@@ -101,6 +99,11 @@ def write(
         stats.save(folder / STATS)
     if tokenizer:
         tokenizer.save(str(folder / TOKENIZER))
+    write_weights(folder, weights)
+
+
+def write_weights(folder: Path, weights: dict[str, Tensor]) -> None:
+    """Write `model.safetensors` alone, whole or not at all."""
     partial = folder / (WEIGHTS + ".part")
     save_file(weights, partial, metadata={"format": "pt"})
     partial.rename(folder / WEIGHTS)

@@ -6,13 +6,6 @@ import json
 from pathlib import Path
 
 SIMULATION, REAL = "simulation", "real"
-MADE_FOR = (SIMULATION, REAL)
-
-
-def check(made_for: tuple[str, ...]) -> None:
-    """Raises ValueError for a word that is not in MADE_FOR."""
-    if unknown := [word for word in made_for if word not in MADE_FOR]:
-        raise ValueError(f"policy.made_for has {unknown}; allowed: {', '.join(MADE_FOR)}")
 
 
 def why_not_real(config: Path) -> str:

@@ -80,6 +80,22 @@ def collate_rgbd(samples: list[tuple[np.ndarray, np.ndarray]]) -> Batch:
     return Batch(_images([image[None] for image in images]), torch.from_numpy(np.stack(depth_m))[:, None])
 
 
+def random_batch(c: ModelConfig, n: int) -> Batch:
+    """`n` observations with everything that any loss asks for."""
+    generator = torch.Generator().manual_seed(0)
+    size = c.image_size if c.takes_depth else c.depth_size
+    images = (n, c.cameras, 3, c.image_size, c.image_size)
+    return Batch(
+        images=torch.randint(0, 256, images, dtype=torch.uint8, generator=generator),
+        depth_m=torch.rand(n, c.cameras, size, size, generator=generator) + 0.5 if size else None,
+        text=torch.randint(0, c.vocab_size, (n, c.max_text_tokens), generator=generator),
+        text_mask=torch.ones(n, c.max_text_tokens, dtype=torch.bool),
+        state=torch.randn(n, c.state_dim, generator=generator),
+        chunks=torch.randn(n, c.horizon, c.action_dim, generator=generator),
+        target=torch.zeros(n, dtype=torch.long),
+    )
+
+
 def _patch(px: np.ndarray, c: ModelConfig) -> int:
     """Of a column and a row; -1 without."""
     if not np.isfinite(px).all():

@@ -6,22 +6,23 @@ that a laptop trains.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal, get_args
 
-from depthvla_policy.model.config import from_dict
-from depthvla_policy.model.layouts import PARTS
-from depthvla_policy.policy.made_for import MADE_FOR
+from pydantic import Field
+
+from depthvla_policy.model.config import NotNegative, fill, settings
 from r1lite_description import files
 
-STAGES = ("depth-pretrain", "policy-pretrain", "fine-tune")
-PRECISIONS = ("float32", "bfloat16")
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+AtLeastOne = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 DEPTH_EXPERT = ("depth_encoder", "depth_decoder")
 
 
-@dataclass(frozen=True)
+@settings
 class DataConfig:
     """What is trained on."""
 
@@ -29,33 +30,33 @@ class DataConfig:
     """LeRobot datasets of demonstrations; for depth-pretrain the roots of RGB-D datasets"""
     layouts: tuple[str, ...] = ()
     """depth-pretrain: of each folder, one of wildrgbd, scannet, scannetpp, hypersim, or lerobot for demonstrations"""
-    weights: tuple[float, ...] = ()
+    weights: tuple[Positive, ...] = ()
     """of each folder in the mixture, frames drawn with replacement; left out, every frame comes once an epoch"""
-    held_out: float = 0.05
+    held_out: Share = 0.05
     """share of the episodes (depth-pretrain: scenes) of every folder kept for validation"""
     limit_episodes: int | None = None
     """use only so many of every folder"""
     in_memory: bool = False
     """decode every picture of demonstrations once and keep it, for small datasets"""
-    source: str | None = None
+    source: Literal["simulation", "real"] | None = None
     """what the demonstrations of a dataset are of that does not say so itself: simulation or real. It becomes made_for
     in the checkpoint's config.json"""
     vocabulary: str | None = None
     """file with a sentence a line: what a network from nothing is to have words for, beside what its data says"""
 
 
-@dataclass(frozen=True)
+@settings
 class LossConfig:
     """What is minimised: the flow loss, and beside it."""
 
-    depth_weight: float | None = None
+    depth_weight: NotNegative | None = None
     """of SI-log; left out, the network's own depth.loss_weight, and nothing where the depth expert is frozen"""
-    grounding_weight: float = 0.0
+    grounding_weight: NotNegative = 0.0
     """of looking, in one attention head of the VLM, from the text at the patch of the first camera that holds the named
     object: it teaches a small VLM, which knows no words yet, to find what the text names"""
-    draws: int = 1
+    draws: AtLeastOne = 1
     """noise and time draws per observation, on one prefix"""
-    max_delay: int = 0
+    max_delay: Count = 0
     """most steps of a chunk that enter clean and are left out of the loss, for real-time chunking by training"""
     detach_prefix: bool = False
     """keep the flow loss away from VLM, depth expert and state"""
@@ -63,73 +64,72 @@ class LossConfig:
     """contrast, brightness and colour balance of every image, at random"""
 
 
-@dataclass(frozen=True)
+@settings
 class OptimiserConfig:
     """AdamW on a cosine with warm-up."""
 
-    learning_rate: float = 2.5e-5
-    final_learning_rate: float = 2.5e-6
+    learning_rate: Positive = 2.5e-5
+    final_learning_rate: NotNegative = 2.5e-6
     """at the end of the cosine"""
-    warmup_steps: int = 1000
+    warmup_steps: Count = 1000
     beta2: float = 0.95
-    weight_decay: float = 1e-4
+    weight_decay: NotNegative = 1e-4
     """of matrices; vectors have none"""
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999
+    clip_norm: Positive = 1.0
+    ema_decay: Share = 0.999
     """of the averaged weights, which are the ones that are saved; 0 saves the weights as they are, and memory"""
 
 
-@dataclass(frozen=True)
+@settings
 class LoraConfig:
     """Low-rank adapters in the mixture (Hu et al. 2021): nothing else is trained, and they are merged on saving."""
 
-    rank: int = 0
+    rank: Count = 0
     """0 trains the weights themselves"""
     alpha: float = 16.0
     """the adapters' product counts alpha / rank times"""
-    targets: tuple[str, ...] = LORA_TARGETS
+    targets: tuple[LoraTarget, ...] = get_args(LoraTarget)
 
 
-@dataclass(frozen=True)
+@settings
 class MachineConfig:
     """How it runs; the losses are the same whatever stands here, but for rounding."""
 
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     """of the computation; weights and optimiser are float32 always"""
     recompute: bool = False
     """gradient checkpointing of every transformer layer: a third more work for a fraction of the memory"""
-    accumulate: int = 1
+    accumulate: AtLeastOne = 1
     """batches that one step is split into, one after another"""
-    workers: int = 0
+    workers: Count = 0
     """processes that read and decode, for each training process; 0 reads in the training process"""
-    threads: int = 1
+    threads: AtLeastOne = 1
     """of torch on a CPU, in each process; more than one collapses when the cores are shared"""
-    log_every: int = 50
+    log_every: AtLeastOne = 50
     """steps between two lines of the log"""
-    validate_every: int = 500
-    save_every: int = 500
+    validate_every: AtLeastOne = 500
+    save_every: AtLeastOne = 500
     """steps between two training states, each with a checkpoint of the averaged weights beside it"""
 
 
-@dataclass(frozen=True)
+@settings
 class TrainConfig:
     """One training run."""
 
-    stage: str
-    """depth-pretrain, policy-pretrain or fine-tune"""
+    stage: Literal["depth-pretrain", "policy-pretrain", "fine-tune"]
     model: str
     """dimensions of the network: a file, or the name of one in models/configs"""
     out: str
     """checkpoint folder to write; its name becomes the policy's"""
-    steps: int
+    steps: AtLeastOne
     """optimiser steps"""
-    batch_size: int
+    batch_size: AtLeastOne
     """observations per step, over all processes and accumulated batches"""
     init: str | None = None
     """checkpoint to start from; its tokenizer is kept, and its statistics where it has any"""
-    freeze: tuple[str, ...] = ()
-    """parts that are not trained: vlm, action, depth_encoder, depth_decoder"""
-    seed: int = 0
+    freeze: tuple[Literal["vlm", "action", "depth_encoder", "depth_decoder"], ...] = ()
+    """parts that are not trained"""
+    seed: Count = 0
     resume: bool = False
     """go on from the newest training state in `out`"""
     data: DataConfig = DataConfig()
@@ -139,62 +139,31 @@ class TrainConfig:
     machine: MachineConfig = MachineConfig()
 
     def __post_init__(self) -> None:
-        _one_of("stage", self.stage, STAGES)
-        _one_of("machine.precision", self.machine.precision, PRECISIONS)
-        if self.data.source is not None:
-            _one_of("data.source", self.data.source, MADE_FOR)
-        for name in self.freeze:
-            _one_of("freeze", name, tuple(PARTS))
-        for name in self.lora.targets:
-            _one_of("lora.targets", name, LORA_TARGETS)
-        o, m = self.optimiser, self.machine
-        _at_least(1, steps=self.steps, batch_size=self.batch_size)
-        _at_least(1, **{f"machine.{name}": getattr(m, name) for name in ("accumulate", "threads")})
-        _at_least(1, **{f"machine.{name}": getattr(m, name) for name in ("log_every", "validate_every", "save_every")})
-        _at_least(1, **{"loss.draws": self.loss.draws})
-        _at_least(0, seed=self.seed, **{"machine.workers": m.workers, "lora.rank": self.lora.rank})
-        _at_least(0, **{"loss.max_delay": self.loss.max_delay, "loss.grounding_weight": self.loss.grounding_weight})
-        _at_least(0, **{"loss.depth_weight": self.loss.depth_weight or 0.0, "optimiser.warmup_steps": o.warmup_steps})
-        _at_least(0, **{f"optimiser.{name}": getattr(o, name) for name in ("weight_decay", "final_learning_rate")})
-        for name, value in (("learning_rate", o.learning_rate), ("clip_norm", o.clip_norm)):
-            if not 0.0 < value < math.inf:
-                raise ValueError(f"optimiser.{name} is {value}; it must be above 0")
-        for name, value in (("optimiser.ema_decay", o.ema_decay), ("data.held_out", self.data.held_out)):
-            if not 0.0 <= value < 1.0:
-                raise ValueError(f"{name} is {value}; allowed: 0 up to, not including, 1")
+        m, data = self.machine, self.data
         if self.batch_size % m.accumulate:
             raise ValueError(f"batch_size {self.batch_size} does not divide into machine.accumulate {m.accumulate}")
         if m.save_every % m.log_every:
             raise ValueError(f"machine.save_every {m.save_every} is not a multiple of machine.log_every {m.log_every}")
-        self._check_data()
-        if self.stage == "depth-pretrain":
-            self._check_depth_stage()
-
-    def _check_data(self) -> None:
-        data = self.data
         for name in ("layouts", "weights"):
             values = getattr(data, name)
             if values and len(values) != len(data.folders):
                 raise ValueError(f"data.{name} has {len(values)} entries for {len(data.folders)} folders")
-        if not all(isinstance(weight, (int, float)) and 0 < weight < math.inf for weight in data.weights):
-            raise ValueError(f"data.weights are {data.weights}; each must be above 0")
         if self.stage == "depth-pretrain":
-            if len(data.layouts) != len(data.folders):
-                raise ValueError("depth-pretrain needs data.layouts, one for each of data.folders")
+            self._check_depth_stage()
         elif data.layouts:
             raise ValueError(f"data.layouts are for depth-pretrain; {self.stage} reads demonstrations")
 
     def _check_depth_stage(self) -> None:
-        alone = {"draws": 1, "max_delay": 0, "grounding_weight": 0.0, "detach_prefix": False, "depth_weight": None}
-        for name, value in alone.items():
-            if getattr(self.loss, name) != value:
-                raise ValueError(
-                    f"loss.{name} is {getattr(self.loss, name)}; depth-pretrain has no loss but SI-log: leave it out"
-                )
+        if len(self.data.layouts) != len(self.data.folders):
+            raise ValueError("depth-pretrain needs data.layouts, one for each of data.folders")
+        for name in ("draws", "max_delay", "grounding_weight", "detach_prefix", "depth_weight"):
+            value = getattr(self.loss, name)
+            if value != getattr(LossConfig(), name):
+                raise ValueError(f"loss.{name} is {value}; depth-pretrain has no loss but SI-log: leave it out")
         if self.lora.rank:
             raise ValueError(f"lora.rank is {self.lora.rank}; depth-pretrain trains the weights themselves: allowed: 0")
-        for name in self.freeze:
-            _one_of("freeze in depth-pretrain", name, DEPTH_EXPERT)
+        if other := [part for part in self.freeze if part not in DEPTH_EXPERT]:
+            raise ValueError(f"freeze in depth-pretrain is {other[0]!r}; allowed: {', '.join(DEPTH_EXPERT)}")
 
 
 def read(name: str) -> TrainConfig:
@@ -205,11 +174,7 @@ def read(name: str) -> TrainConfig:
         ValueError: a key or value is wrong; the message names file, key, value and what is allowed.
     """
     path = find(name, "training", ".yaml")
-    values = files.read_yaml(path, "settings of a training")
-    try:
-        return from_dict(TrainConfig, values)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return fill(path, files.read_yaml(path, "settings of a training"), TrainConfig)
 
 
 def find(name: str, folder: str, suffix: str) -> Path:
@@ -224,14 +189,3 @@ def find(name: str, folder: str, suffix: str) -> Path:
             return path
     names = sorted({path.stem for parent in folders for path in parent.glob("*" + suffix)})
     raise FileNotFoundError(f"{name!r} is no file and no name in models/{folder}; allowed: {', '.join(names)}")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
-
-
-def _at_least(least: int, **values: float) -> None:
-    for name, value in values.items():
-        if not least <= value < math.inf:
-            raise ValueError(f"{name} is {value}; it must be {least} or more")

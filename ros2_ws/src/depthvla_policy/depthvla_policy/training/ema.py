@@ -1,4 +1,7 @@
-"""An exponential moving average of the trained parameters, which is what is validated and saved."""
+"""An exponential moving average of the trained parameters, which is what is validated and saved.
+
+Not torch's AveragedModel: it copies frozen parameters too, and its states have other names than those of earlier runs.
+"""
 
 from __future__ import annotations
 

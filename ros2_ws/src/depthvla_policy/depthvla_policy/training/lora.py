@@ -1,4 +1,8 @@
-"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): y = W x + b + (alpha / rank) B A x with W held fixed."""
+"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): y = W x + b + (alpha / rank) B A x with W held fixed.
+
+Not peft: it renames what it wraps (`q_proj.base_layer.weight`), so states of earlier trainings would not be read, and
+merges inside the network, not what was gathered from several processes.
+"""
 
 from __future__ import annotations
 

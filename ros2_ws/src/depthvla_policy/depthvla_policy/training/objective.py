@@ -47,7 +47,7 @@ class PolicyObjective(nn.Module):
         n = len(draws.noise) // len(batch.images)
         clean = torch.arange(draws.noise.shape[1], device=draws.delay.device) < draws.delay
         tau = torch.where(clean, 1.0, draws.tau[:, None])
-        known = ~batch.chunks[..., self.used].isnan().flatten(1).all(-1)
+        known = ~(batch.chunks.isnan() | ~self.used).flatten(1).all(-1)
         chunks = torch.where(known[:, None, None], batch.chunks, 0.0)
         x, target = interpolate(chunks.repeat_interleave(n, dim=0), draws.noise, tau)
         context = prefix.detach() if self.loss.detach_prefix else prefix

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -17,7 +16,7 @@ from depthvla_policy.data.rgbd.demonstrations import DemonstrationImages
 from depthvla_policy.data.rgbd.images import open_source, split_scenes
 from depthvla_policy.model.config import ModelConfig
 from depthvla_policy.model.depthvla import DEPTH_PARTS, DepthVLA
-from depthvla_policy.model.layouts import PARTS, part_of
+from depthvla_policy.model.layouts import PARTS
 from depthvla_policy.policy import checkpoint
 from depthvla_policy.policy.checkpoint import CheckpointConfig, PolicyConfig
 from depthvla_policy.policy.images import ImageFit
@@ -27,7 +26,6 @@ from depthvla_policy.training import lora, parameters
 from depthvla_policy.training.batch import Collate, collate_rgbd
 from depthvla_policy.training.config import TrainConfig
 from depthvla_policy.training.data import TrainData
-from depthvla_policy.training.flops import depth_flops, policy_flops
 from depthvla_policy.training.grounding import Grounding
 from depthvla_policy.training.objective import DepthObjective, PolicyObjective, depth_only
 from r1lite_description import files
@@ -39,14 +37,11 @@ LEROBOT = "lerobot"  # the layout of demonstrations, whose pictures have depth t
 
 @dataclass(frozen=True)
 class Stage:
-    """c: dimensions of the network in `objective`. flops: of one observation, forward and backward. save(weights):
-    writes the weights of `objective` as what the stage is for.
-    """
+    """c: dimensions of the network in `objective`. save(weights): writes `objective`'s as what the stage is for."""
 
     objective: nn.Module
     c: ModelConfig
     data: TrainData
-    flops: float
     save: Callable[[dict[str, Tensor]], None]
 
 
@@ -62,11 +57,10 @@ def open_stage(config: TrainConfig, c: ModelConfig) -> Stage:
     return _depth_stage(config, c) if config.stage == "depth-pretrain" else _policy_stage(config, c)
 
 
-def policy_objective(
-    model: DepthVLA, config: TrainConfig, used: Tensor, *, has_targets: bool
-) -> tuple[PolicyObjective, float]:
-    """The losses over `model`, its adapters in place and its trained parameters marked, and the operations of one
-    observation. has_targets: whether the named object's place in the first camera is known anywhere.
+def policy_objective(model: DepthVLA, config: TrainConfig, used: Tensor, *, has_targets: bool) -> PolicyObjective:
+    """The losses over `model`, its adapters in place and its trained parameters marked.
+
+    has_targets: whether the named object's place in the first camera is known anywhere.
 
     Raises:
         ValueError: the loss is not possible for that network or without targets.
@@ -76,7 +70,7 @@ def policy_objective(
         raise ValueError(f"loss.max_delay is {loss.max_delay}; allowed: 0 to {c.horizon - 1}")
     if config.lora.rank:
         lora.adapt(model.mixture, config.lora)
-    trained = {part_of(name) for name in parameters.choose(model, config, c)}
+    parameters.choose(model, config, c)
     if config.machine.recompute:
         _recompute(model)
     weight, grounding = parameters.depth_weight(config, c), None
@@ -84,52 +78,60 @@ def policy_objective(
         if not has_targets:
             raise ValueError(f"loss.grounding_weight is {loss.grounding_weight} and no frame has a target; allowed: 0")
         grounding = Grounding(model)
-    flops = policy_flops(c, trained, draws=loss.draws, depth=weight > 0, lora=config.lora.rank > 0)
-    return PolicyObjective(model, loss, used, weight, grounding), flops
+    return PolicyObjective(model, loss, used, weight, grounding)
 
 
-def depth_objective(model: DepthVLA, config: TrainConfig) -> tuple[DepthObjective, float]:
+def depth_objective(model: DepthVLA, config: TrainConfig) -> DepthObjective:
     """As `policy_objective`, for a network of `depth_only` dimensions."""
-    trained = {part_of(name) for name in parameters.choose(model, config, model.config)}
+    parameters.choose(model, config, model.config)
     if config.machine.recompute:
         _recompute(model)
-    return DepthObjective(model), depth_flops(model.config, trained)
+    return DepthObjective(model)
 
 
 def _policy_stage(config: TrainConfig, c: ModelConfig) -> Stage:
-    robot, out = robot_description.load(), Path(config.out)
-    depth_size = _depth_size(config, c)
+    robot, out, depth_size = robot_description.load(), Path(config.out), _depth_size(config, c)
     parts = [_demonstrations(folder, config, c, robot, depth_size) for folder in config.data.folders]
-    rectified = {name for part in parts for name in part.rectified}
-    sources = {source or config.data.source for part in parts for source in part.sources} - {None}
-    wired = PolicyConfig.of(robot, tuple(sorted(rectified)), tuple(sorted(sources)))
-    settings = CheckpointConfig(out.name, c, wired)
     if depth_size and not any(part.has_depth for part in parts):
         raise ValueError(
             f"no dataset of {', '.join(config.data.folders)} has depth, which the network or its loss needs;"
             " without it: loss.depth_weight 0, or freeze depth_encoder and depth_decoder"
         )
+    settings = CheckpointConfig(out.name, c, _wiring(parts, config, robot))
     train, held_out = zip(*(split(part, config.data.held_out) for part in parts), strict=True)
     instructions = list(dict.fromkeys(text for part in parts for text in part.instructions))
-    if config.init:
-        start = Path(config.init)
-        fresh = DEPTH_PARTS if c.depth and c.depth.start == "random" else ()
-        model = checkpoint.load_model(start, c, "cpu", torch.float32, fresh=fresh)
-        prompt = Prompt.load(start / checkpoint.TOKENIZER, c.max_text_tokens)
-    else:
-        start, model = None, DepthVLA(c)
-        known = _lines(Path(config.data.vocabulary)) if config.data.vocabulary else []
-        prompt = Prompt(train_tokenizer([*instructions, *known], c.vocab_size), c.max_text_tokens)
-    stats = _statistics(start, train, robot, c.horizon)
+    model, prompt = _start(config, c, instructions)
+    stats = _statistics(config, train, robot, c.horizon)
     used = torch.arange(c.action_dim) < robot.size
     has_targets = any(np.isfinite(part.targets_px()).any() for part in train)
-    objective, flops = policy_objective(model, config, used, has_targets=has_targets)
 
     def save(weights: dict[str, Tensor]) -> None:
         checkpoint.write(out, settings, _of_model(weights, config), stats, prompt.tokenizer)
 
-    data = TrainData(train, held_out, Collate(stats, prompt, instructions, c, depth_size))
-    return Stage(objective, c, data, flops, save)
+    return Stage(
+        policy_objective(model, config, used, has_targets=has_targets),
+        c,
+        TrainData(train, held_out, Collate(stats, prompt, instructions, c, depth_size)),
+        save,
+    )
+
+
+def _wiring(parts: list[Demonstrations], config: TrainConfig, robot: Robot) -> PolicyConfig:
+    rectified = {name for part in parts for name in part.rectified}
+    sources = {source or config.data.source for part in parts for source in part.sources} - {None}
+    return PolicyConfig.of(robot, tuple(sorted(rectified)), tuple(sorted(sources)))
+
+
+def _start(config: TrainConfig, c: ModelConfig, instructions: list[str]) -> tuple[DepthVLA, Prompt]:
+    """Network and tokenizer of the checkpoint that training starts from, or new ones."""
+    if config.init:
+        start = Path(config.init)
+        fresh = DEPTH_PARTS if c.depth and c.depth.start == "random" else ()
+        model = checkpoint.load_model(start, c, "cpu", torch.float32, fresh=fresh)
+        return model, Prompt.load(start / checkpoint.TOKENIZER, c.max_text_tokens)
+    model = DepthVLA(c)
+    known = _lines(Path(config.data.vocabulary)) if config.data.vocabulary else []
+    return model, Prompt(train_tokenizer([*instructions, *known], c.vocab_size), c.max_text_tokens)
 
 
 def _depth_stage(config: TrainConfig, c: ModelConfig) -> Stage:
@@ -141,15 +143,13 @@ def _depth_stage(config: TrainConfig, c: ModelConfig) -> Stage:
         model = checkpoint.load_model(Path(config.init), alone, "cpu", torch.float32, fresh=others)
     else:
         model = DepthVLA(alone)
-    objective, flops = depth_objective(model, config)
+    objective = depth_objective(model, config)
 
     def save(weights: dict[str, Tensor]) -> None:
         expert = {name: tensor for name, tensor in _of_model(weights, config).items() if name.startswith(DEPTH_PARTS)}
-        partial = out / (checkpoint.WEIGHTS + ".part")
-        save_file(expert, partial, metadata={"format": "pt"})
-        partial.rename(out / checkpoint.WEIGHTS)
+        checkpoint.write_weights(out, expert)
 
-    return Stage(objective, alone, TrainData(train, held_out, collate_rgbd), flops, save)
+    return Stage(objective, alone, TrainData(train, held_out, collate_rgbd), save)
 
 
 def _depth_images(layout: str, root: str, config: TrainConfig, c: ModelConfig) -> tuple[Dataset, Dataset]:
@@ -189,9 +189,10 @@ def _depth_size(config: TrainConfig, c: ModelConfig) -> int:
     return c.depth_size if parameters.depth_weight(config, c) > 0 else 0
 
 
-def _statistics(start: Path | None, train: tuple[Demonstrations, ...], robot: Robot, horizon: int) -> Normaliser:
-    if start and (start / checkpoint.STATS).exists():
-        return Normaliser.load(start / checkpoint.STATS, horizon=horizon, size=robot.size)
+def _statistics(config: TrainConfig, train: tuple[Demonstrations, ...], robot: Robot, horizon: int) -> Normaliser:
+    """Those of the checkpoint that training starts from where it has any, else of the demonstrations."""
+    if config.init and (known := Path(config.init) / checkpoint.STATS).exists():
+        return Normaliser.load(known, horizon=horizon, size=robot.size)
     states = np.concatenate([part.states() for part in train])
     return Normaliser.fit(states, np.concatenate([part.chunks() for part in train]), robot.gripper_mask)
 
@@ -206,6 +207,5 @@ def _of_model(weights: dict[str, Tensor], config: TrainConfig) -> dict[str, Tens
 def _recompute(model: DepthVLA) -> None:
     """Run layers again for the gradient in place of keeping what they computed."""
     model.mixture.recompute = True
-    towers = [model.vision.tower] + ([model.depth_encoder.tower] if model.config.depth else [])
-    for tower in towers:
-        tower.activation_checkpointing_enable({"use_reentrant": False})
+    for encoder in (model.vision, model.depth_encoder) if model.config.depth else (model.vision,):
+        encoder.tower.activation_checkpointing_enable({"use_reentrant": False})

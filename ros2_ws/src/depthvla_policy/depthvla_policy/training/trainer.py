@@ -27,7 +27,7 @@ from depthvla_policy.training.config import TrainConfig
 from depthvla_policy.training.data import TrainData
 from depthvla_policy.training.draws import draw
 from depthvla_policy.training.ema import Ema
-from depthvla_policy.training.flops import peak_flops
+from depthvla_policy.training.flops import peak_flops, training_flops
 from depthvla_policy.training.log import Log
 from depthvla_policy.training.parameters import groups
 from depthvla_policy.training.schedule import learning_rate
@@ -63,8 +63,7 @@ def attend_by_products(model: nn.Module) -> None:
 class Trainer:
     """Trains `objective`, whose forward takes a batch and draws, on `data`.
 
-    c: dimensions of the network in it. flops: of one observation, forward and backward. save(weights) stores the
-    averaged weights of `objective`.
+    c: dimensions of the network in it. save(weights) stores the averaged weights of `objective`.
 
     Raises:
         FileExistsError: there is a training state in `config.out` and the run is not to resume.
@@ -78,11 +77,10 @@ class Trainer:
         c: ModelConfig,
         config: TrainConfig,
         accelerator: Accelerator,
-        flops: float,
         save: Callable[[dict[str, Tensor]], None],
     ) -> None:
         self.data, self.c, self.config, self.accelerator, self.save = data, c, config, accelerator, save
-        self.flops = flops
+        self.flops = training_flops(objective, c, config.loss)  # of one observation
         if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16":
             attend_by_products(objective)
         o = config.optimiser

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthvla_evaluation.bags.recording import describe_machine
+from depthvla_policy.bench.machine import describe_machine
 from r1lite_description.robot import Robot
 from r1lite_trials.chunk_boundaries.measure import consistency, measure
 from r1lite_trials.chunk_boundaries.play import Played, Source, flights, play

@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from depthvla_policy.data.rgbd.hypersim import HyperSim
-from depthvla_policy.data.rgbd.scannet import open_scannet
-from depthvla_policy.data.rgbd.scannetpp import open_scannetpp
+from depthvla_policy.data.rgbd.png_datasets import open_scannet, open_scannetpp, open_wildrgbd
 from depthvla_policy.data.rgbd.source import RgbdSource
-from depthvla_policy.data.rgbd.wildrgbd import open_wildrgbd
 from depthvla_policy.policy.images import ImageFit
 
 # The datasets of paper section IV-A, in the layouts they are published in.

@@ -21,7 +21,7 @@ from depthvla_policy.model.encoders import depth_image
 from depthvla_policy.model.flow import time_embedding
 from depthvla_policy.model.mixture import NORM_EPS, Expert, rotation
 from depthvla_policy.policy.engine.fold import joined
-from depthvla_policy.policy.engine.linear import Linear
+from depthvla_policy.policy.engine.linear import FusedLinear
 from depthvla_policy.policy.engine.vit import Vit, patches
 
 
@@ -76,7 +76,7 @@ class Program:
         self.state.copy_(inputs.state)
         self.noise.copy_(noise[0])
         if length != self._length:
-            self._place(length)
+            self._set_length(length)
 
     @torch.no_grad()
     def run(self) -> None:
@@ -93,20 +93,27 @@ class Program:
         concurrently.join()
         action = self._parts.stacks["action"]
         state, seen = self._model.state_proj(self.state), slice(0, self._state.stop)
-        action(state, self._cache, self._turn(self._state), self._state, seen, self._mask(seen), silent=True)
+        action(state, self._cache, self._cos_sin(self._state), self._state, seen, self._mask(seen), keys_only=True)
         seen = slice(0, self._action.stop)
-        turn, mask = self._turn(self._action), self._mask(seen)
+        cos_sin, mask = self._cos_sin(self._action), self._mask(seen)
         self.chunk.copy_(
-            self._parts.integrator(self.noise, lambda x: action(x, self._cache, turn, self._action, seen, mask))
+            self._parts.integrator(self.noise, lambda x: action(x, self._cache, cos_sin, self._action, seen, mask))
         )
 
-    def _prefix(self, name: str, x: Tensor, own: slice) -> Tensor | None:
-        silent = not (name == "depth" and self._shape.depth and self._c.depth.predicts)
-        mask = self._mask(own) if name == "vlm" else None
-        groups = self._shape.cameras if name == "depth" and self._c.cameras_apart else 1
-        return self._parts.stacks[name](x, self._cache, self._turn(own), own, own, mask, groups=groups, silent=silent)
+    def _prefix(self, name: str, x: Tensor, slots: slice) -> Tensor | None:
+        depth = name == "depth"
+        return self._parts.stacks[name](
+            x,
+            self._cache,
+            self._cos_sin(slots),
+            slots,
+            slots,
+            None if depth else self._mask(slots),
+            groups=self._shape.cameras if depth and self._c.cameras_apart else 1,
+            keys_only=not (depth and self._shape.depth and self._c.depth.predicts),
+        )
 
-    def _place(self, length: int) -> None:
+    def _set_length(self, length: int) -> None:
         """Positions and mask for `length` real tokens of text; padding takes no position."""
         self._length = length
         c, device = self._c, self._device
@@ -124,8 +131,8 @@ class Program:
         self._bias.zero_()
         self._bias[..., images + length : self._vlm.stop] = -torch.inf
 
-    def _turn(self, own: slice) -> tuple[Tensor, Tensor]:
-        return self._rotation[0][own], self._rotation[1][own]
+    def _cos_sin(self, slots: slice) -> tuple[Tensor, Tensor]:
+        return self._rotation[0][slots], self._rotation[1][slots]
 
     def _mask(self, keys: slice) -> Tensor | None:
         return self._bias[..., keys] if self._shape.padded else None
@@ -167,7 +174,7 @@ class Stack:
         self._heads, self._kv_heads, self._head_dim = heads, kv_heads, head_dim
         self._layers = [
             tuple(
-                Linear(weight, None, rows=rows)
+                FusedLinear(weight, None, rows=rows)
                 for weight in (
                     joined(block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj)[0],
                     block.self_attn.o_proj.weight,
@@ -183,17 +190,17 @@ class Stack:
         self,
         x_TD: Tensor,
         cache: tuple[Tensor, Tensor],
-        turn: tuple[Tensor, Tensor],
-        own: slice,
+        cos_sin: tuple[Tensor, Tensor],
+        slots: slice,
         seen: slice,
         mask: Tensor | None,
         *,
         groups: int = 1,
-        silent: bool = False,
+        keys_only: bool = False,
     ) -> Tensor | None:
-        """The output (T, D) before its norm's scale; None for a `silent` pass, which only fills in keys and values.
+        """The output (T, D) before its norm's scale; None for a `keys_only` pass, which only fills in keys and values.
 
-        own: where the tokens' keys and values go in the cache (layers, K, S, H). seen: the keys that the tokens see.
+        slots: where the tokens' keys and values go in the cache (layers, K, S, H). seen: the keys that the tokens see.
         groups: so many equal stretches of the tokens see one of the keys each.
         """
         T, N, K, H, G = len(x_TD), self._heads, self._kv_heads, self._head_dim, groups
@@ -201,11 +208,11 @@ class Stack:
         for i, (qkv, out, gate_up, down) in enumerate(self._layers):
             heads_TNH = qkv(F.rms_norm(x, width, eps=NORM_EPS)).view(T, N + 2 * K, H)
             turned = heads_TNH[:, : N + K]
-            turned = torch.addcmul(turned * turn[0], turned.roll(H // 2, dims=-1), turn[1])
+            turned = torch.addcmul(turned * cos_sin[0], turned.roll(H // 2, dims=-1), cos_sin[1])
             keys_KSH, values_KSH = cache[0][i], cache[1][i]
-            keys_KSH[:, own] = turned[:, N:].transpose(0, 1)
-            values_KSH[:, own] = heads_TNH[:, N + K :].transpose(0, 1)
-            if silent and i == len(self._layers) - 1:
+            keys_KSH[:, slots] = turned[:, N:].transpose(0, 1)
+            values_KSH[:, slots] = heads_TNH[:, N + K :].transpose(0, 1)
+            if keys_only and i == len(self._layers) - 1:
                 return None
             # Every token of a group sees the same keys, so the heads that share keys are one longer list of queries.
             queries = turned[:, :N].to(x.dtype).reshape(G, T // G, K, N // K, H).transpose(1, 2).reshape(G, K, -1, H)

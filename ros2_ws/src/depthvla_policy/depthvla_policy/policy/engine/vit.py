@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from depthvla_policy.model.encoders import DinoEncoder, SiglipEncoder
 from depthvla_policy.policy.engine.fold import joined
-from depthvla_policy.policy.engine.linear import Linear
+from depthvla_policy.policy.engine.linear import FusedLinear
 
 
 @dataclass(frozen=True)
 class _Layer:
-    qkv: Linear
-    out: Linear
-    up: Linear
-    down: Linear
+    qkv: FusedLinear
+    out: FusedLinear
+    up: FusedLinear
+    down: FusedLinear
 
 
 def patches(images: Tensor, size: int) -> Tensor:
@@ -33,13 +33,13 @@ class Vit:
 
     def __init__(
         self,
-        patch: Linear,
+        patch: FusedLinear,
         positions: Tensor,
         first: Tensor | None,
         layers: list[_Layer],
         heads: int,
         eps: float,
-        after: Linear | None,
+        after: FusedLinear | None,
         affine: tuple[Tensor, Tensor] | None,
     ) -> None:
         """first: (1, D), a token in front of each image's, which is dropped in the end. after: a projection behind the
@@ -67,7 +67,7 @@ class Vit:
             layers,
             tower.config.num_attention_heads,
             tower.config.layer_norm_eps,
-            Linear(encoder.projector.weight, encoder.projector.bias, rows=rows),
+            FusedLinear(encoder.projector.weight, encoder.projector.bias, rows=rows),
             None,
         )
 
@@ -117,12 +117,12 @@ class Vit:
 def _layer(attention: nn.Module, out: nn.Linear, mlp: nn.Module, activation: str, rows: int) -> _Layer:
     qkv = joined(attention.q_proj, attention.k_proj, attention.v_proj)
     return _Layer(
-        Linear(*qkv, rows=rows),
-        Linear(out.weight, out.bias, rows=rows),
-        Linear(mlp.fc1.weight, mlp.fc1.bias, rows=rows, activation=activation),
-        Linear(mlp.fc2.weight, mlp.fc2.bias, rows=rows),
+        FusedLinear(*qkv, rows=rows),
+        FusedLinear(out.weight, out.bias, rows=rows),
+        FusedLinear(mlp.fc1.weight, mlp.fc1.bias, rows=rows, activation=activation),
+        FusedLinear(mlp.fc2.weight, mlp.fc2.bias, rows=rows),
     )
 
 
-def _patch(weight: Tensor, bias: Tensor, like: Tensor, rows: int) -> Linear:
-    return Linear(weight.to(like.dtype), bias.to(like.dtype), rows=rows)
+def _patch(weight: Tensor, bias: Tensor, like: Tensor, rows: int) -> FusedLinear:
+    return FusedLinear(weight.to(like.dtype), bias.to(like.dtype), rows=rows)

@@ -1,4 +1,4 @@
-"""How fast demonstrations are decoded on one core: `python -m depthvla_policy.data.bench_decode FOLDER`.
+"""How fast demonstrations are decoded on one core: `python -m depthvla_policy.bench.decode FOLDER`.
 
 A sample is what the training gets: every camera's picture fitted to the network's square, depth, state and chunk.
 Seconds are those of the processor; files that are not in memory yet make it wait longer.
@@ -39,7 +39,7 @@ def main() -> int:
     try:
         _report(tyro.cli(BenchConfig, description=__doc__))
     except (OSError, ValueError) as error:
-        print(f"bench_decode: {error}", file=sys.stderr)
+        print(f"bench.decode: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""How fast a network trains on this machine: `python -m depthvla_policy.training.bench --config NAME --device cuda`.
+"""How fast a network trains on this machine: `python -m depthvla_policy.bench.training --config NAME --device cuda`.
 
 Whole steps of the training loop on random data in memory, with the largest batch that fits: what is left of the time of
 a real run is reading data. Writes JSON.
@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 import tyro
 
-from depthvla_policy.bench import peak_memory_gb
+from depthvla_policy.bench.machine import peak_memory_gb
 from depthvla_policy.model import config as model_config
 from depthvla_policy.model.config import ModelConfig
 from depthvla_policy.model.depthvla import DepthVLA
 from depthvla_policy.training import config as train_config
-from depthvla_policy.training.batch import Batch
+from depthvla_policy.training.batch import Batch, random_batch
 from depthvla_policy.training.config import DEPTH_EXPERT, LoraConfig, TrainConfig
 from depthvla_policy.training.flops import peak_flops
 from depthvla_policy.training.objective import depth_only
@@ -77,22 +77,6 @@ def bench(settings: BenchConfig) -> dict:
     return {"config": settings.config, "device": name, "precision": base.machine.precision, "rows": rows}
 
 
-def random_batch(c: ModelConfig, n: int) -> Batch:
-    """`n` observations with everything that any loss asks for."""
-    generator = torch.Generator().manual_seed(0)
-    size = c.image_size if c.takes_depth else c.depth_size
-    images = (n, c.cameras, 3, c.image_size, c.image_size)
-    return Batch(
-        images=torch.randint(0, 256, images, dtype=torch.uint8, generator=generator),
-        depth_m=torch.rand(n, c.cameras, size, size, generator=generator) + 0.5 if size else None,
-        text=torch.randint(0, c.vocab_size, (n, c.max_text_tokens), generator=generator),
-        text_mask=torch.ones(n, c.max_text_tokens, dtype=torch.bool),
-        state=torch.randn(n, c.state_dim, generator=generator),
-        chunks=torch.randn(n, c.horizon, c.action_dim, generator=generator),
-        target=torch.zeros(n, dtype=torch.long),
-    )
-
-
 def _variant(variant: str, base: TrainConfig, c: ModelConfig, settings: BenchConfig) -> list[dict]:
     changes = {
         "all trained": {"freeze": ()},
@@ -137,11 +121,11 @@ def _trainer(config: TrainConfig, c: ModelConfig, device: str) -> Trainer:
     with torch.device(accelerator.device):
         model = DepthVLA(c)
     if config.stage == "depth-pretrain":
-        objective, flops = depth_objective(model, config)
+        objective = depth_objective(model, config)
     else:
         used = torch.ones(c.action_dim, dtype=torch.bool)
-        objective, flops = policy_objective(model, config, used, has_targets=True)
-    return Trainer(objective, NoData(), c, config, accelerator, flops, lambda weights: None)
+        objective = policy_objective(model, config, used, has_targets=True)
+    return Trainer(objective, NoData(), c, config, accelerator, lambda weights: None)
 
 
 def _seconds(trainer: Trainer, n: int, steps: int) -> float:
@@ -163,7 +147,7 @@ def main() -> int:
     try:
         result = bench(settings)
     except (OSError, RuntimeError, ValueError) as error:  # torch raises the second, for a device it does not know
-        print(f"training.bench: {error}", file=sys.stderr)
+        print(f"bench.training: {error}", file=sys.stderr)
         return 1
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     settings.out.write_text(json.dumps(result, indent=2) + "\n")
