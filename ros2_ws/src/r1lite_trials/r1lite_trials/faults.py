@@ -21,7 +21,7 @@ from r1lite_trials.fault_run import Outcome, run
 from r1lite_trials.fault_table import FAULTS, Fault
 from r1lite_trials.simulated_graph import SimulatedGraph
 from r1lite_trials.stream import percentiles
-from r1lite_trials.trial import begin, finish
+from r1lite_trials.trial import begin, finish, trial
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class FaultsConfig:
     """Markdown file whose table is replaced, unless a fault was left out"""
 
 
+@trial
 def main(argv: Sequence[str] | None = None) -> int:
     config, about = begin("faults", FaultsConfig, argv, __doc__)
     faults = select(config.only)

@@ -21,7 +21,7 @@ from depthvla_control.ros.messages import nanoseconds
 from r1lite_trials import handover_figure
 from r1lite_trials.simulated_graph import SimulatedGraph
 from r1lite_trials.stream import Stream, largest, percentiles, steps
-from r1lite_trials.trial import begin, finish
+from r1lite_trials.trial import begin, finish, trial
 
 # Of the stream around a switch, in which its steps are looked for.
 BEFORE_NS, AFTER_NS = 100_000_000, 500_000_000
@@ -55,6 +55,7 @@ class Switch:
     refused: str = ""
 
 
+@trial
 def main(argv: Sequence[str] | None = None) -> int:
     config, about = begin("handover", HandoverConfig, argv, __doc__)
     with SimulatedGraph(config.out, model=config.model, leader=True, feedback=False) as graph:

@@ -22,7 +22,7 @@ from depthvla_control.ros.messages import nanoseconds
 from depthvla_policy.bench.machine import describe_machine, git_revision
 from r1lite_trials.simulated_graph import EXECUTOR, POLICY, SimulatedGraph
 from r1lite_trials.stream import percentiles
-from r1lite_trials.trial import begin, finish
+from r1lite_trials.trial import begin, finish, trial
 
 ROWS = {
     "network_ms": "network, while all nodes run",
@@ -50,6 +50,7 @@ class LatencyConfig:
     """where the figures go; the nodes' output is in the folder of this name"""
 
 
+@trial
 def main(argv: Sequence[str] | None = None) -> int:
     config, about = begin("latency", LatencyConfig, argv, __doc__)
     result = {

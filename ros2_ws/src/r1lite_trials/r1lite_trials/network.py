@@ -28,7 +28,7 @@ from r1lite_trials.network_namespaces import SIDES, SplitNetwork, unavailable
 from r1lite_trials.simulated_graph import POLICY
 from r1lite_trials.split_graph import SplitGraph
 from r1lite_trials.stream import TOLERANCE
-from r1lite_trials.trial import begin, finish
+from r1lite_trials.trial import begin, finish, trial
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class NetworkConfig:
     """where the figures go, beside those of other cases; the nodes' output is in the folder of this name"""
 
 
+@trial
 def main(argv: Sequence[str] | None = None) -> int:
     config, about = begin("network", NetworkConfig, argv, __doc__)
     cases = select(config.only)

@@ -1,7 +1,5 @@
-"""A bad cable in user space: carries frames between two file descriptors with delay, jitter, loss and cuts.
-
-It stands in for tc's netem, which many kernels are built without, and works on anything that gives a frame a read: TAP
-devices (`link_process`), datagram sockets.
+"""A bad cable: the kernel's netem where it has one (`Netem`), else in user space, for kernels that are built without:
+`Link` carries frames between two file descriptors with delay, jitter, loss and cuts.
 """
 
 from __future__ import annotations
@@ -9,11 +7,13 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import json
 import math
 import os
 import select
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -95,6 +95,10 @@ class Link:
         self.since_ns = self._clock()
         self.late_ns: list[int] = []  # by frame: how much later than due it was written
 
+    def change(self, conditions: Conditions) -> None:
+        """From now on."""
+        self.conditions = conditions
+
     def step(self, limit_s: float, *others: int) -> list[int]:
         """Waits until a frame comes or is due, at most so long, and carries. Returns which of `others` are readable."""
         readable, _, _ = select.select(
@@ -122,6 +126,65 @@ class Link:
             return
         self.carried += 1
         self.late_ns.append(self._clock() - due_ns)
+
+
+def kernel_has_netem() -> bool:
+    """Found out by trying, in a network namespace that ends with the trial."""
+    with contextlib.suppress(OSError):
+        words = ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]
+        return subprocess.run(words, capture_output=True).returncode == 0
+    return False
+
+
+class Netem:
+    """tc's netem on a device of this name in two network namespaces; the counterpart of `Link`.
+
+    Args:
+        device: at both ends.
+        namespaces: their files.
+    """
+
+    def __init__(self, device: str, namespaces: Sequence[str]) -> None:
+        self._device, self._namespaces = device, namespaces
+        self._tc("add", Conditions())
+        self.forget()
+
+    def forget(self) -> None:
+        """Begins to count anew."""
+        self.since_ns, self._before = time.monotonic_ns(), self._counts()
+        self.overflowed, self.late_ns = 0, []  # not told
+
+    @property
+    def carried(self) -> int:
+        return self._counts()[0] - self._before[0]
+
+    @property
+    def lost(self) -> int:
+        return self._counts()[1] - self._before[1]
+
+    def change(self, conditions: Conditions) -> None:
+        """From now on; what is on its way arrives."""
+        self._tc("change", conditions)
+
+    def step(self, limit_s: float, *others: int) -> list[int]:
+        """Waits, at most so long, until some of `others` are readable, and returns them."""
+        return select.select(others, (), (), limit_s)[0]
+
+    def _tc(self, verb: str, conditions: Conditions) -> None:
+        loss = 1.0 if conditions.cut else conditions.loss
+        words = f"qdisc {verb} dev {self._device} root netem limit 100000 loss {loss:.3%}"
+        words += f" delay {conditions.delay_s * 1e3:g}ms {conditions.jitter_s * 1e3:g}ms"
+        for namespace in self._namespaces:
+            subprocess.run(["nsenter", f"--net={namespace}", "tc", *words.split()], check=True)
+
+    def _counts(self) -> tuple[int, int]:
+        """Frames carried and lost since the beginning."""
+        found = [
+            json.loads(subprocess.check_output(["nsenter", f"--net={namespace}", "tc", *words]))[0]
+            for namespace in self._namespaces
+            for words in [("-s", "-j", "qdisc", "show", "dev", self._device, "root")]
+        ]
+        return sum(one["packets"] for one in found), sum(one["drops"] for one in found)
 
 
 def _waiting(source: int) -> Iterator[bytes]:

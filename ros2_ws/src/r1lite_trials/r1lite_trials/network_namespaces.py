@@ -1,7 +1,7 @@
 """Two network namespaces, robot and host, and the process that holds them and the link between them. Linux, as root.
 
-Each has one network device, a TAP device whose frames the process carries. Namespaces and devices have no names outside
-the process and end with it, and it ends with whoever started it.
+Each has one network device: two ends of a cable with netem on them, or TAP devices whose frames the process carries.
+Namespaces and devices have no names outside the process and end with it, and it ends with whoever started it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from r1lite_trials.network_emulation import Conditions, Link
+from r1lite_trials.network_emulation import Conditions, Link, Netem, kernel_has_netem
 from r1lite_trials.stream import percentiles
 
 SIDES = ("robot", "host")
@@ -134,13 +134,19 @@ def main(seed: int, tuned: bool) -> None:
     """A line with the namespaces' files, then conditions in and reports out, a line each, until the input ends."""
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
-    taps, namespaces = {}, {}
+    netem, taps, namespaces = kernel_has_netem(), [], {}
     for side in SIDES:
         _check(ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET))
-        taps[side] = _tap(ADDRESSES[side], tuned)
         namespaces[side] = os.open("/proc/self/ns/net", os.O_RDONLY)
-    link = Link((taps["robot"], taps["host"]), seed)
+        if not netem:
+            taps.append(_tap())
     files = {side: f"/proc/{os.getpid()}/fd/{namespace}" for side, namespace in namespaces.items()}
+    if netem:
+        _ip(f"link add {DEVICE} type veth peer name {DEVICE} netns {files[SIDES[0]]}")
+    for side, namespace in namespaces.items():
+        _set_namespace(namespace)
+        _bring_up(ADDRESSES[side], tuned)
+    link = Netem(DEVICE, list(files.values())) if netem else Link(tuple(taps), seed)
     print(json.dumps(files), flush=True)
     control = sys.stdin.fileno()
     try:
@@ -150,30 +156,40 @@ def main(seed: int, tuned: bool) -> None:
             line = sys.stdin.readline()
             if not line:
                 break
-            link.conditions = Conditions(**json.loads(line))
+            link.change(Conditions(**json.loads(line)))
             print(json.dumps(report(link)), flush=True)
             link.forget()
     finally:
         _kill_inhabitants({os.fstat(namespace).st_ino for namespace in namespaces.values()})
 
 
-def report(link: Link) -> dict:
-    """Frames carried, lost on purpose and lost for want of time, and how late they left beyond their delay [ms]."""
-    late = {name: round(value, 3) for name, value in percentiles(np.array(link.late_ns) * 1e-6, 50, 99).items()}
+def report(link: Link | Netem) -> dict:
+    """Frames carried, lost on purpose and lost for want of time, and how late they left beyond their delay [ms], where
+    that is known.
+    """
+    late = percentiles(np.array(link.late_ns) * 1e-6, 50, 99, digits=3)
     seconds = round((time.monotonic_ns() - link.since_ns) * 1e-9, 2)
     counts = {"carried": link.carried, "lost": link.lost, "overflowed": link.overflowed}
     return {"seconds": seconds, **counts, "late_ms": late}
 
 
-def _tap(address: str, tuned: bool) -> int:
-    """A TAP device in this namespace, up, with this address; it ends with its file descriptor."""
+def _tap() -> int:
+    """A TAP device in this namespace; it ends with its file descriptor."""
     tap = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", DEVICE.encode(), IFF_TAP | IFF_NO_PI))
+    return tap
+
+
+def _bring_up(address: str, tuned: bool) -> None:
+    """The device of this namespace."""
     for words in (f"address add {address}/24 dev {DEVICE}", f"link set {DEVICE} up", "link set lo up"):
-        subprocess.run(["ip", *words.split()], check=True)
+        _ip(words)
     for name, value in FRAGMENTS.items() if tuned else ():
         Path("/proc/sys/net/ipv4", name).write_text(str(value))
-    return tap
+
+
+def _ip(words: str) -> None:
+    subprocess.run(["ip", *words.split()], check=True)
 
 
 def _set_namespace(namespace: int) -> None:

@@ -45,12 +45,13 @@ def _about(result: dict) -> list[str]:
     carried, overflowed, seconds = (
         sum(report[name] for report in link) for name in ("carried", "overflowed", "seconds")
     )
+    late = [report["late_ms"]["p99"] for report in link if report["late_ms"]]
+    lateness = f" and was {max(late):.2f} ms late at most (p99 of a run)" if late else ""
     return [
         result["machine"],
         ", ".join(sorted({row["date"] for row in rows})),
         f"load average {min(r['load_average'] for r in rows):.1f} to {max(r['load_average'] for r in rows):.1f}",
-        f"the link carried {carried / seconds:.0f} frames/s, dropped {overflowed} of its own and was"
-        f" {max(report['late_ms']['p99'] for report in link):.2f} ms late at most (p99 of a run)",
+        f"the link carried {carried / seconds:.0f} frames/s, dropped {overflowed} of its own{lateness}",
     ]
 
 

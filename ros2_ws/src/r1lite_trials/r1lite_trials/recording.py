@@ -40,7 +40,7 @@ from r1lite_bringup.process_launch import command
 from r1lite_description import robot as robot_description
 from r1lite_description.robot import Robot
 from r1lite_trials.stream import percentiles
-from r1lite_trials.trial import begin, finish
+from r1lite_trials.trial import begin, finish, trial
 
 RECORDER = "episode_recorder_node"
 IMAGE_SIZE, IMAGE_RATE_HZ, IMAGES = (720, 1280), 30.0, 8
@@ -77,6 +77,7 @@ class Load:
     joints: int = 0
 
 
+@trial
 def main(argv: Sequence[str] | None = None) -> int:
     config, result = begin("recording", RecordingConfig, argv, __doc__)
     folder = config.out.parent / "recording"

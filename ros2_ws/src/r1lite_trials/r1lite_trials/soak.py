@@ -19,7 +19,7 @@ from tqdm import tqdm
 from depthvla_control.ros.messages import nanoseconds
 from r1lite_trials.simulated_graph import SimulatedGraph
 from r1lite_trials.stream import percentiles
-from r1lite_trials.trial import begin, finish
+from r1lite_trials.trial import begin, finish, trial
 
 RATE_TOLERANCE = 0.01
 MB = 1e6
@@ -43,6 +43,7 @@ class SoakConfig:
     """where the figures go; the nodes' output is beside it"""
 
 
+@trial
 def main(argv: Sequence[str] | None = None) -> int:
     config, about = begin("soak", SoakConfig, argv, __doc__)
     with SimulatedGraph(config.out.parent / "soak", model=config.model, feedback=False) as graph:

@@ -5,11 +5,12 @@ the exit code.
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,20 @@ import tyro
 from depthvla_policy.bench.machine import machine
 
 Config = TypeVar("Config")
+
+
+def trial(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
+    """A command that says in one line why its graph did not come up or its figures cannot be made, with exit code 1."""
+
+    @functools.wraps(main)
+    def command(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except (AssertionError, LookupError, OSError, ValueError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+
+    return command
 
 
 def begin(name: str, config: type[Config], argv: Sequence[str] | None, description: str) -> tuple[Config, dict]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
 import pytest
 
+from r1lite_trials import network_emulation
 from r1lite_trials.network_emulation import Conditions, Direction, Link
 
 MS = 1_000_000
@@ -155,3 +157,18 @@ def test_a_link_also_waits_for_other_files(cable):
         assert cable.link.step(0.0, near.fileno()) == []
         far.send(b"a request")
         assert cable.link.step(10.0, near.fileno()) == [near.fileno()]
+
+
+def test_netem_is_told_the_conditions_of_both_ends_and_counts_from_the_last_report(monkeypatch):
+    told, counts = [], iter([3, 3, 5, 4])
+    monkeypatch.setattr(network_emulation.subprocess, "run", lambda words, **_: told.append(" ".join(words)))
+    show = lambda words: json.dumps([{"kind": "netem", "packets": next(counts), "drops": 1}])  # noqa: E731
+    monkeypatch.setattr(network_emulation.subprocess, "check_output", show)
+    link = network_emulation.Netem("cable", ["/ns/robot", "/ns/host"])
+    assert link.carried == 3
+    del told[:]
+    link.change(Conditions(delay_s=0.05, jitter_s=0.03, loss=0.01))
+    link.change(Conditions(cut=True))
+    netem = "nsenter --net=/ns/{} tc qdisc change dev cable root netem limit 100000 {}"
+    words = ("loss 1.000% delay 50ms 30ms", "loss 100.000% delay 0ms 0ms")
+    assert told == [netem.format(side, each) for each in words for side in ("robot", "host")]

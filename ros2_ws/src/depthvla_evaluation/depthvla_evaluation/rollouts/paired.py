@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from depthvla_evaluation.metrics import bootstrap_interval
+from depthvla_evaluation.rollouts.results import aligned
 
 MEASURES = ("success", "progress")
 
@@ -22,9 +23,9 @@ def compare(first: dict, second: dict) -> dict:
     if not seeds:
         raise ValueError("the two have no seed in common")
     for seed in seeds:
-        said = [found[seed]["instruction"] for found in rows]
-        if said[0] != said[1]:
-            raise ValueError(f"seed {seed} is not the same scene in both: {said[0]!r} and {said[1]!r}")
+        first_scene, second_scene = (found[seed]["instruction"] for found in rows)
+        if first_scene != second_scene:
+            raise ValueError(f"seed {seed} is not the same scene in both: {first_scene!r} and {second_scene!r}")
     compared: dict = {"environment": first["environment"], "seeds": seeds}
     for measure in MEASURES:
         values = [np.array([float(found[seed][measure]) for seed in seeds]) for found in rows]
@@ -50,5 +51,4 @@ def text(compared: dict, names: tuple[str, str]) -> str:
         interval = "-" if found["interval"] is None else "{:+.1%} to {:+.1%}".format(*found["interval"])
         means = (f"{found['first']:.1%}", f"{found['second']:.1%}", f"{found['difference']:+.1%}")
         rows.append((measure, *means, interval, f"{found['better']}", f"{found['worse']}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join([*lines, *(("  " + "  ".join(map(str.ljust, row, widths))).rstrip() for row in rows)])
+    return "\n".join([*lines, *aligned(rows)])

@@ -106,8 +106,13 @@ def _baselines(results: dict) -> list[str]:
         rows.append(
             (name, _rate(found, "success_rate", "success_interval"), _rate(found, "progress", "progress_interval"))
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return ["", *(("  " + "  ".join(map(str.ljust, row, widths))).rstrip() for row in rows)]
+    return ["", *aligned(rows)]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [("  " + "  ".join(map(str.ljust, row, widths))).rstrip() for row in rows]
 
 
 def _rate(results: dict, key: str, interval: str) -> str:

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 import tyro
 
-from r1lite_trials.chunk_boundaries.compare import SeamsConfig, compare
+from r1lite_trials.chunk_boundaries.compare import ChunkBoundariesConfig, compare
 from r1lite_trials.chunk_boundaries.figure import plot, save
 
 
 def main() -> int:
-    config = tyro.cli(SeamsConfig, description=__doc__)
+    config = tyro.cli(ChunkBoundariesConfig, description=__doc__)
     import torch
 
     from depthvla_policy.policy.policy import Policy
@@ -27,7 +27,7 @@ def main() -> int:
     try:
         result = compare(config, Policy.load(config.policy, config.device))
     except (OSError, ValueError) as error:
-        print(f"seams: {error}", file=sys.stderr)
+        print(f"chunk-boundaries: {error}", file=sys.stderr)
         return 1
     config.json.parent.mkdir(parents=True, exist_ok=True)
     config.json.write_text(json.dumps(result.summary, indent=2) + "\n")

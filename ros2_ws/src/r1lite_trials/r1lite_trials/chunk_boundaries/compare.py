@@ -27,7 +27,7 @@ ABOUT = {
 
 
 @dataclass(frozen=True)
-class SeamsConfig:
+class ChunkBoundariesConfig:
     """Steps at the borders of chunks, for each strategy and latency."""
 
     bag: tuple[Path, ...]
@@ -63,7 +63,7 @@ class Result:
     shown: dict[tuple[str, float], Played]  # by strategy and latency [ms]
 
 
-def compare(config: SeamsConfig, policy: Policy) -> Result:
+def compare(config: ChunkBoundariesConfig, policy: Policy) -> Result:
     """Play every bag with every strategy and latency.
 
     Raises:
