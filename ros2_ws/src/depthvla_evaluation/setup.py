@@ -9,7 +9,7 @@ setup(
     name=package,
     version="0.1.0",
     packages=find_packages(exclude=["test"]),
-    package_data={f"{package}.report": ["paper/*.yaml"]},
+    package_data={f"{package}.report": ["paper/*.yaml", "templates/*.jinja", "assets/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
         (f"share/{package}", ["package.xml"]),

@@ -1,17 +1,19 @@
 """Numbers that a report or an evaluation states: depth errors against a reference and intervals around a rate or mean.
 
-Plain numpy; what is measured, not how it is shown.
+numpy and scipy; what is measured, not how it is shown.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
-Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+RESAMPLES = 2000
+LEAST_VALUES = 5  # of a bootstrap interval: resamples of fewer hardly differ, and the interval is far too narrow
 
 
 @dataclass(frozen=True)
@@ -89,44 +91,45 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """
     if trials <= 0 or not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes in {trials} trials; need trials above 0 and successes within them")
-    rate = successes / trials
-    scale = 1.0 + Z_95**2 / trials
-    centre = (rate + Z_95**2 / (2 * trials)) / scale
-    half = Z_95 * math.sqrt(rate * (1 - rate) / trials + Z_95**2 / (4 * trials**2)) / scale
-    return max(0.0, centre - half), min(1.0, centre + half)
+    interval = stats.binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
-def bootstrap_interval(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(values: np.ndarray) -> tuple[float, float] | None:
     """95 % percentile interval of the mean of (N,) values, by resampling with a fixed seed.
 
-    Raises:
-        ValueError: there are no values.
-    """
-    return _quantiles(_resampled_means(values, resamples, np.random.default_rng(seed)))
-
-
-def bootstrap_difference(
-    first: np.ndarray, second: np.ndarray, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile interval of mean(first) - mean(second), (N,) and (M,) values resampled independently.
+    None below LEAST_VALUES, and where all are equal: then resampling cannot tell how far others would be.
 
     Raises:
         ValueError: there are no values.
     """
-    rng = np.random.default_rng(seed)
-    return _quantiles(_resampled_means(first, resamples, rng) - _resampled_means(second, resamples, rng))
+    return bootstrap_mean_of_means([values])
 
 
-def bootstrap_mean_of_means(groups: Sequence[np.ndarray], resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean over groups of each group's mean; every group is resampled in itself.
+def bootstrap_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float] | None:
+    """The same of mean(first) - mean(second), (N,) and (M,) values resampled independently."""
+    return _bootstrap((first, second), lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis))
 
-    Raises:
-        ValueError: there are no groups, or a group has no values.
-    """
-    if not groups:
-        raise ValueError("an interval needs at least one group")
-    rng = np.random.default_rng(seed)
-    return _quantiles(np.mean([_resampled_means(group, resamples, rng) for group in groups], axis=0))
+
+def bootstrap_mean_of_means(groups: Sequence[np.ndarray]) -> tuple[float, float] | None:
+    """The same of the mean over groups of each group's mean; every group is resampled in itself."""
+    return _bootstrap(groups, lambda *drawn, axis: np.mean([group.mean(axis=axis) for group in drawn], axis=0))
+
+
+def spread_is_known(samples: Sequence[np.ndarray]) -> bool:
+    """Whether a bootstrap of these tells anything: all have LEAST_VALUES, and in one at least they differ."""
+    return all(len(values) >= LEAST_VALUES for values in samples) and any(np.ptp(v) > 1e-9 for v in samples)
+
+
+def _bootstrap(samples: Sequence[np.ndarray], statistic: Callable) -> tuple[float, float] | None:
+    if not samples or not all(len(values) for values in samples):
+        raise ValueError("an interval needs at least one value, in every group")
+    if not spread_is_known(samples):
+        return None
+    drawn = stats.bootstrap(
+        samples, statistic, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(drawn.low), float(drawn.high)
 
 
 def summarise(values: np.ndarray) -> dict[str, float]:
@@ -137,18 +140,6 @@ def summarise(values: np.ndarray) -> dict[str, float]:
         return {}
     p50, p95 = np.quantile(values, [0.5, 0.95])
     return {"p50": float(p50), "p95": float(p95), "max": float(values.max()), "mean": float(values.mean())}
-
-
-def _resampled_means(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
-    if values.size == 0:
-        raise ValueError("an interval needs at least one value")
-    return values[rng.integers(0, values.size, size=(resamples, values.size))].mean(axis=1)
-
-
-def _quantiles(means: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _source_index(axis: int, count: int, camera_matrix: np.ndarray, target_matrix: np.ndarray) -> np.ndarray:

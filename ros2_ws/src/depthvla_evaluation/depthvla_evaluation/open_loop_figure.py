@@ -6,7 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from depthvla_evaluation.report.figures import BLUE, GREY, STYLE, WIDTH_IN
+from depthvla_evaluation.colours import BLUE, GREY
+from depthvla_evaluation.report.figures import STYLE, WIDTH_IN
 
 
 def open_loop_figure(summary: dict) -> Figure:

@@ -91,8 +91,14 @@ def test_bootstrap_interval_holds_the_mean_and_is_repeatable():
     assert high - low == pytest.approx(4 * 0.145, rel=0.15)
 
 
-def test_bootstrap_interval_of_equal_values_has_no_width():
-    assert metrics.bootstrap_interval(np.full(5, 0.25)) == (0.25, 0.25)
+def test_few_or_equal_values_have_no_bootstrap_interval():
+    few, many = np.array([0.0, 1.0, 0.5, 1.0]), np.array([0.0, 1.0, 0.5, 1.0, 0.0])
+    assert metrics.bootstrap_interval(few) is None and metrics.bootstrap_interval(many) is not None
+    assert metrics.bootstrap_difference(many, few) is None and metrics.bootstrap_mean_of_means([many, few]) is None
+    alike = np.linspace(0.0, 0.5, 6) + 0.25 - np.linspace(0.0, 0.5, 6)  # but for rounding
+    assert metrics.bootstrap_interval(alike) is None
+    assert metrics.bootstrap_difference(alike, np.ones(6)) is None
+    assert metrics.bootstrap_difference(alike, many) is not None
 
 
 def test_summary_equals_the_hand_computed_one():

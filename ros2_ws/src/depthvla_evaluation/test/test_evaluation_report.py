@@ -117,7 +117,7 @@ def test_success_before_the_recording_has_no_time(tmp_path):
             bag.tick(number / 15)
             bag.progress(number / 15 - 0.05, 1.0, success=True)
         bag.chunk(0.8, 0.9, 1)
-    made = report.write_report(tmp_path / "bag", tmp_path / "report", video=False)
+    made = report.write_episode(tmp_path / "bag", tmp_path / "report", video=False)
     assert made.summary["success"] and made.summary["success_time_s"] is None
     assert "yes, before the first observation" in report.table(made.summary)
     assert "before the first observation" in made.html.read_text()
@@ -230,7 +230,7 @@ def test_a_bag_without_policy_executor_and_simulator_still_makes_a_report(tmp_pa
         robot = bag.robot
         for step in range(10):
             bag.joints(robot.limbs[0].topics.arm_feedback, step / 10, np.zeros(6))
-    made = report.write_report(tmp_path / "bag", tmp_path / "out", video=False)
+    made = report.write_episode(tmp_path / "bag", tmp_path / "out", video=False)
     assert made.summary["success"] is None and made.summary["chunk_rate_hz"] is None
     assert made.summary["commands_sent"] is None and made.summary["depth_abs_rel"] is None
     assert "The bag holds no action chunk." in made.html.read_text()

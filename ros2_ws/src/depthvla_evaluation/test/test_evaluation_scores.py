@@ -178,13 +178,12 @@ def test_groups_have_the_hand_computed_statistics():
     first, second = group_scores(scores)
     assert (first.policy, first.all.n, first.all.successes, first.all.interventions) == ("a", 3, 1, 2)
     assert first.all.progress.value == 0.5
-    # All 27 resamples of {0, 1/2, 1}: a mean of 0 or of 1 comes once each, 3.7 %, more than the 2.5 % cut off.
-    assert first.all.progress.interval == (0.0, 1.0)
     assert first.all.success.value == pytest.approx(1 / 3)
     assert first.all.success.interval == pytest.approx(wilson_interval(1, 3))
     assert (first.all.success_time_s, first.all.intervened) == (4.0, 1)
     assert (first.undisturbed.n, first.undisturbed.progress.value) == (2, 0.25)
-    assert (second.all.n, second.all.progress.interval) == (1, None)
+    assert (first.all.progress.interval, second.all.progress.interval) == (None, None)  # of three, and of one
+    assert second.all.n == 1
 
 
 def test_substeps_have_rates_over_the_marked_episodes():
@@ -208,24 +207,23 @@ def test_policies_are_compared_scene_by_scene():
     ]
     (found,) = differences(scores)
     assert (found.policy, found.other, found.scenes) == ("a", "b", ("1", "2"))
-    assert found.progress.value == 0.5  # both scenes differ by 0.5, so there is no spread
-    assert found.progress.interval == (0.5, 0.5)
+    assert (found.progress.value, found.progress.interval) == (0.5, None)  # two pairs tell no interval
 
 
-def test_scenes_that_differ_give_the_interval_of_all_their_resamples():
-    scores = [score(p, scene=s) for s, p in (("1", 1.0), ("2", 0.0))]
-    scores += [score(0.0, policy="b", scene=s) for s in ("1", "2")]
+def test_scenes_that_differ_give_the_interval_of_their_differences():
+    scores = [score(float(scene in "12"), scene=scene) for scene in "12345"]
+    scores += [score(0.0, policy="b", scene=scene) for scene in "12345"]
     (found,) = differences(scores)
-    # Resamples of the differences {1, 0}: mean 0, 1/2, 1 with 1/4, 1/2, 1/4.
-    assert (found.progress.value, found.progress.interval) == (0.5, (0.0, 1.0))
+    assert found.progress.value == pytest.approx(0.4)
+    assert found.progress.interval == bootstrap_interval(np.array([1.0, 1.0, 0.0, 0.0, 0.0]))
 
 
 def test_with_less_than_two_common_scenes_all_episodes_are_compared():
     scores = [score(1.0, scene="1"), score(0.5, scene="2"), score(0.5, policy="b", scene="1"), score(0.5, policy="b")]
     (found,) = differences(scores)
     assert (found.scenes, found.progress.value) == ((), 0.25)
-    # Of a: 1/2, 3/4, 1 with 1/4, 1/2, 1/4; of b always 1/2.
-    assert found.progress.interval == (0.0, 0.5)
+    (found,) = differences([s for s in scores for _ in range(3)])
+    assert found.progress.interval == bootstrap_difference(np.array([1.0] * 3 + [0.5] * 3), np.full(6, 0.5))
 
 
 def test_one_episode_each_gives_a_difference_without_an_interval():
@@ -241,21 +239,23 @@ def test_only_policies_of_the_same_task_and_setting_are_compared():
 
 
 def test_every_task_weighs_the_same_in_the_average():
-    scores = [score(1.0, task="fold")] * 6 + [score(0.0, task="lift")] * 2
+    scores = [score(1.0, task="fold")] * 8 + [score(0.0, task="lift")] * 5
     (average,) = averages(scores)
     assert (average.tasks, average.progress.value, average.success.value) == (("fold", "lift"), 0.5, 0.5)
-    assert average.progress.interval == (0.5, 0.5)
-    assert averages([score(1.0, task="fold"), *scores[6:]])[0].progress.interval is None  # a task with one episode
+    assert average.progress.interval is None  # without spread in any task
+    (spread,) = averages([*scores[1:], score(0.0, task="fold")])
+    low, high = spread.progress.interval
+    assert low < spread.progress.value < high
 
 
 def test_bootstrap_equals_the_enumerated_resamples():
-    coin = np.array([0.0, 1.0])
-    assert bootstrap_interval(coin) == (0.0, 1.0)
-    assert bootstrap_difference(coin, np.zeros(3)) == (0.0, 1.0)
-    assert bootstrap_difference(np.zeros(3), coin) == (-1.0, 0.0)
-    # The mean of two coins is 0 in 1 of 16 resamples, of three in 1 of 64: less than the 2.5 % that are cut off.
-    assert bootstrap_mean_of_means([coin] * 2) == (0.0, 1.0)
-    assert bootstrap_mean_of_means([coin] * 3) == pytest.approx((1 / 6, 5 / 6))
+    # Of 0, 0, 0, 0, 1 a resample holds k ones with the binomial's 33, 41, 20, 5.1, 0.64 %: k = 0 to 3 are kept.
+    rare = np.array([0.0, 0.0, 0.0, 0.0, 1.0])
+    assert bootstrap_interval(rare) == pytest.approx((0.0, 0.6))
+    assert bootstrap_difference(rare, np.zeros(5)) == pytest.approx((0.0, 0.6))
+    assert bootstrap_difference(np.zeros(5), rare) == pytest.approx((-0.6, 0.0))
+    # Of two together k is binomial of 10: 0 with 11 %, 5 or more with 3.3 %, 6 or more with 0.64 %.
+    assert bootstrap_mean_of_means([rare] * 2) == pytest.approx((0.0, 0.5))
 
 
 def test_a_bootstrap_of_nothing_is_refused():

@@ -333,14 +333,15 @@ def test_table_counts_substeps_and_successes_with_an_interval_of_the_mean():
         3: Result("failure", "mine", ("two",)),
         4: Result("failure", "mine", ()),
     }
+    assert "  mean progress  50.0%\n" in session_text.table(PLAN, results)  # four tell no interval
+    results[5] = Result("failure", "mine", ())
     assert session_text.table(PLAN, results).split("\n") == [
         "stack, mine, lamp off",
-        "  one            2/4",
-        "  two            3/4",
-        "  three          1/4",
-        # Of the 256 ways to draw four shares, 5 have a mean below 1/6 and 15 one of at most 1/6: 2.5 % lie between.
-        "  mean progress  50.0% (95 %: 16.7% to 83.3%)",
-        "  success        1/4",
+        "  one            2/5",
+        "  two            3/5",
+        "  three          1/5",
+        "  mean progress  40.0% (95 %: 6.7% to 73.3%)",
+        "  success        1/5",
     ]
 
 

@@ -14,6 +14,7 @@ from depthvla_control.arbiter import Mode
 from depthvla_evaluation.bags.bag import Bag
 from depthvla_evaluation.bags.episode import read_episode
 from depthvla_evaluation.bags.notes import EpisodeNotes
+from depthvla_evaluation.colours import MODE_COLOURS
 from depthvla_evaluation.report import figures
 from depthvla_evaluation.report.episode_report import write_episode
 from depthvla_evaluation.report.video_frame import BANNER, CHIPS, GAP, Composer
@@ -68,7 +69,7 @@ def composer(bag_path):
 
 
 def colour(mode: Mode) -> list[int]:
-    return [int(figures.MODE_COLOURS[mode][at : at + 2], 16) for at in (1, 3, 5)]
+    return [int(MODE_COLOURS[mode][at : at + 2], 16) for at in (1, 3, 5)]
 
 
 def test_a_frame_shows_the_newest_image_the_mode_and_what_is_marked(composer):
@@ -119,9 +120,9 @@ def test_without_pyav_the_page_is_made_and_says_why_there_is_no_video(bag_path, 
         "few-shot",
         "it &lt;slipped&gt;",
         "abc+dirty",
-        "&quot;device&quot;",
+        "&#34;device&#34;",
         "/hdas/feedback_arm_left",
         "fold",
     ):
         assert told in page
-    assert "Task &#x27;fold&#x27; is unknown" in page
+    assert "Task &#39;fold&#39; is unknown" in page

@@ -19,9 +19,9 @@ from sensor_msgs.msg import CompressedImage, Image, PointField  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from depthvla_control.ros import messages  # noqa: E402
-from depthvla_evaluation.viewer.clouds import depth_colours  # noqa: E402
 from depthvla_policy.nodes.policy import depth_publisher
 from depthvla_policy.policy.camera_images import EncodingError, encoded_image  # noqa: E402
+from depthvla_policy.policy.depth_colours import depth_colours  # noqa: E402
 from depthvla_policy.policy.images import ImageFit  # noqa: E402
 from depthvla_policy.policy.point_clouds import points  # noqa: E402
 from depthvla_policy.ros import image_messages

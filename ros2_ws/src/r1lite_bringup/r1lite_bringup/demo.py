@@ -110,7 +110,7 @@ def run(config: DemoConfig) -> int:
     except DemoError as error:
         raise DemoError(f"{error}\n\nlast lines of {log}:\n{tail(log)}") from error
     print("building the report from the bag")
-    made = report.write_report(config.out / "bag", config.out)
+    made = report.write_episode(config.out / "bag", config.out)
     print(f"\n{report.table(made.summary)}\n\n  report           {made.html}\n")
     if slow := too_slow(made.summary):
         print(f"THIS MACHINE IS TOO SLOW for the loop: {slow}; {load()}\n")

@@ -1,6 +1,6 @@
 """The table of the miniature comparison: variants of the network, each trained from several seeds, on the same scenes.
 
-Plain numbers in, markdown out; what is trained and evaluated is in `miniature`.
+Plain numbers in, markdown out; what is trained and evaluated is in `depth_comparison`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-RESAMPLES = 2000
+from depthvla_evaluation.metrics import RESAMPLES
 
 # As a training log names them -> title of the column
 HELD_OUT = {"held_out_flow": "held-out flow loss", "held_out_abs_rel": "held-out depth AbsRel"}
@@ -43,18 +43,21 @@ def markdown(runs: Runs, logs: Logs, variants: Mapping[str, str], tasks: Sequenc
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def estimate(tasks: Sequence[Scores], seed: int = 0) -> tuple[float, float, float]:
-    """Mean over tasks of the mean over training seeds of the mean over scenes, and its 95 % interval.
+def estimate(tasks: Sequence[Scores], seed: int = 0) -> tuple[float, tuple[float, float] | None]:
+    """Mean over tasks of the mean over training seeds of the mean over scenes, and its 95 % interval; None where the
+    scenes cannot tell it.
 
     The interval is a percentile bootstrap at both levels: training seeds are resampled, and in each of them its scenes.
     With one training seed it only tells of the scenes. (scipy.stats.bootstrap knows one level.)
     """
     groups = [list(scores.values()) for scores in tasks]
     mean = float(np.mean([np.mean([scenes.mean() for scenes in group]) for group in groups]))
+    if not spread_is_known([np.concatenate(group) for group in groups]):
+        return mean, None
     rng = np.random.default_rng(seed)
     means = [np.mean([_resampled(group, rng) for group in groups]) for _ in range(RESAMPLES)]
     low, high = np.quantile(means, [0.025, 0.975])
-    return mean, float(low), float(high)
+    return mean, (float(low), float(high))
 
 
 def _resampled(group: Sequence[np.ndarray], rng: np.random.Generator) -> float:
@@ -79,8 +82,8 @@ def _less(mine: Scores, theirs: Scores) -> Scores:
 def _cell(tasks: Sequence[Scores], form: str) -> str:
     if not all(tasks):
         return ""
-    mean, low, high = estimate(tasks)
-    return f"{mean:{form}} ({low:{form}} to {high:{form}})"
+    mean, interval = estimate(tasks)
+    return f"{mean:{form}}" + (f" ({interval[0]:{form}} to {interval[1]:{form}})" if interval else "")
 
 
 def _range(values: Sequence[float]) -> str:

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not config.sources:
             raise ValueError("neither a bag nor results are given; at least one is needed")
         if len(config.sources) == 1 and not config.paper and not simulated.is_results(config.sources[0]):
-            made = write_report(config.sources[0], config.out, video=config.video)
+            made = write_episode(config.sources[0], config.out, video=config.video)
             for remark in made.remarks:
                 print(f"report: {remark}", file=sys.stderr)
             print(f"{table(made.summary)}\n\n{made.html}")
@@ -65,16 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for reason in compared.left_out.values():
         print(f"report: left out: {reason}", file=sys.stderr)
     return 1 if compared.left_out else 0
-
-
-def write_report(bag_path: str | Path, out: str | Path, *, video: bool = True) -> EpisodeReport:
-    """Build the report of one bag in the folder `out`.
-
-    Raises:
-        FileNotFoundError: there is no such bag.
-        ValueError: the bag cannot be read or is empty.
-    """
-    return write_episode(bag_path, out, video=video)
 
 
 def write_comparison(

@@ -24,7 +24,7 @@ LEAST_PAIRS = 2  # scenes that two policies must share to be compared scene by s
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean or rate with its 95 % interval, which is None where one value cannot tell how far others would be."""
+    """A mean or rate with its 95 % interval; None where the values cannot tell how far others would be."""
 
     value: float
     interval: tuple[float, float] | None
@@ -122,8 +122,7 @@ def _difference(first: Sequence[Score], second: Sequence[Score]) -> tuple[Estima
         apart = np.array([mine[scene] - theirs[scene] for scene in scenes])
         return Estimate(float(apart.mean()), bootstrap_interval(apart)), scenes
     values = [np.array([score.progress for score in scores]) for scores in (first, second)]
-    interval = bootstrap_difference(*values) if min(map(len, values)) > 1 else None
-    return Estimate(float(values[0].mean() - values[1].mean()), interval), ()
+    return Estimate(float(values[0].mean() - values[1].mean()), bootstrap_difference(*values)), ()
 
 
 def _scene_means(scores: Sequence[Score]) -> dict[str, float]:
@@ -141,7 +140,7 @@ def _statistics(scores: Sequence[Score]) -> Statistics | None:
     names = dict.fromkeys(name for substeps in marked for name in substeps)
     return Statistics(
         n=len(scores),
-        progress=Estimate(float(progress.mean()), bootstrap_interval(progress) if len(scores) > 1 else None),
+        progress=Estimate(float(progress.mean()), bootstrap_interval(progress)),
         success=Estimate(successes / len(scores), wilson_interval(successes, len(scores))),
         successes=successes,
         interventions=sum(score.interventions for score in scores),
@@ -154,8 +153,7 @@ def _statistics(scores: Sequence[Score]) -> Statistics | None:
 
 
 def _mean_of_means(groups: Sequence[np.ndarray]) -> Estimate:
-    interval = bootstrap_mean_of_means(groups) if min(map(len, groups)) > 1 else None
-    return Estimate(float(np.mean([group.mean() for group in groups])), interval)
+    return Estimate(float(np.mean([group.mean() for group in groups])), bootstrap_mean_of_means(groups))
 
 
 def _by_key(scores: Iterable[Score], key: Callable[[Score], object]) -> dict:

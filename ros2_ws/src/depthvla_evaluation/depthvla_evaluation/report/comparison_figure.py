@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from depthvla_evaluation.colours import GREY, INK, SERIES
 from depthvla_evaluation.report.comparison import Average, Estimate, Group
-from depthvla_evaluation.report.figures import GREY, INK, STYLE, WIDTH_IN
+from depthvla_evaluation.report.figures import STYLE, WIDTH_IN
 from r1lite_description import files
 
 AVERAGE = "Average"
 PAPER = Path(__file__).with_name("paper") / "figure_4.yaml"
-POLICY_COLOURS = ("#2563c9", "#e07b1a", "#2e9e5b", "#8f6fd1", "#c2417c", "#5f6b78")
 PUBLISHED = " (paper)"  # after the name of a policy whose figures are published ones
 BARS_WIDTH = 0.8  # of a task's place, shared by its bars
 UNNAMED = {"task": "no task named", "setting": "no setting named", "policy": "no policy named"}
@@ -136,7 +133,7 @@ def _looks(policies: Sequence[str]) -> dict[str, dict]:
     names = list(dict.fromkeys(policy.removesuffix(PUBLISHED) for policy in policies))
     looks = {}
     for policy in policies:
-        colour = POLICY_COLOURS[names.index(policy.removesuffix(PUBLISHED)) % len(POLICY_COLOURS)]
+        colour = SERIES[names.index(policy.removesuffix(PUBLISHED)) % len(SERIES)]
         light = {"facecolor": "white", "edgecolor": colour, "hatch": "////", "linewidth": 1.0}
         looks[policy] = light if policy.endswith(PUBLISHED) else {"facecolor": colour, "edgecolor": "none"}
     return looks

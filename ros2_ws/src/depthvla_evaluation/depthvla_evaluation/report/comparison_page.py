@@ -3,53 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from depthvla_evaluation.metrics import LEAST_VALUES
 from depthvla_evaluation.report.comparison_figure import AVERAGE, UNNAMED
-from depthvla_evaluation.report.page_parts import document, image, notes, percent, section, table, tiles, with_unit
+from depthvla_evaluation.report.templating import Cell, percent, with_unit
+from depthvla_evaluation.report.templating import render as render_template
 
 
 def render(summary: dict, figure: Path | None) -> str:
     """The page as text. summary: what `comparison_summary.summarise_comparison` gives; figure: the bar chart."""
-    title = "Policies compared"
-    parts = [
-        _header(title, summary),
-        tiles(_tiles(summary)),
-        notes(summary["findings"]),
-        section(
-            "Progress",
-            "Progress: share of a task's points, one for each substep, with the 95 % bootstrap interval of its mean."
-            " Success: rate with its Wilson interval. Average: every task weighs the same; intervals by bootstrap.",
-            table(HEADS, _without_repeats(_rows(summary), 2), numbers=5),
-        ),
-        section(
-            "Progress by task",
-            "Mean and 95 % interval. Average: every task weighs the same."
-            + (" Hatched: the averages that the paper's text states." if summary["published"] else ""),
-            image(figure, "Progress by task") if figure else "",
-        ),
-        section(
-            "Differences",
-            "In points of a hundred. Scene by scene where two policies have at least two scenes in common.",
-            table(DIFFERENCE_HEADS, _without_repeats(_difference_rows(summary), 2), numbers=1),
-        ),
-        section(
-            "Substeps",
-            "Share of the episodes with marks, or with substeps dated by the simulator, in which a substep was done.",
-            _substeps(summary),
-        ),
-        section(
-            "Timing",
-            "Over all episodes of a policy. Latency: from the stamp of an observation to its chunk's arrival at the"
-            " executor; in simulated time where the episode ran in it. Jitter: how late a control tick came. Inference:"
-            " pictures prepared and network run, mean over the episodes.",
-            table(TIMING_HEADS, _timing_rows(summary), numbers=6),
-        ),
-        section("Episodes", "", table(EPISODE_HEADS, _episode_rows(summary), numbers=3)),
-    ]
-    return document(title, parts)
+    days = sorted(time[:10] for episode in summary["episodes"] if (time := episode["started"] or episode["made"]))
+    subtitle = [", ".join(_distinct(summary, "policy")), " to ".join(dict.fromkeys((*days[:1], *days[-1:])))]
+    policies = list(dict.fromkeys(group["policy"] for group in summary["groups"] if group["all"]["marked"]))
+    return render_template(
+        "comparison",
+        title="Policies compared",
+        subtitle=" · ".join(filter(None, subtitle)),
+        tiles=_tiles(summary),
+        findings=summary["findings"],
+        least_values=LEAST_VALUES,
+        progress=_without_repeats(_rows(summary), 2),
+        published=summary["published"],
+        figure=figure,
+        differences=_without_repeats(_difference_rows(summary), 2),
+        marked_policies=[policy or UNNAMED["policy"] for policy in policies],
+        substeps=_without_repeats(_substep_rows(summary, policies), 2),
+        timing=_timing_rows(summary),
+        episodes=[_episode_row(episode) for episode in summary["episodes"]],
+    )
 
 
 def text(summary: dict) -> str:
@@ -70,18 +53,6 @@ def text(summary: dict) -> str:
     if summary["findings"]:
         blocks.append("\n".join(f"  ! {sentence}" for sentence in summary["findings"]))
     return "\n\n".join(blocks)
-
-
-HEADS = ("setting", "task", "policy", "episodes", "progress", "success", "interventions", "time to success")
-DIFFERENCE_HEADS = ("setting", "task", "difference", "basis", "progress")
-TIMING_HEADS = ("policy", "episodes", "inference", "latency p50", "p95", "jitter p50", "p95")
-EPISODE_HEADS = ("episode", "task", "setting", "scene", "policy", "outcome", "points", "progress", "interventions")
-
-
-def _header(title: str, summary: dict) -> str:
-    days = sorted(time[:10] for episode in summary["episodes"] if (time := episode["started"] or episode["made"]))
-    parts = [", ".join(_distinct(summary, "policy")), " to ".join(dict.fromkeys((*days[:1], *days[-1:])))]
-    return f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join(filter(None, parts)))}</p></header>"
 
 
 def _tiles(summary: dict) -> list[tuple[str, str, str]]:
@@ -113,29 +84,25 @@ def _headline(summary: dict) -> list[dict]:
     return [row | {key: row[key] or UNNAMED[key] for key in UNNAMED} for row in rows]
 
 
-def _rows(summary: dict) -> list[list[str]]:
+def _rows(summary: dict) -> list[list[str | Cell]]:
     return [
-        [*(escape(row[key]) for key in ("setting", "task", "policy")), f"{row['n']}"]
-        + [_estimate(percent(e["value"]), _interval(e["interval"])) for e in (row["progress"], row["success"])]
+        [row["setting"], row["task"], row["policy"], f"{row['n']}"]
+        + [Cell(percent(e["value"]), _interval(e["interval"]), bold=True) for e in (row["progress"], row["success"])]
         + [f"{row['interventions']}", with_unit(row["success_time_s"], ".1f", "s")]
         for row in _headline(summary)
     ]
 
 
-def _difference_rows(summary: dict) -> list[list[str]]:
+def _difference_rows(summary: dict) -> list[list[str | Cell]]:
     return [
-        [escape(row["setting"] or UNNAMED["setting"]), escape(row["task"] or UNNAMED["task"])]
-        + [escape(f"{row['policy']} − {row['other']}"), _basis(row)]
-        + [_estimate(_points(row["progress"]["value"]), _points_interval(row["progress"]["interval"]))]
+        [row["setting"] or UNNAMED["setting"], row["task"] or UNNAMED["task"]]
+        + [f"{row['policy']} − {row['other']}", _basis(row)]
+        + [Cell(_points(row["progress"]["value"]), _points_interval(row["progress"]["interval"]), bold=True)]
         for row in summary["differences"]
     ]
 
 
-def _estimate(value: str, interval: str) -> str:
-    return f"<b>{value}</b> <small>{interval}</small>"
-
-
-def _without_repeats(rows: Sequence[list[str]], columns: int) -> list[list[str]]:
+def _without_repeats(rows: Sequence[list[str | Cell]], columns: int) -> list[list[str | Cell]]:
     """Leading cells that say the same as those of the row above are left empty."""
     shown = []
     for index, row in enumerate(rows):
@@ -150,26 +117,23 @@ def _basis(row: dict) -> str:
     return f"{len(row['scenes'])} scenes in common" if row["scenes"] else "all episodes, not paired"
 
 
-def _substeps(summary: dict) -> str:
+def _substep_rows(summary: dict, policies: Sequence[str]) -> list[list[str | Cell]]:
     """A row a substep, a column a policy."""
-    policies = list(dict.fromkeys(group["policy"] for group in summary["groups"] if group["all"]["marked"]))
-    rates: dict[tuple[str, str, str], dict[str, str]] = {}
+    rates: dict[tuple[str, str, str], dict[str, Cell]] = {}
     for group in summary["groups"]:
         for substep, rate in group["all"]["substeps"].items():
-            cell = f"{rate:.0%} <small>of {group['all']['marked']}</small>"
-            rates.setdefault((group["task"], group["setting"], substep), {})[group["policy"]] = cell
-    rows = [
-        [escape(setting or UNNAMED["setting"]), escape(task), escape(substep.replace("_", " "))]
+            cell = Cell(percent(rate), f"of {group['all']['marked']}")
+            rates.setdefault((group["setting"], group["task"], substep), {})[group["policy"]] = cell
+    return [
+        [setting or UNNAMED["setting"], task, substep.replace("_", " ")]
         + [cells.get(policy, "-") for policy in policies]
-        for (task, setting, substep), cells in rates.items()
+        for (setting, task, substep), cells in rates.items()
     ]
-    heads = ("setting", "task", "substep", *(escape(policy or UNNAMED["policy"]) for policy in policies))
-    return table(heads, _without_repeats(rows, 2), numbers=len(policies))
 
 
 def _timing_rows(summary: dict) -> list[list[str]]:
     return [
-        [escape(policy or UNNAMED["policy"]), f"{row['episodes']}", with_unit(row["inference_ms"], ".1f", "ms")]
+        [policy or UNNAMED["policy"], f"{row['episodes']}", with_unit(row["inference_ms"], ".1f", "ms")]
         + [
             with_unit(row[key].get(quantile), ".1f", "ms")
             for key in ("chunk_latency_ms", "executor_jitter_ms")
@@ -179,28 +143,17 @@ def _timing_rows(summary: dict) -> list[list[str]]:
     ]
 
 
-def _episode_rows(summary: dict) -> list[list[str]]:
-    rows = []
-    for episode in summary["episodes"]:
-        outcome = {True: "success", False: "no success", None: "-"}[episode["success"]]
-        kind = {True: "good", False: "bad", None: "none"}[episode["success"]]
-        why = episode["not_counted"]
-        if why:
-            outcome, kind = episode["outcome"] or "not scored", "none"
-        points = "-" if episode["points"] is None else f"{episode['points']} of {episode['total']}"
-        rows.append(
-            [_linked(episode)]
-            + [escape(episode[key]) or "-" for key in ("task", "setting", "scene", "policy")]
-            + [f'<span class="badge small {kind}">{escape(outcome)}</span> <small>{escape(why)}</small>']
-            + [points, percent(episode["progress"]), f"{episode['interventions']}"]
-        )
-    return rows
-
-
-def _linked(episode: dict) -> str:
-    """The episode's name, leading to its page or else its video."""
-    target, name = episode["page"] or episode["video"], escape(episode["name"])
-    return f'<a href="{quote(target)}">{name}</a>' if target else name
+def _episode_row(episode: dict) -> list[str | Cell]:
+    outcome, badge = {True: ("success", "good"), False: ("no success", "bad"), None: ("-", "none")}[episode["success"]]
+    if episode["not_counted"]:
+        outcome, badge = episode["outcome"] or "not scored", "none"
+    points = "-" if episode["points"] is None else f"{episode['points']} of {episode['total']}"
+    return [
+        Cell(episode["name"], link=quote(episode["page"] or episode["video"] or "")),
+        *(episode[key] or "-" for key in ("task", "setting", "scene", "policy")),
+        Cell(outcome, episode["not_counted"], badge=badge),
+        *(points, percent(episode["progress"]), f"{episode['interventions']}"),
+    ]
 
 
 def _distinct(summary: dict, key: str) -> list[str]:

@@ -87,7 +87,7 @@ def write_episode(
     drawn = _draw(episode, pictures, out)
     rates = [f"{topic.count / episode.recorded_s:.1f} Hz" if episode.recorded_s else "-" for topic in topics]
     rows = [(topic.name, topic.type, f"{topic.count}", rate) for topic, rate in zip(topics, rates, strict=True)]
-    replay = player(episode, VIDEO, made.times_s) if made and made.times_s else ""
+    replay = player(episode, VIDEO, made.times_s) if made and made.times_s else None
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     html = out / "report.html"
     html.write_text(page.render(summary, found, drawn, rows, replay))

@@ -18,18 +18,9 @@ from depthvla_control.arbiter import Mode
 from depthvla_evaluation.bags.bag import JointStream
 from depthvla_evaluation.bags.episode import Episode
 from depthvla_evaluation.bags.pictures import DepthFrame, View
+from depthvla_evaluation.colours import BLUE, GREEN, GREY, INK, LIGHT, MODE_COLOURS, ORANGE, RED, SERIES
 from depthvla_evaluation.metrics import summarise
 
-INK, GREY, LIGHT = "#1c2733", "#8a94a0", "#dfe3e8"
-BLUE, ORANGE, GREEN, RED = "#2563c9", "#e07b1a", "#2e9e5b", "#cf3a3a"
-MODE_COLOURS = {
-    Mode.DISARMED: LIGHT,
-    Mode.HOLD: "#f0b95a",
-    Mode.TELEOP: "#8f6fd1",
-    Mode.POLICY: "#5b93e6",
-    Mode.FAULT: RED,
-}
-CAMERA_COLOURS = (BLUE, ORANGE, GREEN, "#8f6fd1")
 ERROR_MAX = 0.3  # relative depth error at the top of the colour scale
 MEASURED = {"color": GREY, "linewidth": 2.6, "alpha": 0.7, "label": "measured"}
 COMMANDED = {"color": BLUE, "linewidth": 1.1, "label": "commanded"}
@@ -73,11 +64,9 @@ def depth_figure(views: Sequence[View]) -> Figure:
         )
         for row, view in zip(axes, views, strict=True):
             for axis in row:
-                axis.set(xticks=[], yticks=[])
-                axis.grid(False)
-                axis.spines[:].set_visible(False)
+                _bare(axis)
             reference = view.predicted_m if view.true_m is None else view.true_m
-            scale = {"cmap": _colour_map("Spectral"), "norm": LogNorm(*_range(reference))}
+            scale = {"cmap": _colour_map("turbo_r"), "norm": LogNorm(*_range(reference))}
             if view.fitted is not None:
                 row[0].imshow(view.fitted)
             row[0].set_ylabel(view.camera.replace("_", " "), fontsize=11, fontweight="bold")
@@ -117,9 +106,7 @@ def film_figure(moments: Sequence[Sequence[View]], episode: Episode) -> Figure:
         for column, views in enumerate(moments):
             for row, view in enumerate(views):
                 axis = axes[row, column]
-                axis.set(xticks=[], yticks=[])
-                axis.grid(False)
-                axis.spines[:].set_visible(False)
+                _bare(axis)
                 if view.image is not None:
                     axis.imshow(view.image, aspect="auto")
                 if column == 0:
@@ -178,8 +165,8 @@ def timeline_figure(episode: Episode) -> Figure:
             time_s = episode.seconds(mark.time_ns)
             top.axvline(time_s, color=ORANGE, linewidth=1)
             top.annotate(mark.substep, (time_s, 0.97), (3, 0), textcoords="offset points", rotation=90, va="top")
-        if not episode.notes.marks:
-            _note_if_empty(top, progress.stamp_ns, "nobody reported progress")
+        if not episode.notes.marks and not progress.stamp_ns.size:
+            _note(top, "nobody reported progress")
 
         middle.set(yticks=[], ylabel="mode")
         middle.grid(False)
@@ -194,7 +181,8 @@ def timeline_figure(episode: Episode) -> Figure:
         middle.legend(
             patches, [mode.name for mode in shown], loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.0
         )
-        _note_if_empty(middle, ticks.stamp_ns, "no executor status")
+        if not ticks.stamp_ns.size:
+            _note(middle, "no executor status")
 
         bottom.step(episode.seconds(ticks.stamp_ns), ticks.steps_left, where="post", color=BLUE, linewidth=1.2)
         bottom.plot(
@@ -263,7 +251,7 @@ def depth_error_figure(episode: Episode, compared: Sequence[DepthFrame]) -> Figu
     """Mean relative depth error of every compared image over time, a line a camera."""
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(WIDTH_IN, 2.4), layout="constrained")
-        for camera, colour in zip(episode.robot.cameras, CAMERA_COLOURS, strict=False):
+        for camera, colour in zip(episode.robot.cameras, SERIES, strict=False):
             frames = [frame for frame in compared if frame.camera == camera.name]
             times = episode.seconds(np.array([frame.stamp_ns for frame in frames]))
             errors = [frame.errors.abs_rel for frame in frames]
@@ -312,6 +300,12 @@ def _colour_map(name: str):
     return matplotlib.colormaps[name].with_extremes(bad="#e6e6e6")
 
 
+def _bare(axis) -> None:
+    axis.set(xticks=[], yticks=[])
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+
+
 def _plain(colour_bar) -> None:
     colour_bar.outline.set_visible(False)
     colour_bar.ax.tick_params(length=2, labelsize=8)
@@ -328,7 +322,7 @@ def _limits(axis, low: float, high: float) -> None:
 
 def _note_difference(axis, commanded: JointStream, measured: JointStream, joint: int, unit: str) -> None:
     if not commanded.stamp_ns.size or not measured.stamp_ns.size:
-        _note_if_empty(axis, np.array([]), "not recorded")
+        _note(axis, "not recorded")
         return
     followed = np.interp(commanded.stamp_ns, measured.stamp_ns, measured.positions[:, joint])
     largest = np.max(np.abs(commanded.positions[:, joint] - followed))
@@ -339,7 +333,7 @@ def _note_difference(axis, commanded: JointStream, measured: JointStream, joint:
 def _histogram(axis, values: np.ndarray, colour: str, *, log: bool = False) -> None:
     summary = summarise(values)
     if not summary:
-        _note_if_empty(axis, np.array([]), "nothing was recorded")
+        _note(axis, "nothing was recorded")
         return
     axis.hist(values, bins=30, color=colour, log=log)
     for name, style in (("p50", "-"), ("p95", ":")):
@@ -351,6 +345,5 @@ def _median(values: np.ndarray) -> float:
     return summarise(values).get("p50", 0.0)
 
 
-def _note_if_empty(axis, values: np.ndarray, note: str) -> None:
-    if not values.size:
-        axis.text(0.5, 0.5, note, transform=axis.transAxes, ha="center", va="center", color=GREY)
+def _note(axis, note: str) -> None:
+    axis.text(0.5, 0.5, note, transform=axis.transAxes, ha="center", va="center", color=GREY)

@@ -7,9 +7,6 @@ from functools import lru_cache
 from typing import Any
 
 import cv2
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import font_manager
@@ -19,9 +16,11 @@ from depthvla_control.arbiter import Mode
 from depthvla_evaluation.bags.bag import JointStream, depth_image
 from depthvla_evaluation.bags.episode import Episode
 from depthvla_evaluation.bags.recorded_graph import picture_topics
+from depthvla_evaluation.colours import GREY, INK, LIGHT, MODE_COLOURS, RED, SERIES
 from depthvla_evaluation.metrics import resample
-from depthvla_evaluation.report.figures import GREY, INK, LIGHT, MODE_COLOURS, RED, STYLE, mode_spans
+from depthvla_evaluation.report.figures import STYLE, mode_spans
 from depthvla_policy.policy.camera_images import camera_image
+from depthvla_policy.policy.depth_colours import depth_colours
 
 WIDTH = 1280
 GAP = 8
@@ -30,7 +29,6 @@ CELL_RATIO = 9 / 16
 DEPTH_RANGE_M = (0.05, 3.0)  # the same in every video, so that two can be compared
 NOTHING = (230, 230, 230)  # no image yet, or no depth there
 INTERVENTION_SHOWN_S = 2.0
-JOINT_COLOURS = ("#2563c9", "#e07b1a", "#2e9e5b", "#8f6fd1", "#c2417c", "#12939a")
 
 
 class Composer:
@@ -100,7 +98,7 @@ class Composer:
             scale = self._scale(width, height)
             size = round(width * scale), round(height * scale)
             shown = cv2.resize(depth_m, size, interpolation=cv2.INTER_NEAREST)
-        self._paste(1, column, depth_colours(shown), "predicted depth", bar=True)
+        self._paste(1, column, depth_colours(shown, *DEPTH_RANGE_M, NOTHING), "predicted depth", bar=True)
 
     def _scale(self, width: int, height: int) -> float:
         return min(self._cell / width, self._cell_height / height)
@@ -200,7 +198,7 @@ def _joint_traces(episode: Episode) -> tuple[np.ndarray, list[tuple[int, int, in
 def _traces(axis, episode: Episode, measured: JointStream, commanded: JointStream) -> None:
     for stream, style in ((measured, {"linewidth": 2.4, "alpha": 0.35}), (commanded, {"linewidth": 0.9})):
         times = episode.seconds(stream.stamp_ns)
-        for joint, colour in zip(range(stream.positions.shape[1]), JOINT_COLOURS, strict=False):
+        for joint, colour in zip(range(stream.positions.shape[1]), SERIES, strict=False):
             axis.plot(times, stream.positions[:, joint], color=colour, **style)
 
 
@@ -258,24 +256,8 @@ def _depth_bar() -> np.ndarray:
     draw.text((6, 10), f"{low:g}", "white", _font(12), "lm")
     draw.text((182, 10), f"{high:g} m", "white", _font(12), "rm")
     pixels = np.array(image)
-    pixels[6:15, 40:140] = depth_colours(np.geomspace(low, high, 100)[None].repeat(9, 0))
+    pixels[6:15, 40:140] = depth_colours(np.geomspace(low, high, 100)[None].repeat(9, 0), low, high)
     return pixels
-
-
-def depth_colours(depth_m: np.ndarray) -> np.ndarray:
-    """(H, W) metres -> (H, W, 3) uint8 on the logarithmic scale of DEPTH_RANGE_M."""
-    low, high = np.log(DEPTH_RANGE_M)
-    valid = np.isfinite(depth_m) & (depth_m > 0)
-    share = (np.log(np.where(valid, depth_m, 1.0)) - low) / (high - low)
-    pixels = _table()[(np.clip(share, 0, 1) * 255).astype(np.uint8)]
-    pixels[~valid] = NOTHING
-    return pixels
-
-
-@lru_cache
-def _table() -> np.ndarray:
-    """(256, 3) uint8 colours from near to far."""
-    return (matplotlib.colormaps["Spectral"](np.arange(256))[:, :3] * 255).astype(np.uint8)
 
 
 @lru_cache

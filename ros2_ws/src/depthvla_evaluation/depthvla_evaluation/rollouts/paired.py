@@ -11,7 +11,8 @@ MEASURES = ("success", "progress")
 
 
 def compare(first: dict, second: dict) -> dict:
-    """Means over the seeds that both have, and first less second with the 95 % bootstrap interval over those seeds.
+    """Means over the seeds that both have, and first less second with the 95 % bootstrap interval over those seeds,
+    None where they cannot tell it.
 
     Raises:
         ValueError: they are of different environments or task options, or have no seed in common.
@@ -34,7 +35,7 @@ def compare(first: dict, second: dict) -> dict:
             "first": float(values[0].mean()),
             "second": float(values[1].mean()),
             "difference": float(apart.mean()),
-            "interval": bootstrap_interval(apart) if len(seeds) > 1 else None,
+            "interval": bootstrap_interval(apart),
             "better": int((apart > 0).sum()),
             "worse": int((apart < 0).sum()),
         }

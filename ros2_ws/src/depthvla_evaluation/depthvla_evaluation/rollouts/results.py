@@ -34,9 +34,10 @@ def collect(about: Mapping[str, Any], episodes: Sequence[EpisodeResult]) -> dict
 
 
 def summarise_episodes(episodes: Sequence[EpisodeResult]) -> dict:
-    """Rates over episodes with 95 % intervals (Wilson for success, bootstrap for progress)."""
+    """Rates over episodes with 95 % intervals (Wilson for success, bootstrap for progress; None where unknown)."""
     successes = sum(item.success for item in episodes)
     progress = np.array([item.progress for item in episodes])
+    interval = bootstrap_interval(progress)
     depth: dict[str, list[float]] = {}
     for item in episodes:
         for camera, values in item.depth_abs_rel.items():
@@ -47,7 +48,7 @@ def summarise_episodes(episodes: Sequence[EpisodeResult]) -> dict:
         "success_rate": successes / len(episodes),
         "success_interval": [round(bound, 4) for bound in wilson_interval(successes, len(episodes))],
         "progress": round(float(progress.mean()), 4),
-        "progress_interval": [round(bound, 4) for bound in bootstrap_interval(progress)],
+        "progress_interval": interval and [round(bound, 4) for bound in interval],
         "substeps": {name: _mean([item.substeps.get(name) is not None for item in episodes]) for name in names},
         "depth_abs_rel": _mean([value for values in depth.values() for value in values]),
         "depth_abs_rel_by_camera": {camera: _mean(values) for camera, values in depth.items()},
@@ -116,8 +117,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _rate(results: dict, key: str, interval: str) -> str:
-    low, high = results[interval]
-    return f"{results[key]:.1%}  (95 % interval {low:.1%} to {high:.1%})"
+    known = results[interval]
+    return f"{results[key]:.1%}" + ("  (95 % interval {:.1%} to {:.1%})".format(*known) if known else "")
 
 
 def _row(episode: EpisodeResult) -> dict:

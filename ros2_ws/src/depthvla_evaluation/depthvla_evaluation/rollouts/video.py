@@ -11,10 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from depthvla_evaluation.report import video
-from depthvla_evaluation.report.video_frame import depth_colours
+from depthvla_evaluation.report.video import RATE_HZ, VideoFile
+from depthvla_evaluation.report.video_frame import DEPTH_RANGE_M, NOTHING
+from depthvla_policy.policy.depth_colours import depth_colours
 
-RATE_HZ = 15
 SCENE = (640, 480)  # width, height
 CELL = (320, 160)  # of each camera's picture; its depth stands beside it, and is square
 DEPTH_CELL = (160, 160)
@@ -30,33 +30,28 @@ class RolloutVideo:
     def __init__(self, path: Path, cameras: Sequence[str]) -> None:
         self.depth_m: Mapping[str, np.ndarray] = {}
         self._cameras = cameras
-        self._av = video.encoder()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = self._av.open(str(path), "w", options={"movflags": "faststart"})
-        self._stream = self._container.add_stream(video.CODEC, rate=RATE_HZ, options=video.OPTIONS)
-        self._stream.width = SCENE[0] + CELL[0] + DEPTH_CELL[0]
-        self._stream.height = max(SCENE[1], CELL[1] * len(cameras))
-        self._stream.pix_fmt = "yuv420p"
+        self._size = max(SCENE[1], CELL[1] * len(cameras)), SCENE[0] + CELL[0] + DEPTH_CELL[0]
+        self._file, self._frames = VideoFile(path, self._size[1], self._size[0]), 0
 
     def add(self, scene: np.ndarray | None, images: Mapping[str, np.ndarray]) -> None:
         """scene: (H, W, 3) uint8, or None without an onlooker. images: camera -> (H, W, 3) uint8."""
-        canvas = np.zeros((self._stream.height, self._stream.width, 3), np.uint8)
+        canvas = np.zeros((*self._size, 3), np.uint8)
         if scene is not None:
             _paste(canvas, scene, 0, 0, SCENE)
         for row, camera in enumerate(self._cameras):
             top = row * CELL[1]
             _paste(canvas, images[camera], top, SCENE[0], CELL)
             if camera in self.depth_m:
-                _paste(canvas, depth_colours(self.depth_m[camera]), top, SCENE[0] + CELL[0], DEPTH_CELL)
-        frame = self._av.VideoFrame.from_ndarray(canvas, format="rgb24")
-        self._container.mux(self._stream.encode(frame))
+                depth = depth_colours(self.depth_m[camera], *DEPTH_RANGE_M, NOTHING)
+                _paste(canvas, depth, top, SCENE[0] + CELL[0], DEPTH_CELL)
+        self._file.add(canvas, self._frames / RATE_HZ)
+        self._frames += 1
 
     def __enter__(self) -> RolloutVideo:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+        self._file.close()
 
 
 def _paste(canvas: np.ndarray, picture: np.ndarray, top: int, left: int, box: tuple[int, int]) -> None:

@@ -92,10 +92,10 @@ def table(plan: Plan, results: Mapping[int, Result]) -> str:
     """Successes of each substep, mean progress with its 95 % bootstrap interval, successes. Needs one result."""
     scored, substeps = list(results.values()), list(plan.task.substeps)
     shares = np.array([len(found.substeps) / len(substeps) for found in scored])
-    low, high = bootstrap_interval(shares)
+    interval = bootstrap_interval(shares)
     rows = [(name, f"{sum(name in found.substeps for found in scored)}/{len(scored)}") for name in substeps]
     rows += [
-        ("mean progress", f"{shares.mean():.1%} (95 %: {low:.1%} to {high:.1%})"),
+        ("mean progress", f"{shares.mean():.1%}" + (" (95 %: {:.1%} to {:.1%})".format(*interval) if interval else "")),
         ("success", f"{sum(found.outcome == 'success' for found in scored)}/{len(scored)}"),
     ]
     width = max(len(name) for name, _ in rows)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from depthvla_evaluation.viewer.clouds import depth_colours
+from depthvla_evaluation.colours import INK, LIGHT, MODE_COLOURS
 from depthvla_evaluation.viewer.scene import Scene
 from depthvla_evaluation.viewer.snapshot import Snapshot
+from depthvla_policy.policy.depth_colours import depth_colours
 from r1lite_description.robot import Robot
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 HEIGHT_PX = 180
 NO_PICTURE = np.zeros((HEIGHT_PX, 320, 3), dtype=np.uint8)
-MODE_COLOURS = {"POLICY": "#35c46a", "TELEOP": "#4da3ff", "HOLD": "#e0b000", "FAULT": "#ff5050"}
 
 
 class Panel:
@@ -89,8 +89,8 @@ class Panel:
 
 def _markdown(snapshot: Snapshot) -> str:
     mode = snapshot.mode.name if snapshot.mode is not None else "NOT HEARD"
-    colour = MODE_COLOURS.get(mode, "#a0a0a0")
-    lines = [f'<span style="color:{colour}">**{mode}**</span> {escape(snapshot.cause)}']
+    style = f"background:{MODE_COLOURS.get(snapshot.mode, LIGHT)};color:{INK};padding:1px 6px;border-radius:4px"
+    lines = [f'<span style="{style}">**{mode}**</span> {escape(snapshot.cause)}']
     lines += [f"*{escape(snapshot.instruction)}*"] if snapshot.instruction else []
     lines += [f"no chunks: {escape(snapshot.complaint)}"] if snapshot.complaint else []
     return "\n\n".join(lines)

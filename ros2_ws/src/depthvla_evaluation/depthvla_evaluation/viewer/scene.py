@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from depthvla_evaluation.viewer.clouds import depth_colours
 from depthvla_evaluation.viewer.paths import Path, motions, paths
 from depthvla_evaluation.viewer.shapes import Shape, shapes
 from depthvla_evaluation.viewer.snapshot import DepthPicture, Snapshot
+from depthvla_policy.policy.depth_colours import depth_colours
 from depthvla_policy.policy.point_clouds import point_colours, points
 from r1lite_description.kinematics import Kinematics
 from r1lite_description.robot import Robot

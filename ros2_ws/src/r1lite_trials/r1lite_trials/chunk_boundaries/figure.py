@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from depthvla_control.timeline import STRATEGIES
-from depthvla_evaluation.report.figures import BLUE, GREEN, GREY, LIGHT, ORANGE, RED, STYLE, WIDTH_IN
+from depthvla_evaluation.colours import BLUE, GREEN, GREY, LIGHT, ORANGE, RED
+from depthvla_evaluation.report.figures import STYLE, WIDTH_IN
 from r1lite_description.robot import Robot
 from r1lite_trials.chunk_boundaries.compare import INDEPENDENT, Result
 from r1lite_trials.chunk_boundaries.play import FAST_HZ, Played
