@@ -18,11 +18,11 @@ from depthvla_control.chunk import Chunk, check_chunk
 from depthvla_control.execution_plan import Plan
 from depthvla_control.executor_config import ExecutorConfig
 from depthvla_control.refusal import Reason, Refusal
-from depthvla_control.robot_state import Measurement
+from depthvla_control.robot_state import RobotState
 from depthvla_control.shadow_mode import Shadow
 from depthvla_control.shaper import CommandShaper
 from depthvla_control.teleop import Leader
-from depthvla_control.timeline import Due, Timeline
+from depthvla_control.timeline import Setpoint, Timeline
 from r1lite_description.robot import Robot
 
 CLOCK_RESET_S = 0.1
@@ -30,8 +30,9 @@ CAUGHT_UP_RAD = 0.02  # arms this near to where the new source wants them have c
 # The tracker's speed cap follows the commanded speed, but never falls below this, times the speed scale: an arm that
 # trails must catch up.
 VELOCITY_FLOOR_RAD_S = 1.0
-# An arm joint this far from where it is held has left that pose. An arm that trails a fast command is nearer.
-AWAY_RAD = 0.15
+# An arm joint this far from where it is held has left that pose; one that trails a fast command is nearer. Not a
+# parameter: a larger one would pull back an arm that somebody moved, a smaller one would stop an arm that trails.
+DISPLACED_RAD = 0.15
 LATENCIES_KEPT = 32
 
 
@@ -73,7 +74,7 @@ class Answer:
 
 
 class ChunkExecutor:
-    """Streams a pose at every tick from `arm` to `disarm`: chunks in POLICY, leader arms in TELEOP, else a stand.
+    """Streams a pose at every tick from `arm` to `disarm`: chunks in POLICY, leader arms in TELEOP, else the last pose.
 
     The first command after `arm` starts at the measured pose; nothing else than a measurement, a leader or a chunk ever
     becomes a target. See `arbiter` for who may change the mode. While the policy is not in command, `shadow` is what it
@@ -98,15 +99,15 @@ class ChunkExecutor:
             robot, CommandShaper(robot, position_margin_rad=c.position_margin_rad, speed_scale=c.speed_scale)
         )
         self._feedback_silent = False  # at the last tick
-        self._lost = False  # the arms may be anywhere: no stream until they have been heard again
-        self._ending: str | None = None  # cause of the disarming that waits for the arms to come to rest
+        self._feedback_lost = False  # the arms may be anywhere: no stream until they have been heard again
+        self._disarm_cause: str | None = None  # cause of the disarming that waits for the arms to come to rest
         self._arbiter = Arbiter()
         self._leader = Leader(robot, c.max_leader_age_s, c.max_feedback_jump_rad)
-        self._measurement = Measurement(robot, max_age_s=c.max_feedback_age_s, max_jump_rad=c.max_feedback_jump_rad)
+        self._robot_state = RobotState(robot, max_age_s=c.max_feedback_age_s, max_jump_rad=c.max_feedback_jump_rad)
         self._ticked_ns: int | None = None
         self._steady_ns: int | None = None  # of the same tick
         self._catching_up = False  # the source in command is new, and the arms are not yet where it wants them
-        self._due: Due | None = None
+        self._setpoint: Setpoint | None = None
         self._model: str | None = None
         self._latencies_ns: deque[int] = deque(maxlen=LATENCIES_KEPT)
         self._accepted = 0
@@ -126,16 +127,16 @@ class ChunkExecutor:
 
     @property
     def feedback_refusals(self) -> Counter[tuple[str, Reason]]:
-        return self._measurement.refusals
+        return self._robot_state.refusals
 
     @property
     def leader_refusals(self) -> Counter[tuple[str, Reason]]:
         return self._leader.refusals
 
     @property
-    def lost(self) -> bool:
+    def feedback_lost(self) -> bool:
         """Whether the arms may be anywhere: armed or not, nothing is streamed until they have been heard again."""
-        return self._lost
+        return self._feedback_lost
 
     def set_speed_scale(self, scale: float) -> None:
         """Of the velocity limits, from the next tick on. Raises ValueError unless it is above 0 and up to 1."""
@@ -148,31 +149,31 @@ class ChunkExecutor:
         Refused without fresh feedback of every limb, with an arm outside its limits, in FAULT, and while the arms come
         to rest to be disarmed.
         """
-        if self._ending:
-            return self._ending_refusal()
+        if self._disarm_cause:
+            return self._refuse_while_disarming()
         if self.mode is Mode.DISARMED:
-            refusal = self._measurement.stale(now_ns) or self._measurement.outside()
+            refusal = self._robot_state.check_fresh(now_ns) or self._robot_state.check_limits()
             if refusal:
                 return refusal
-            self._shaper.start(self._measurement.positions)
-            self._measurement.on_track()
-            self._feedback_silent = self._lost = False
-            self._model = self._timeline.chunk.model_id if self._timeline.due(now_ns) else None
+            self._shaper.start(self._robot_state.positions)
+            self._robot_state.reset_tracking()
+            self._feedback_silent = self._feedback_lost = False
+            self._model = self._timeline.chunk.model_id if self._timeline.setpoint(now_ns) else None
         return self._arbiter.apply(Event.ARM, cause)
 
     def disarm(self, cause: str = "disarmed", *, at_once: bool = False) -> Refusal | None:
-        """Ends the stream as soon as the arms are at rest: in mid-motion that takes ticks, and `ending` is true until
-        then. `at_once` cuts it.
+        """Ends the stream as soon as the arms are at rest: in motion that takes ticks, and until then the executor is
+        `disarming`. `at_once` cuts the stream.
         """
-        if at_once or self._lost or self._shaper.at_rest:
-            return self._end(cause)
-        self._ending = cause
+        if at_once or self._feedback_lost or self._shaper.at_rest:
+            return self._end_stream(cause)
+        self._disarm_cause = cause
         return self._arbiter.apply(Event.STOP, f"coming to rest: {cause}")
 
     @property
-    def ending(self) -> bool:
+    def disarming(self) -> bool:
         """Whether the arms are coming to rest to be disarmed."""
-        return self._ending is not None
+        return self._disarm_cause is not None
 
     def stop(self, cause: str = "stopped") -> Refusal | None:
         """Stops the arms until somebody is put in command again. Idempotent, possible in every mode."""
@@ -216,10 +217,10 @@ class ChunkExecutor:
 
     def offer(self, chunk: Chunk, now_ns: int) -> Refusal | None:
         """Takes a chunk whole or refuses it whole. It is taken in every mode, but moves the robot only in POLICY."""
-        self._watch_clock(now_ns)
+        self._check_clock(now_ns)
         refusal = (
             check_chunk(chunk, self._robot, self.config.gross_rad, self.config.gross_mm)
-            or self._model_refusal(chunk)
+            or self._check_model(chunk)
             or self._timeline.offer(chunk, now_ns)
         )
         if refusal:
@@ -249,7 +250,7 @@ class ChunkExecutor:
         self, limb: str, positions: Sequence[float], now_ns: int, names: Sequence[str] = ()
     ) -> Refusal | None:
         """Measured positions [rad], their names if any, received at `now_ns`. A jump of an armed robot is a fault."""
-        refusal = self._measurement.arm(limb, positions, now_ns, names)
+        refusal = self._robot_state.arm(limb, positions, now_ns, names)
         if refusal and refusal.reason is Reason.JUMP:
             self.fault(refusal.message)
         return refusal
@@ -258,7 +259,7 @@ class ChunkExecutor:
         self, limb: str, positions: Sequence[float], now_ns: int, names: Sequence[str] = ()
     ) -> Refusal | None:
         """Measured gripper opening [mm], received at `now_ns`."""
-        return self._measurement.gripper(limb, positions, now_ns, names)
+        return self._robot_state.gripper(limb, positions, now_ns, names)
 
     def leader_arm(
         self, limb: str, stamp_ns: int, positions: Sequence[float], now_ns: int, names: Sequence[str] = ()
@@ -277,31 +278,31 @@ class ChunkExecutor:
         out, as where time is simulated from tick to tick.
         """
         steady_ns = now_ns if steady_ns is None else steady_ns
-        self._watch_clock(now_ns, steady_ns)
+        self._check_clock(now_ns, steady_ns)
         dt_s = self._elapsed_s(steady_ns)
         self._ticked_ns, self._steady_ns = now_ns, steady_ns
-        due = self._timeline.due(now_ns)
-        self._judge(due, now_ns)
-        self._due = due if self.mode is Mode.POLICY else None
+        setpoint = self._timeline.setpoint(now_ns)
+        self._update_mode(setpoint, now_ns)
+        self._setpoint = setpoint if self.mode is Mode.POLICY else None
         command, rested = None, self._shaper.at_rest
-        if self.mode is not Mode.DISARMED and not self._lost:
+        if self.mode is not Mode.DISARMED and not self._feedback_lost:
             before = self._shaper.position
             command = self._command(self._move(dt_s), before, dt_s)
-        if self._ending and (rested or self._lost):  # the pose at rest was said twice
-            self._end(self._ending)
-        self._cast_shadow(due, command, now_ns, dt_s)
+        if self._disarm_cause and (rested or self._feedback_lost):  # the pose at rest was sent twice
+            self._end_stream(self._disarm_cause)
+        self._update_shadow(setpoint, command, now_ns, dt_s)
         return command
 
     @property
     def state(self) -> ExecutorState:
-        due = self._due
+        setpoint = self._setpoint
         return ExecutorState(
             mode=self._arbiter.mode,
             cause=self._arbiter.cause,
-            sequence=due.sequence if due else 0,
-            step=due.step if due else 0,
-            steps_left=due.steps_left if due else 0,
-            chunk_age_ns=due.age_ns if due else 0,
+            sequence=setpoint.sequence if setpoint else 0,
+            step=setpoint.step if setpoint else 0,
+            steps_left=setpoint.steps_left if setpoint else 0,
+            chunk_age_ns=setpoint.age_ns if setpoint else 0,
             latency_ns=self._latencies_ns[-1] if self._latencies_ns else 0,
             armed_model=self._model or "",
             chunks_accepted=self._accepted,
@@ -313,95 +314,96 @@ class ChunkExecutor:
             shadow_error_rad=self._shadow.error_rad,
         )
 
-    def _judge(self, due: Due | None, now_ns: int) -> None:
+    def _update_mode(self, setpoint: Setpoint | None, now_ns: int) -> None:
         """Whether whoever is in command may stay so at this tick, and whether the policy may take command."""
         if self.mode is Mode.DISARMED:
             return
-        stale = self._measurement.stale(now_ns)
+        stale = self._robot_state.check_fresh(now_ns)
         if stale:
-            self._without_feedback(stale, now_ns)
+            self._hold_without_feedback(stale, now_ns)
         elif self._feedback_silent:
-            self._feedback_is_back()
-        elif self._measurement.interrupted and self._measurement.apart(self._shaper.position).max() > AWAY_RAD:
-            self._without_feedback(Refusal(Reason.NO_FEEDBACK, "feedback was away between two ticks"), now_ns)
+            self._resume_after_silence()
+        elif (
+            self._robot_state.had_gap and self._robot_state.tracking_error(self._shaper.position).max() > DISPLACED_RAD
+        ):
+            self._hold_without_feedback(Refusal(Reason.NO_FEEDBACK, "feedback was away between two ticks"), now_ns)
         else:
-            self._measurement.interrupted = False
-            self._watch_tracking(now_ns)
-        silence = self._leader.silence(now_ns)
+            self._robot_state.had_gap = False
+            self._check_tracking(now_ns)
+        silence = self._leader.check_fresh(now_ns)
         if silence and self.mode is Mode.TELEOP:
             self._arbiter.apply(Event.TELEOP_LOST, f"{silence.message}; take over again")
-        if due is None:
+        if setpoint is None:
             last = self._timeline.chunk
             ran_out = f": chunk {last.sequence} ran out" if last else ""
             self._arbiter.apply(Event.POLICY_LOST, f"policy silent{ran_out}")
         elif not self._feedback_silent and self.mode is Mode.HOLD and self.engaged:
-            refusal = self._gap_refusal("the policy", self._gap(due.motion[0]))
+            refusal = self._check_gap("the policy", self._gap(setpoint.motion[0]))
             if refusal:
                 self._arbiter.explain(refusal.message)
             else:
                 self._catching_up = True
                 self._arbiter.apply(Event.POLICY_READY, "the policy sends chunks")
 
-    def _without_feedback(self, stale: Refusal, now_ns: int) -> None:
+    def _hold_without_feedback(self, stale: Refusal, now_ns: int) -> None:
         self._feedback_silent = True
         self._arbiter.apply(Event.FEEDBACK_LOST, stale.message)
-        long = self._measurement.silence_s(now_ns) > self.config.feedback_lost_s
-        if long and not self._lost and self._shaper.at_rest:
-            self._lose_arms(stale.message)
+        long = self._robot_state.silence_s(now_ns) > self.config.feedback_lost_s
+        if long and not self._feedback_lost and self._shaper.at_rest:
+            self._lose_feedback(stale.message)
 
-    def _lose_arms(self, why: str) -> None:
+    def _lose_feedback(self, why: str) -> None:
         """The arms may be anywhere. The robot must not be sent back to where they were, the moment it listens again."""
-        self._lost = True
+        self._feedback_lost = True
         self.stop(f"{why}: no commands until it is back; then put a source in command again")
 
-    def _feedback_is_back(self) -> None:
-        self._measurement.interrupted = False
-        if not (self._lost or self._shaper.at_rest):
+    def _resume_after_silence(self) -> None:
+        self._robot_state.had_gap = False
+        if not (self._feedback_lost or self._shaper.at_rest):
             return  # braked to rest first
         self._feedback_silent = False
-        apart = self._measurement.apart(self._shaper.position)
-        if self._lost:
-            self._start_anew(self._arms)
+        error = self._robot_state.tracking_error(self._shaper.position)
+        if self._feedback_lost:
+            self._restart_at_measured(self._arms)
             if self.mode is Mode.HOLD:
                 self._arbiter.explain("feedback was lost and is back; put a source in command again")
-        elif apart.max() > AWAY_RAD:
-            joint = self._robot.joint_names[int(apart.argmax())]
+        elif error.max() > DISPLACED_RAD:
+            joint = self._robot.joint_names[int(error.argmax())]
             self.stop(
-                f"{joint} is {apart.max():.2f} rad from where it was held when feedback was lost; put a source in"
+                f"{joint} is {error.max():.2f} rad from where it was held when feedback was lost; put a source in"
                 " command again"
             )
-            self._start_anew(apart > AWAY_RAD)
-        self._lost = False
+            self._restart_at_measured(error > DISPLACED_RAD)
+        self._feedback_lost = False
 
-    def _watch_tracking(self, now_ns: int) -> None:
-        off_track = self._measurement.off_track(
+    def _check_tracking(self, now_ns: int) -> None:
+        refusal = self._robot_state.check_tracking(
             self._shaper.position, now_ns, limit_rad=self.config.max_tracking_error_rad, limit_s=self.config.tracking_s
         )
         # In a fault for another reason, such as feedback that jumped, the arm is not sent after its feedback.
-        if off_track and self.mode is not Mode.FAULT:
-            self.fault(off_track.message)
+        if refusal and self.mode is not Mode.FAULT:
+            self.fault(refusal.message)
             # What blocks the arm is not pressed against any longer.
-            self._start_anew(self._measurement.apart(self._shaper.position) > AWAY_RAD)
+            self._restart_at_measured(self._robot_state.tracking_error(self._shaper.position) > DISPLACED_RAD)
 
-    def _start_anew(self, joints: np.ndarray) -> None:
-        self._shaper.start_anew(self._measurement.positions, joints)
-        self._measurement.on_track()
-        outside = self._measurement.outside()
-        if outside:
-            self.fault(outside.message)
+    def _restart_at_measured(self, joints: np.ndarray) -> None:
+        self._shaper.restart_at(self._robot_state.positions, joints)
+        self._robot_state.reset_tracking()
+        if refusal := self._robot_state.check_limits():
+            self.fault(refusal.message)
 
-    def _end(self, cause: str) -> Refusal | None:
+    def _end_stream(self, cause: str) -> Refusal | None:
         refusal = self._arbiter.apply(Event.DISARM, cause)
         self._shaper.reset()
-        self._due = self._ending = None
+        self._setpoint = self._disarm_cause = None
         return refusal
 
-    def _ending_refusal(self) -> Refusal:
-        return Refusal(Reason.NOT_ALLOWED, f"the arms are coming to rest to be disarmed: {self._ending}")
+    def _refuse_while_disarming(self) -> Refusal:
+        return Refusal(Reason.NOT_ALLOWED, f"the arms are coming to rest to be disarmed: {self._disarm_cause}")
 
     def _move(self, dt_s: float) -> np.ndarray:
         if self.mode is Mode.POLICY:
-            wanted = self._due.motion
+            wanted = self._setpoint.motion
         elif self.mode is Mode.TELEOP:
             wanted = self._leader.target(self._shaper.position)
         else:
@@ -421,17 +423,17 @@ class ChunkExecutor:
         floor = np.minimum(scale * VELOCITY_FLOOR_RAD_S, most)
         return Command(positions, np.clip(self.config.velocity_headroom * speed, floor, most))
 
-    def _cast_shadow(self, due: Due | None, command: Command | None, now_ns: int, dt_s: float) -> None:
+    def _update_shadow(self, setpoint: Setpoint | None, command: Command | None, now_ns: int, dt_s: float) -> None:
         self.shadow = None
-        if self.mode is Mode.POLICY or self._measurement.stale(now_ns):
+        if self.mode is Mode.POLICY or self._robot_state.check_fresh(now_ns):
             self._shadow.stop()
         else:
-            done = command.positions if command else self._measurement.positions
-            self.shadow = self._shadow.step(due.motion if due else None, done, dt_s)
+            done = command.positions if command else self._robot_state.positions
+            self.shadow = self._shadow.step(setpoint.motion if setpoint else None, done, dt_s)
 
     def _take_over(self, now_ns: int, cause: str) -> Answer:
-        if self._ending:
-            return Answer(self._ending_refusal())
+        if self._disarm_cause:
+            return Answer(self._refuse_while_disarming())
         answer = self._take_over_answer(now_ns)
         if answer.refusal is None:
             return Answer(self._arbiter.apply(Event.TAKE_OVER, cause), answer.gap_rad)
@@ -440,7 +442,9 @@ class ChunkExecutor:
         return answer
 
     def _take_over_answer(self, now_ns: int) -> Answer:
-        refusal = self._arbiter.refusal(Event.TAKE_OVER) or self._blind(now_ns) or self._leader.silence(now_ns)
+        refusal = (
+            self._arbiter.refusal(Event.TAKE_OVER) or self._check_feedback(now_ns) or self._leader.check_fresh(now_ns)
+        )
         if refusal:
             return Answer(refusal)
         if self.mode is Mode.TELEOP:
@@ -450,47 +454,47 @@ class ChunkExecutor:
         gap = self._gap(self._leader.target(position)[0])
         if self.config.take_over == "reanchor":
             self._leader.anchor(position)
-        elif refusal := self._gap_refusal("the leader", gap):
+        elif refusal := self._check_gap("the leader", gap):
             return Answer(refusal, gap)
         self._catching_up = True
         return Answer(None, gap)
 
     def _hand_over(self, now_ns: int, cause: str) -> Answer:
-        if self._ending:
-            return Answer(self._ending_refusal())
-        refusal = self._arbiter.refusal(Event.HAND_OVER) or self._blind(now_ns)
+        if self._disarm_cause:
+            return Answer(self._refuse_while_disarming())
+        refusal = self._arbiter.refusal(Event.HAND_OVER) or self._check_feedback(now_ns)
         if refusal:
             return Answer(refusal)
-        due, gap = self._timeline.due(now_ns), 0.0
-        if due is None and self.mode is Mode.TELEOP:
+        setpoint, gap = self._timeline.setpoint(now_ns), 0.0
+        if setpoint is None and self.mode is Mode.TELEOP:
             return Answer(Refusal(Reason.MISSING, "the policy has nothing to follow; teleoperation goes on"))
-        if due is not None and self.mode is not Mode.POLICY:
-            gap = self._gap(due.motion[0])
-            refusal = self._gap_refusal("the policy", gap)
+        if setpoint is not None and self.mode is not Mode.POLICY:
+            gap = self._gap(setpoint.motion[0])
+            refusal = self._check_gap("the policy", gap)
             if refusal:
                 return Answer(refusal, gap)
             self._catching_up = True
         return Answer(self._arbiter.apply(Event.HAND_OVER, cause), gap)
 
-    def _blind(self, now_ns: int) -> Refusal | None:
+    def _check_feedback(self, now_ns: int) -> Refusal | None:
         """Why it is not known where the stream stands against the arms; None while DISARMED, without a stream."""
-        stale = self._measurement.stale(now_ns)
+        stale = self._robot_state.check_fresh(now_ns)
         if stale is None and self._feedback_silent and self.mode is not Mode.DISARMED:
             return Refusal(Reason.NO_FEEDBACK, "feedback was away and is just back; ask again")
         return stale
 
     def _gap(self, wanted: np.ndarray) -> float:
         """From where an arm is as well as from where it was sent."""
-        sent, measured = self._shaper.position, self._measurement.positions
+        sent, measured = self._shaper.position, self._robot_state.positions
         return float(np.maximum(np.abs(wanted - sent), np.abs(wanted - measured))[self._arms].max())
 
-    def _gap_refusal(self, who: str, gap: float) -> Refusal | None:
+    def _check_gap(self, who: str, gap: float) -> Refusal | None:
         limit = self.config.max_gap_rad
         if gap <= limit:
             return None
         return Refusal(Reason.GAP, f"{who} wants an arm joint {gap:.2f} rad from where it is (limit {limit:.2f} rad)")
 
-    def _model_refusal(self, chunk: Chunk) -> Refusal | None:
+    def _check_model(self, chunk: Chunk) -> Refusal | None:
         present = self._timeline.chunk
         if self.mode is Mode.DISARMED:
             if present is not None and present.model_id != chunk.model_id:
@@ -509,7 +513,7 @@ class ChunkExecutor:
         elapsed = -1 if self._steady_ns is None else steady_ns - self._steady_ns
         return (min(elapsed, self._period_ns) if elapsed >= 0 else self._period_ns) * 1e-9
 
-    def _watch_clock(self, now_ns: int, steady_ns: int | None = None) -> None:
+    def _check_clock(self, now_ns: int, steady_ns: int | None = None) -> None:
         """A clock that was set (a simulation that was restarted) makes every stored time meaningless. Ticks that paused
         (a process that was stopped) are silence of our own, during which an arm may have been moved.
         """
@@ -518,24 +522,21 @@ class ChunkExecutor:
         ahead_s = (now_ns - self._ticked_ns) * 1e-9
         paused_s = 0.0 if steady_ns is None else (steady_ns - self._steady_ns) * 1e-9
         if paused_s > self.config.feedback_lost_s:
-            self._forget(now_ns)
+            self._forget_inputs(now_ns)
             if self.mode is not Mode.DISARMED:
-                self._lose_arms(f"no command was sent for {paused_s:.2f} s, and feedback is of before")
+                self._lose_feedback(f"no command was sent for {paused_s:.2f} s, and feedback is of before")
         elif ahead_s < -CLOCK_RESET_S:
-            self._forget(now_ns)
-            self._set_back(-ahead_s)
+            self._forget_inputs(now_ns)
+            self.clock_resets += 1
+            self._timeline.clear()
+            self._arbiter.apply(Event.FEEDBACK_LOST, f"the clock went back by {-ahead_s:.2f} s")
         elif steady_ns is not None and ahead_s - paused_s > self.config.feedback_lost_s:
-            self._forget(now_ns)
+            self._forget_inputs(now_ns)
             self.stop(f"the clock went ahead by {ahead_s - paused_s:.2f} s; put a source in command again")
 
-    def _set_back(self, by_s: float) -> None:
-        self.clock_resets += 1
-        self._timeline.clear()
-        self._arbiter.apply(Event.FEEDBACK_LOST, f"the clock went back by {by_s:.2f} s")
-
-    def _forget(self, now_ns: int) -> None:
+    def _forget_inputs(self, now_ns: int) -> None:
         """What was heard says nothing any more."""
         self._leader.forget()
-        self._measurement.forget(now_ns)
+        self._robot_state.forget(now_ns)
         self._feedback_silent = True
         self._ticked_ns = now_ns - self._period_ns

@@ -23,7 +23,9 @@ def gripper_stream(limb: str) -> str:
     return f"gripper {limb}"
 
 
-def in_place(robot: Robot, wanted: Sequence[str], values: Sequence[float], names: Sequence[str]) -> np.ndarray | str:
+def values_in_order(
+    robot: Robot, wanted: Sequence[str], values: Sequence[float], names: Sequence[str]
+) -> np.ndarray | str:
     """Values of a JointState in the order of `wanted`, which has a name for each; or what is wrong with their names.
 
     Names of the description belong to their values wherever they stand. The robot itself sends a placeholder or none
@@ -31,21 +33,21 @@ def in_place(robot: Robot, wanted: Sequence[str], values: Sequence[float], names
     here knows, one a value.
     """
     grippers = tuple(limb.gripper for limb in robot.limbs)
-    places = _places(tuple(names), tuple(wanted), robot.joint_names, grippers)
-    return places if isinstance(places, str) else np.asarray(values, dtype=np.float64)[list(places)]
+    indices = _indices(tuple(names), tuple(wanted), robot.joint_names, grippers)
+    return indices if isinstance(indices, str) else np.asarray(values, dtype=np.float64)[list(indices)]
 
 
 def arm_positions(robot: Robot, limb: Limb, values: Sequence[float], names: Sequence[str] = ()) -> np.ndarray | Refusal:
     """Joint positions [rad], shape (joints,), from an arm's feedback; a gripper value that comes with them is dropped.
 
-    values, names: `position` and `name` of a JointState, see `in_place`.
+    values, names: `position` and `name` of a JointState, see `values_in_order`.
     """
     stream, count = arm_stream(limb.name), len(limb.joints)
     if len(values) not in (count, count + 1):
         return Refusal(
             Reason.WRONG_COUNT, f"{stream} reports {len(values)} values; allowed: {count} or {count + 1}", stream
         )
-    ordered = in_place(robot, limb.names[: len(values)], values, names)
+    ordered = values_in_order(robot, limb.names[: len(values)], values, names)
     if isinstance(ordered, str):
         return Refusal(Reason.WRONG_JOINTS, f"{stream}: {ordered}", stream)
     positions = ordered[:count]
@@ -65,11 +67,11 @@ def arm_positions(robot: Robot, limb: Limb, values: Sequence[float], names: Sequ
 
 
 def gripper_opening(robot: Robot, limb: Limb, values: Sequence[float], names: Sequence[str] = ()) -> float | Refusal:
-    """Gripper opening [mm] from its feedback: `position` and `name` of a JointState, see `in_place`."""
+    """Gripper opening [mm] from its feedback: `position` and `name` of a JointState, see `values_in_order`."""
     stream = gripper_stream(limb.name)
     if len(values) != 1:
         return Refusal(Reason.WRONG_COUNT, f"{stream} reports {len(values)} values; allowed: 1", stream)
-    ordered = in_place(robot, (limb.gripper,), values, names)
+    ordered = values_in_order(robot, (limb.gripper,), values, names)
     if isinstance(ordered, str):
         return Refusal(Reason.WRONG_JOINTS, f"{stream}: {ordered}", stream)
     opening = float(ordered[0])
@@ -86,7 +88,7 @@ def gripper_opening(robot: Robot, limb: Limb, values: Sequence[float], names: Se
 
 
 @lru_cache(maxsize=256)
-def _places(
+def _indices(
     names: tuple[str, ...], wanted: tuple[str, ...], known: tuple[str, ...], grippers: tuple[str, ...]
 ) -> tuple[int, ...] | str:
     """Where among the names each that is wanted stands, or why they do not tell."""

@@ -17,12 +17,12 @@ START_MARGIN_RAD = 0.05
 JUMP_SPEED_FACTOR = 1.5
 
 
-def most_way(robot: Robot, jump_rad: float, passed_s: float) -> np.ndarray:
+def max_travel(robot: Robot, jump_rad: float, passed_s: float) -> np.ndarray:
     """(arm joints,) rad that an arm can have moved within that time, and `jump_rad`."""
     return jump_rad + JUMP_SPEED_FACTOR * robot.tracker_velocity * passed_s
 
 
-class Measurement:
+class RobotState:
     """Times are int nanoseconds of one clock. Samples that are refused change nothing and are counted."""
 
     def __init__(self, robot: Robot, *, max_age_s: float, max_jump_rad: float) -> None:
@@ -34,7 +34,7 @@ class Measurement:
             name: None for limb in robot.limbs for name in (arm_stream(limb.name), gripper_stream(limb.name))
         }
         self._forgotten_ns = 0  # from when on what was heard counts
-        self.interrupted = False  # a stream was silent for longer than it may be, and nobody has looked at that yet
+        self.had_gap = False  # a stream was silent for longer than it may be, and nobody has looked at that yet
         self._off_track_ns: int | None = None  # since when an arm is not where it was sent
         self.refusals: Counter[tuple[str, Reason]] = Counter()
 
@@ -50,15 +50,15 @@ class Measurement:
         spec = self._robot.limb(limb)
         value = arm_positions(self._robot, spec, positions, names)
         jump = None if isinstance(value, Refusal) else self._jump(limb, value, now_ns)
-        return self._take(arm_stream(limb), spec.arm, value, now_ns) or jump
+        return self._store(arm_stream(limb), spec.arm, value, now_ns) or jump
 
     def gripper(self, limb: str, positions: Sequence[float], now_ns: int, names: Sequence[str] = ()) -> Refusal | None:
         """Opening [mm]."""
         spec = self._robot.limb(limb)
         value = gripper_opening(self._robot, spec, positions, names)
-        return self._take(gripper_stream(limb), spec.gripper_index, value, now_ns)
+        return self._store(gripper_stream(limb), spec.gripper_index, value, now_ns)
 
-    def stale(self, now_ns: int) -> Refusal | None:
+    def check_fresh(self, now_ns: int) -> Refusal | None:
         """The first stream that is missing or older than it may be."""
         for name, heard_ns in self._heard_ns.items():
             if heard_ns is None:
@@ -75,11 +75,11 @@ class Measurement:
         since_ns = min(self._forgotten_ns if heard_ns is None else heard_ns for heard_ns in self._heard_ns.values())
         return (now_ns - since_ns) * 1e-9
 
-    def apart(self, commanded: np.ndarray) -> np.ndarray:
+    def tracking_error(self, commanded: np.ndarray) -> np.ndarray:
         """(14,) rad, how far an arm joint is from where it was sent; 0 for grippers, which close on things."""
         return np.where(self._robot.gripper_mask, 0.0, np.abs(self._positions - commanded))
 
-    def outside(self) -> Refusal | None:
+    def check_limits(self) -> Refusal | None:
         """An arm joint outside its position limits by more than it may be to start with."""
         # A gripper's reading was already held against its own plausible range.
         margin = np.where(self._robot.gripper_mask, np.inf, START_MARGIN_RAD)
@@ -94,9 +94,9 @@ class Measurement:
         )
         return Refusal(Reason.OUT_OF_RANGE, text)
 
-    def off_track(self, commanded: np.ndarray, now_ns: int, *, limit_rad: float, limit_s: float) -> Refusal | None:
+    def check_tracking(self, commanded: np.ndarray, now_ns: int, *, limit_rad: float, limit_s: float) -> Refusal | None:
         """An arm joint that has been further than `limit_rad` from its command (14,) for longer than `limit_s`."""
-        error = self.apart(commanded)
+        error = self.tracking_error(commanded)
         if error.max() <= limit_rad:
             self._off_track_ns = None
             return None
@@ -108,7 +108,7 @@ class Measurement:
         text = f"{joint} is {error.max():.2f} rad from its command (limit {limit_rad:.2f} rad): blocked, or not driven"
         return Refusal(Reason.OFF_TRACK, text)
 
-    def on_track(self) -> None:
+    def reset_tracking(self) -> None:
         """The robot was put on a new track."""
         self._off_track_ns = None
 
@@ -118,12 +118,12 @@ class Measurement:
         self._heard_ns = dict.fromkeys(self._heard_ns)
         self._off_track_ns = None
 
-    def _take(self, name: str, where: slice | int, value: np.ndarray | float | Refusal, now_ns: int) -> Refusal | None:
+    def _store(self, name: str, where: slice | int, value: np.ndarray | float | Refusal, now_ns: int) -> Refusal | None:
         if isinstance(value, Refusal):
             self.refusals[name, value.reason] += 1
             return value
         heard_ns = self._heard_ns[name]
-        self.interrupted |= heard_ns is not None and now_ns - heard_ns > self._max_age_ns
+        self.had_gap |= heard_ns is not None and now_ns - heard_ns > self._max_age_ns
         self._positions[where] = value
         self._heard_ns[name] = now_ns
         return None
@@ -137,11 +137,11 @@ class Measurement:
         if passed_ns > self._max_age_ns:
             return None  # after silence an arm may be anywhere, which is no jump; whoever held it looks where it is
         passed_s = passed_ns * 1e-9
-        limit = most_way(self._robot, self._max_jump_rad, passed_s)
-        way = np.abs(value - self._positions[spec.arm])
-        if np.all(way <= limit):
+        limit = max_travel(self._robot, self._max_jump_rad, passed_s)
+        travel = np.abs(value - self._positions[spec.arm])
+        if np.all(travel <= limit):
             return None
         self.refusals[name, Reason.JUMP] += 1
-        joint = int(np.argmax(way - limit))
-        text = f"feedback of {spec.joints[joint]} jumped by {way[joint]:.2f} rad in {passed_s * 1e3:.0f} ms"
+        joint = int(np.argmax(travel - limit))
+        text = f"feedback of {spec.joints[joint]} jumped by {travel[joint]:.2f} rad in {passed_s * 1e3:.0f} ms"
         return Refusal(Reason.JUMP, text, name)

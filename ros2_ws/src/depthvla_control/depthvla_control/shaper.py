@@ -39,7 +39,7 @@ class CommandShaper:
         self.speed_scale = speed_scale
         self._state: np.ndarray | None = None  # (3, 14)
         self._joints = [_Joint(a, j) for a, j in zip(self._acceleration, self._jerk, strict=True)]
-        self._stop = _Stop(self._acceleration, self._jerk)
+        self._stop = _StopTrajectory(self._acceleration, self._jerk)
         self.clamped_position = 0  # targets of a joint moved back to a position limit
         self.clamped_velocity = 0  # commands of a joint that trail their target
 
@@ -55,7 +55,7 @@ class CommandShaper:
 
     @property
     def at_rest(self) -> bool:
-        return self._state is None or _rests(self._state)
+        return self._state is None or _is_at_rest(self._state)
 
     def start(self, measured: np.ndarray) -> None:
         """Raises ValueError for a pose that is not finite."""
@@ -65,7 +65,7 @@ class CommandShaper:
         self._state[0] = self._startable(measured)
         self._stop.plan(self._state)
 
-    def start_anew(self, measured: np.ndarray, joints: np.ndarray) -> None:
+    def restart_at(self, measured: np.ndarray, joints: np.ndarray) -> None:
         """`joints` (14,) bool go on from the measured pose (14,), at rest; the others as if nothing had happened.
 
         Raises ValueError for a pose that is not finite; RuntimeError before `start`.
@@ -98,18 +98,18 @@ class CommandShaper:
             return state[0] * self._unit
         low, high = np.minimum(self._min, state[0]), np.maximum(self._max, state[0])
         limit = self._velocity * self.speed_scale
-        most = np.minimum(limit, np.abs(motion[1]) + catch_up_scale * limit)
-        target = self._reachable(motion, most)
+        max_speed = np.minimum(limit, np.abs(motion[1]) + catch_up_scale * limit)
+        target = self._reachable(motion, max_speed)
         self.clamped_position += int(np.count_nonzero(np.abs(target[0] - motion[0]) > EPSILON))
         following = self._stop.at(dt_s)
         for index, joint in enumerate(self._joints):
-            moved = joint.step(state[:, index], target[:, index], most[index], dt_s)
+            moved = joint.step(state[:, index], target[:, index], max_speed[index], dt_s)
             if moved is not None:
                 following[:, index] = moved
-        beyond = self._stop.beyond(following, low, high)
+        beyond = self._stop.cannot_stop(following, low, high)
         following[:, beyond] = self._stop.at(dt_s)[:, beyond]
         self.clamped_velocity += int(np.count_nonzero(np.abs(following[0] - target[0]) > EPSILON))
-        return self._take(following, dt_s, low, high)
+        return self._accept(following, dt_s, low, high)
 
     def brake(self, dt_s: float) -> np.ndarray:
         """The next command, shape (14,), on the way to a stand. Raises RuntimeError before `start`."""
@@ -117,7 +117,7 @@ class CommandShaper:
         if dt_s <= 0.0 or self.at_rest:
             return state[0] * self._unit
         low, high = np.minimum(self._min, state[0]), np.maximum(self._max, state[0])
-        return self._take(self._stop.at(dt_s), dt_s, low, high)
+        return self._accept(self._stop.at(dt_s), dt_s, low, high)
 
     def _startable(self, measured: np.ndarray) -> np.ndarray:
         position = measured / self._unit
@@ -128,9 +128,9 @@ class CommandShaper:
             raise RuntimeError("the shaper was not started from a measured pose")
         return self._state
 
-    def _take(self, state: np.ndarray, dt_s: float, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    def _accept(self, state: np.ndarray, dt_s: float, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         state[0] = np.clip(state[0], low, high)  # by no more than rounding
-        if _rests(state):
+        if _is_at_rest(state):
             state[1:] = 0.0
         if not self._stop.plan(state):
             state = self._stop.at(dt_s)
@@ -138,23 +138,23 @@ class CommandShaper:
         self._state = state
         return state[0] * self._unit
 
-    def _reachable(self, motion: np.ndarray, most: np.ndarray) -> np.ndarray:
+    def _reachable(self, motion: np.ndarray, max_speed: np.ndarray) -> np.ndarray:
         """The wanted motion, cut to what the limits allow at its own position."""
         position = np.clip(motion[0], self._min, self._max)
-        velocity = np.clip(motion[1], -most, most)
+        velocity = np.clip(motion[1], -max_speed, max_speed)
         # So slow that a stop before the limit ahead is possible: v^2 / 2a + v a / 2j is at most the way that is left.
         ahead = np.where(velocity > 0.0, self._max - position, position - self._min)
         half = self._acceleration**2 / (2.0 * self._jerk)
         stoppable = np.sqrt(half**2 + 2.0 * self._acceleration * ahead) - half
         velocity = np.clip(velocity, -stoppable, stoppable) * NEARLY
         # And so little accelerated that the velocity limit is kept before and after.
-        room = np.minimum(self._acceleration, np.sqrt(2.0 * self._jerk * (most - np.abs(velocity))))
+        room = np.minimum(self._acceleration, np.sqrt(2.0 * self._jerk * (max_speed - np.abs(velocity))))
         acceleration = np.clip(motion[2], -room, room) * NEARLY
-        standing = (position != motion[0]) | (ahead < EPSILON)
-        return np.stack([position, np.where(standing, 0.0, velocity), np.where(standing, 0.0, acceleration)])
+        stopped = (position != motion[0]) | (ahead < EPSILON)
+        return np.stack([position, np.where(stopped, 0.0, velocity), np.where(stopped, 0.0, acceleration)])
 
 
-def _rests(state: np.ndarray) -> bool:
+def _is_at_rest(state: np.ndarray) -> bool:
     return bool(np.all(np.abs(state[1:]) < AT_REST))
 
 
@@ -179,7 +179,7 @@ class _Joint:
         return np.ravel(self._trajectory.at_time(dt_s))
 
 
-class _Stop:
+class _StopTrajectory:
     """The fastest way of all joints from a state to a stand. The way planned last stays until another is found."""
 
     def __init__(self, acceleration: np.ndarray, jerk: np.ndarray) -> None:
@@ -210,7 +210,7 @@ class _Stop:
         state[0] += self._begin
         return state
 
-    def beyond(self, state: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    def cannot_stop(self, state: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """(D,) bool: joints that in `state` cannot stop within `low` and `high` any more."""
         if not self._try(state):
             return np.ones(state.shape[1], dtype=bool)

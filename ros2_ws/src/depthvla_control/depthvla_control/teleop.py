@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from depthvla_control.limb_feedback import arm_positions, gripper_opening, in_place
+from depthvla_control.limb_feedback import arm_positions, gripper_opening, values_in_order
 from depthvla_control.refusal import Reason, Refusal
-from depthvla_control.robot_state import most_way
+from depthvla_control.robot_state import max_travel
 from r1lite_description.robot import Robot
 
 # A leader's velocity is a mean over this long: a hand trembles, and its samples come unevenly.
@@ -50,7 +50,7 @@ class Leader:
         if isinstance(positions, Refusal):
             return self._refuse(limb, positions)
         if len(values) > len(spec.joints):
-            refusal = self.gripper(limb, in_place(self._robot, spec.names, values, names)[len(spec.joints) :])
+            refusal = self.gripper(limb, values_in_order(self._robot, spec.names, values, names)[len(spec.joints) :])
             if refusal:
                 return refusal
         samples = self._samples[limb]
@@ -70,7 +70,7 @@ class Leader:
         self._openings[limb] = opening
         return None
 
-    def silence(self, now_ns: int) -> Refusal | None:
+    def check_fresh(self, now_ns: int) -> Refusal | None:
         """Why the leader cannot be followed, if so."""
         for limb, samples in self._samples.items():
             name = f"leader {limb}"
@@ -83,7 +83,7 @@ class Leader:
         return None
 
     def target(self, held: np.ndarray) -> np.ndarray:
-        """(3, 14) wanted motion, once `silence` has nothing against it.
+        """(3, 14) wanted motion, once `check_fresh` refuses nothing.
 
         `held` (14,) is for the grippers that no leader speaks for.
         """
@@ -98,7 +98,7 @@ class Leader:
         return motion
 
     def anchor(self, position: np.ndarray) -> None:
-        """From here on the leader's way is followed instead of its pose, beginning at `position` (14,)."""
+        """From here on the leader's travel is followed instead of its pose, beginning at `position` (14,)."""
         self.release()
         self._offset = np.where(self._robot.gripper_mask, 0.0, position - self.target(position)[0])
 
@@ -115,11 +115,13 @@ class Leader:
         """A leader that was restarted, an encoder that wrapped, another one on the topic: no hand moves so."""
         # Samples that waited are received together; their stamps tell them apart.
         passed_ns = max(new.received_ns - before.received_ns, min(new.stamp_ns - before.stamp_ns, self._max_age_ns), 0)
-        way = np.abs(new.positions - before.positions)
-        if passed_ns > self._max_age_ns or np.all(way <= most_way(self._robot, self._max_jump_rad, passed_ns * 1e-9)):
+        travel = np.abs(new.positions - before.positions)
+        if passed_ns > self._max_age_ns or np.all(
+            travel <= max_travel(self._robot, self._max_jump_rad, passed_ns * 1e-9)
+        ):
             return None
-        joint = self._robot.limb(limb).joints[int(way.argmax())]
-        return Refusal(Reason.JUMP, f"{joint} jumped by {way.max():.2f} rad in {passed_ns * 1e-6:.0f} ms")
+        joint = self._robot.limb(limb).joints[int(travel.argmax())]
+        return Refusal(Reason.JUMP, f"{joint} jumped by {travel.max():.2f} rad in {passed_ns * 1e-6:.0f} ms")
 
     def _refuse(self, limb: str, refusal: Refusal) -> Refusal:
         name = f"leader {limb}"

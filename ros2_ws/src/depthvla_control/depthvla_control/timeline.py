@@ -18,14 +18,14 @@ import numpy as np
 
 from depthvla_control.chunk import Chunk
 from depthvla_control.refusal import Reason, Refusal
-from depthvla_control.trajectory import Curve, average, cross_fade, ease
+from depthvla_control.trajectory import Trajectory, average, cross_fade, ease
 
 STRATEGIES = ("replace", "blend", "ensemble", "rtc")
-MAX_TRACKS = 32  # a chunk of 1 s at 30 Hz; older ones no longer count for anything
+MAX_SEGMENTS = 32  # a chunk of 1 s at 30 Hz; older ones no longer count for anything
 
 
 @dataclass(frozen=True)
-class Due:
+class Setpoint:
     motion: np.ndarray  # (3, 14) wanted position, velocity and acceleration of this very moment; rad, mm and s
     step: int  # of the newest chunk: the step in force; its successor is being approached
     steps_left: int  # steps of it that are still to come
@@ -34,13 +34,13 @@ class Due:
 
 
 @dataclass(frozen=True)
-class _Track:
+class _Segment:
     chunk: Chunk
-    curve: Curve
+    trajectory: Trajectory
     begin_ns: int  # from when on it counts
 
     def at(self, now_ns: int) -> np.ndarray:
-        return self.curve.at((now_ns - self.chunk.stamp_ns) * 1e-9)
+        return self.trajectory.at((now_ns - self.chunk.stamp_ns) * 1e-9)
 
 
 class Timeline:
@@ -63,16 +63,16 @@ class Timeline:
         self._strategy = strategy
         self._blend_s, self._decay_per_s = blend_s, ensemble_decay_per_s
         self._max_future_ns = round(max_future_s * 1e9)
-        self._tracks: list[_Track] = []  # oldest first
-        self._asked_ns: int | None = None  # moment of the newest answer: what was wanted then has been commanded
+        self._segments: list[_Segment] = []  # oldest first
+        self._sampled_ns: int | None = None  # moment of the newest answer: what was wanted then has been commanded
 
     @property
     def chunk(self) -> Chunk | None:
         """The newest accepted chunk, run out or not."""
-        return self._tracks[-1].chunk if self._tracks else None
+        return self._segments[-1].chunk if self._segments else None
 
     def clear(self) -> None:
-        self._tracks.clear()
+        self._segments.clear()
 
     def offer(self, chunk: Chunk, now_ns: int) -> Refusal | None:
         """Accepts or refuses a chunk that passed `check_chunk`.
@@ -94,26 +94,26 @@ class Timeline:
             if chunk.stamp_ns <= present.stamp_ns:
                 return Refusal(Reason.OLD, f"{name} is not from a newer observation than chunk {present.sequence}")
             # Run out is what was seen to run out: between two ticks nobody has come to a stand yet.
-            ran_out = present.end_ns <= (now_ns if self._asked_ns is None else self._asked_ns)
+            ran_out = present.end_ns <= (now_ns if self._sampled_ns is None else self._sampled_ns)
             if not ran_out and chunk.sequence <= present.sequence:
                 return Refusal(Reason.OLD, f"{name} is not newer than chunk {present.sequence}")
             if ran_out:
                 self.clear()  # the motion came to its end; the new one does not start from there
         # It counts from the last command on: beginning only now, it would be a tick late.
-        begin_ns = now_ns if self._asked_ns is None else min(self._asked_ns, now_ns)
-        self._tracks.append(_Track(chunk, Curve(chunk.positions, chunk.period_ns * 1e-9), begin_ns))
+        begin_ns = now_ns if self._sampled_ns is None else min(self._sampled_ns, now_ns)
+        self._segments.append(_Segment(chunk, Trajectory(chunk.positions, chunk.period_ns * 1e-9), begin_ns))
         self._forget(now_ns)
         return None
 
-    def due(self, now_ns: int) -> Due | None:
+    def setpoint(self, now_ns: int) -> Setpoint | None:
         """What is wanted at this moment; None when there is no chunk or its last step is over."""
         chunk = self.chunk
-        self._asked_ns = now_ns
+        self._sampled_ns = now_ns
         if chunk is None or now_ns >= chunk.end_ns:
             return None
         age_ns = now_ns - chunk.stamp_ns
         step = max(age_ns, 0) // chunk.period_ns
-        return Due(self._motion(now_ns), step, chunk.steps - 1 - step, chunk.sequence, age_ns)
+        return Setpoint(self._motion(now_ns), step, chunk.steps - 1 - step, chunk.sequence, age_ns)
 
     def plan(self) -> np.ndarray | None:
         """(steps, 14) positions of the motion at the steps of the newest chunk, as far as is known now.
@@ -129,21 +129,21 @@ class Timeline:
         """From goal to goal: each newcomer brings another one, which is gone over to within `blend_s`."""
         first = self._first(time_ns)
         motion = self._goal(first, time_ns)
-        for index in range(first + 1, len(self._tracks)):
-            fade = self._fade_in(self._tracks[index], time_ns)
+        for index in range(first + 1, len(self._segments)):
+            fade = self._fade_in(self._segments[index], time_ns)
             motion = cross_fade(motion, self._goal(index, time_ns), fade)
         return motion
 
     def _goal(self, newest: int, time_ns: int) -> np.ndarray:
         """What the chunks up to `newest` ask for."""
-        track = self._tracks[newest]
+        segment = self._segments[newest]
         if self._strategy != "ensemble":
-            return track.at(time_ns)
-        motions, weights = [track.at(time_ns)], [np.array([1.0, 0.0, 0.0])]
-        for older in self._tracks[:newest]:
+            return segment.at(time_ns)
+        motions, weights = [segment.at(time_ns)], [np.array([1.0, 0.0, 0.0])]
+        for older in self._segments[:newest]:
             left_s = (older.chunk.end_ns - time_ns) * 1e-9
             if left_s > 0.0:
-                age_s = (track.chunk.stamp_ns - older.chunk.stamp_ns) * 1e-9
+                age_s = (segment.chunk.stamp_ns - older.chunk.stamp_ns) * 1e-9
                 fade_out = ease(left_s, self._blend_s) * np.array([1.0, -1.0, 1.0])  # time left runs backwards
                 motions.append(older.at(time_ns))
                 weights.append(fade_out * math.exp(-self._decay_per_s * age_s))
@@ -151,15 +151,17 @@ class Timeline:
 
     def _first(self, time_ns: int) -> int:
         """Index of the newest chunk that has been gone over to wholly."""
-        done = (i for i in reversed(range(1, len(self._tracks))) if self._fade_in(self._tracks[i], time_ns)[0] >= 1.0)
+        done = (
+            i for i in reversed(range(1, len(self._segments))) if self._fade_in(self._segments[i], time_ns)[0] >= 1.0
+        )
         return next(done, 0)
 
-    def _fade_in(self, track: _Track, time_ns: int) -> np.ndarray:
+    def _fade_in(self, segment: _Segment, time_ns: int) -> np.ndarray:
         duration_s = 0.0 if self._strategy == "replace" else self._blend_s
-        return ease((time_ns - track.begin_ns) * 1e-9, duration_s)
+        return ease((time_ns - segment.begin_ns) * 1e-9, duration_s)
 
     def _forget(self, now_ns: int) -> None:
         """Drops chunks that no longer count."""
-        over = [track.chunk.end_ns <= now_ns for track in self._tracks[: self._first(now_ns)]]
+        over = [segment.chunk.end_ns <= now_ns for segment in self._segments[: self._first(now_ns)]]
         ended = over.index(False) if False in over else len(over)
-        del self._tracks[: max(ended, len(self._tracks) - MAX_TRACKS)]
+        del self._segments[: max(ended, len(self._segments) - MAX_SEGMENTS)]

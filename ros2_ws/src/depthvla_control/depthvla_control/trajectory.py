@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-class Curve:
+class Trajectory:
     """The steps of a chunk as one motion: cubic Hermite, C1, with the slopes of Fritsch and Butland (1984).
 
     Between two points every joint stays between its two values, so what is inside the limits at the points is inside
@@ -28,7 +28,7 @@ class Curve:
         last = len(self._points) - 1
         x = time_s / self._period_s
         if x < 0.0 or x >= last:
-            return standing(self._points[0 if x < 0.0 else last])
+            return at_rest(self._points[0 if x < 0.0 else last])
         k = int(x)
         s = x - k
         p, rise = self._points[k], self._points[k + 1] - self._points[k]
@@ -43,7 +43,7 @@ class Curve:
         )
 
 
-def standing(position: np.ndarray) -> np.ndarray:
+def at_rest(position: np.ndarray) -> np.ndarray:
     """A motion that stands at `position` (D,)."""
     motion = np.zeros((3, len(position)))
     motion[0] = position

@@ -35,7 +35,7 @@ def test_lost_feedback_ends_the_stream_and_nobody_is_in_command_when_it_is_back(
     sent = [loop.pose, *(command.positions for command in silent(loop, 0.9) if command is not None)]
     assert np.all(excess(np.array([sent[0], *sent]), PERIOD_S)[[0, 1]] <= 1e-6) and 5 <= len(sent) <= 9
     state = loop.executor.state
-    assert state.mode is Mode.HOLD and not loop.executor.engaged and loop.executor.lost
+    assert state.mode is Mode.HOLD and not loop.executor.engaged and loop.executor.feedback_lost
     assert "feedback of arm left" in state.cause and "no commands until it is back" in state.cause
     loop.pose = loop.pose + np.where(ARMS, 0.4, 0.0)  # the arms sank, or somebody moved them
     moved = loop.pose.copy()
@@ -195,6 +195,7 @@ def test_an_arm_that_is_blocked_is_not_pressed_on(make):
         commands.append(loop.pose)
     commands = np.array(commands)
     assert loop.executor.mode is Mode.FAULT and "left_arm_joint1" in loop.executor.state.cause
+    assert "from its command (limit 0.50 rad)" in loop.executor.state.cause
     assert np.ptp(commands[:, joint]) > 0.5, "it was pressed on for a while"
     np.testing.assert_allclose(commands[-1, joint], blocked[joint])
     others = np.delete(commands, joint, axis=1)
@@ -205,7 +206,7 @@ def test_an_arm_that_is_blocked_is_not_pressed_on(make):
 def test_disarming_in_motion_brakes_first_and_then_ends_the_stream(engaged):
     engaged.offer(engaged.chunk(slope=0.06))
     before = engaged.ticks(6)
-    assert engaged.executor.disarm("going home") is None and engaged.executor.ending
+    assert engaged.executor.disarm("going home") is None and engaged.executor.disarming
     after = []
     while (command := engaged.tick()) is not None:
         after.append(command.positions)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depthvla_control.trajectory import Curve, average, cross_fade, ease, standing
+from depthvla_control.trajectory import Trajectory, at_rest, average, cross_fade, ease
 
 PERIOD_S = 1.0 / 15.0
 H = 1e-5
@@ -21,39 +21,39 @@ points = st.lists(st.lists(st.floats(-2.0, 2.0), min_size=2, max_size=2), min_si
 
 
 @given(points=points)
-def test_a_curve_goes_through_its_points_and_stays_between_neighbours(points):
-    curve = Curve(points, PERIOD_S)
+def test_a_trajectory_goes_through_its_points_and_stays_between_neighbours(points):
+    trajectory = Trajectory(points, PERIOD_S)
     for k, point in enumerate(points):
-        np.testing.assert_allclose(curve.at(k * PERIOD_S)[0], point, atol=1e-9)
+        np.testing.assert_allclose(trajectory.at(k * PERIOD_S)[0], point, atol=1e-9)
     for k in range(len(points) - 1):
         low, high = np.minimum(*points[k : k + 2]), np.maximum(*points[k : k + 2])
         for share in (0.1, 0.3, 0.5, 0.9):
-            position = curve.at((k + share) * PERIOD_S)[0]
+            position = trajectory.at((k + share) * PERIOD_S)[0]
             assert np.all((position >= low - 1e-9) & (position <= high + 1e-9))
 
 
 @given(points=points)
-def test_a_curve_has_no_step_in_position_or_velocity_and_ends_at_rest(points):
-    curve = Curve(points, PERIOD_S)
+def test_a_trajectory_has_no_step_in_position_or_velocity_and_ends_at_rest(points):
+    trajectory = Trajectory(points, PERIOD_S)
     for k in range(1, len(points)):
-        before, after = curve.at(k * PERIOD_S - 1e-9), curve.at(k * PERIOD_S + 1e-9)
+        before, after = trajectory.at(k * PERIOD_S - 1e-9), trajectory.at(k * PERIOD_S + 1e-9)
         np.testing.assert_allclose(before[:2], after[:2], atol=1e-4)
-    np.testing.assert_allclose(curve.at(len(points) * PERIOD_S), standing(points[-1]), atol=1e-9)
+    np.testing.assert_allclose(trajectory.at(len(points) * PERIOD_S), at_rest(points[-1]), atol=1e-9)
 
 
 def test_straight_points_are_a_straight_line():
-    curve = Curve(np.outer(np.arange(6), [0.1, -0.2]), PERIOD_S)
+    trajectory = Trajectory(np.outer(np.arange(6), [0.1, -0.2]), PERIOD_S)
     for x in (0.5, 1.25, 3.9):
-        np.testing.assert_allclose(curve.at(x * PERIOD_S)[0], [0.1 * x, -0.2 * x], atol=1e-12)
-        np.testing.assert_allclose(curve.at(x * PERIOD_S)[1], [1.5, -3.0], atol=1e-9)
+        np.testing.assert_allclose(trajectory.at(x * PERIOD_S)[0], [0.1 * x, -0.2 * x], atol=1e-12)
+        np.testing.assert_allclose(trajectory.at(x * PERIOD_S)[1], [1.5, -3.0], atol=1e-9)
 
 
 @pytest.mark.parametrize("x", [0.3, 2.7, 6.5])
 def test_velocity_and_acceleration_are_the_derivatives_of_the_position(x):
-    curve = Curve(np.random.default_rng(0).normal(size=(9, 3)), PERIOD_S)
-    velocity, acceleration = numeric(curve.at, x * PERIOD_S)
-    np.testing.assert_allclose(curve.at(x * PERIOD_S)[1], velocity, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(curve.at(x * PERIOD_S)[2], acceleration, rtol=1e-3, atol=0.05)
+    trajectory = Trajectory(np.random.default_rng(0).normal(size=(9, 3)), PERIOD_S)
+    velocity, acceleration = numeric(trajectory.at, x * PERIOD_S)
+    np.testing.assert_allclose(trajectory.at(x * PERIOD_S)[1], velocity, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(trajectory.at(x * PERIOD_S)[2], acceleration, rtol=1e-3, atol=0.05)
 
 
 def motion(phase):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from motion_limits import excess
 
 from depthvla_control.arbiter import Mode
-from depthvla_control.executor import AWAY_RAD
+from depthvla_control.executor import DISPLACED_RAD
 from depthvla_control.executor_config import ExecutorConfig
 from depthvla_control.refusal import Reason
 from depthvla_control.timeline import STRATEGIES
@@ -47,14 +47,6 @@ def test_late_ticks_follow_the_clock_and_not_a_queue(engaged):
     engaged.tick()
     engaged.tick(ns=4 * PERIOD)
     np.testing.assert_allclose(engaged.tick().positions, chunk.positions[6], atol=1e-6)
-
-
-def test_a_late_tick_is_not_made_up_for_by_a_larger_step(engaged):
-    engaged.offer(engaged.chunk(slope=0.07))
-    before = engaged.ticks(3)[-1]
-    after = engaged.tick(ns=3 * PERIOD).positions
-    most = engaged.robot.command_velocity * PERIOD_S
-    assert np.all(np.abs(after - before) <= most + 1e-9) and np.any(np.isclose(after - before, most))
 
 
 def test_exhaustion_comes_to_a_stand_within_the_limits_and_keeps_streaming(engaged):
@@ -173,20 +165,6 @@ def test_feedback_that_moves_fast_is_none(engaged):
         engaged.feedback()
     engaged.executor.tick(engaged.now)
     assert engaged.executor.mode is not Mode.FAULT
-
-
-def test_an_arm_that_does_not_follow_is_a_fault(make):
-    loop = make(Mode.POLICY)
-    blocked = loop.pose.copy()
-    for k in range(30):
-        loop.offer(loop.chunk(sequence=k + 1, slope=0.06, start=loop.pose))
-        loop.now += PERIOD
-        commanded, loop.pose = loop.pose, blocked
-        loop.feedback()
-        loop.pose = commanded
-        loop.pose = loop.executor.tick(loop.now).positions
-    state = loop.executor.state
-    assert state.mode is Mode.FAULT and "from its command (limit 0.50 rad)" in state.cause
 
 
 def test_a_refused_chunk_is_counted_with_its_reason_and_moves_nothing(engaged):
@@ -554,13 +532,13 @@ def test_no_history_makes_a_command_unsafe(start, rate_hz, config, history):
                 armed = executor.mode is not Mode.DISARMED
                 if not armed:
                     stream = [loop.pose, loop.pose]
-                lost = executor.lost
+                lost = executor.feedback_lost
                 command = loop.tick(period * (1 + late), feedback=feedback)
-                assert (command is not None) == (armed and not executor.lost)
-                event("LOST" if executor.lost else executor.mode.name)
+                assert (command is not None) == (armed and not executor.feedback_lost)
+                event("LOST" if executor.feedback_lost else executor.mode.name)
                 if command is not None:
                     # An arm that does not follow, or may have been moved, is not pulled back.
-                    anew = ARMS & (lost | (np.abs(command.positions - stream[-1]) > AWAY_RAD))
+                    anew = ARMS & (lost | (np.abs(command.positions - stream[-1]) > DISPLACED_RAD))
                     if anew.any():
                         np.testing.assert_allclose(command.positions[anew], loop.measured[anew])
                         stream = [np.where(anew, loop.measured, pose) for pose in stream]

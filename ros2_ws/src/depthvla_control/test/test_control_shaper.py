@@ -8,7 +8,7 @@ from motion_limits import excess
 from ruckig import RuckigError
 
 from depthvla_control.shaper import CommandShaper
-from depthvla_control.trajectory import standing
+from depthvla_control.trajectory import at_rest
 from r1lite_description.robot import load
 
 ROBOT = load()
@@ -23,7 +23,7 @@ def started(robot, pose, **options):
 
 def wave(home, time_s, amplitude=0.2, rate=3.0):
     """A motion (3, 14) that starts at rest and keeps well within the limits of the arms."""
-    motion = standing(home)
+    motion = at_rest(home)
     arms = ~ROBOT.gripper_mask
     motion[0, arms] += amplitude * (1.0 - np.cos(rate * time_s))
     motion[1, arms] += amplitude * rate * np.sin(rate * time_s)
@@ -46,7 +46,7 @@ def test_a_motion_within_the_limits_is_followed_without_delay(robot, home, rate_
 def test_a_far_target_is_approached_at_the_velocity_limit_and_reached_at_rest(robot, home):
     shaper, target = started(robot, home), home.copy()
     target[[2, 6]] = [-0.7, 100.0]  # 1 rad at 1.1 rad/s, 50 mm at 300 mm/s
-    commands = np.array([home, *(shaper.follow(standing(target), DT) for _ in range(25))])
+    commands = np.array([home, *(shaper.follow(at_rest(target), DT) for _ in range(25))])
     speed = np.abs(np.diff(commands, axis=0)) / DT
     assert speed[:, 2].max() == pytest.approx(robot.command_velocity[2]) and speed[:, 6].max() > 250.0
     np.testing.assert_allclose(commands[-1], target, atol=1e-6)
@@ -57,13 +57,13 @@ def test_a_far_target_is_approached_at_the_velocity_limit_and_reached_at_rest(ro
 def test_the_speed_scale_bounds_the_speed(robot, home, scale):
     shaper = started(robot, home, speed_scale=scale)
     target = home + 0.5
-    commands = np.array([home, *(shaper.follow(standing(target), DT) for _ in range(30))])
+    commands = np.array([home, *(shaper.follow(at_rest(target), DT) for _ in range(30))])
     speed = np.abs(np.diff(commands, axis=0)) / DT
     assert np.all(speed <= scale * robot.command_velocity + 1e-6)
 
 
 def test_catching_up_a_command_is_faster_than_the_motion_by_a_share_of_the_limits(robot, home):
-    shaper, wanted = started(robot, home), standing(home + 0.5)
+    shaper, wanted = started(robot, home), at_rest(home + 0.5)
     wanted[1] = 0.1
     commands = np.array([home, *(shaper.follow(wanted, DT, 0.2) for _ in range(15))])
     speed = np.abs(np.diff(commands, axis=0)) / DT
@@ -76,7 +76,7 @@ def test_a_target_outside_is_clamped_to_the_margin_and_counted(robot, home):
     shaper, target = started(robot, start, position_margin_rad=0.05), start.copy()
     target[1] += 0.3
     for _ in range(20):
-        command = shaper.follow(standing(target), DT)
+        command = shaper.follow(at_rest(target), DT)
     assert command[1] == pytest.approx(robot.position_max[1] - 0.05, abs=1e-6)
     assert shaper.clamped_position == 20
 
@@ -84,7 +84,7 @@ def test_a_target_outside_is_clamped_to_the_margin_and_counted(robot, home):
 def test_braking_comes_to_a_stand_at_once_and_within_the_limits(robot, home):
     shaper, target = started(robot, home), home.copy()
     target[0] = 2.5
-    before = [shaper.follow(standing(target), DT) for _ in range(10)]
+    before = [shaper.follow(at_rest(target), DT) for _ in range(10)]
     held = [shaper.brake(DT) for _ in range(10)]
     way = np.array([*before, *held])[:, 0]
     assert np.all(excess(np.array([*before, *held]), DT) <= 1e-6)
@@ -98,7 +98,7 @@ def test_the_folded_pose_one_degree_outside_moves_in_and_never_further_out(robot
     folded = np.zeros(robot.size)
     assert np.any(folded < robot.position_min)
     shaper = started(robot, folded)
-    commands = np.array([shaper.follow(standing(folded - 0.3), DT) for _ in range(10)])
+    commands = np.array([shaper.follow(at_rest(folded - 0.3), DT) for _ in range(10)])
     inside = np.clip(folded, robot.position_min, robot.position_max)
     assert np.all(np.abs(commands - inside) <= np.abs(folded - inside) + 1e-9 + 0.3)
     for joint in np.flatnonzero(folded < robot.position_min):
@@ -109,7 +109,7 @@ def test_the_folded_pose_one_degree_outside_moves_in_and_never_further_out(robot
 def test_where_ruckig_finds_no_way_the_kept_stop_is_taken(robot, home, monkeypatch):
     shaper, target = started(robot, home), home.copy()
     target[0] = 2.5
-    commands = [shaper.follow(standing(target), DT) for _ in range(10)]
+    commands = [shaper.follow(at_rest(target), DT) for _ in range(10)]
 
     class Broken:
         def calculate(self, *_):
@@ -118,7 +118,7 @@ def test_where_ruckig_finds_no_way_the_kept_stop_is_taken(robot, home, monkeypat
     for joint in shaper._joints:
         monkeypatch.setattr(joint, "_otg", Broken())
     monkeypatch.setattr(shaper._stop, "_otg", Broken())
-    commands += [shaper.follow(standing(target), DT) for _ in range(5)]
+    commands += [shaper.follow(at_rest(target), DT) for _ in range(5)]
     assert np.all(excess(np.array(commands), DT) <= 1e-6)
     np.testing.assert_allclose(commands[-1], commands[-2])
 
@@ -126,19 +126,19 @@ def test_where_ruckig_finds_no_way_the_kept_stop_is_taken(robot, home, monkeypat
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("row", [0, 1, 2])
 def test_non_finite_never_passes(robot, home, bad, row):
-    shaper, wanted = started(robot, home), standing(home)
+    shaper, wanted = started(robot, home), at_rest(home)
     wanted[row, 4] = bad
     with pytest.raises(ValueError, match="not finite"):
         shaper.follow(wanted, DT)
     with pytest.raises(ValueError, match="not finite"):
-        shaper.follow(standing(home), bad)
+        shaper.follow(at_rest(home), bad)
     with pytest.raises(ValueError, match="not finite"):
         shaper.start(np.full(robot.size, bad))
     np.testing.assert_array_equal(shaper.position, home)
 
 
 def test_there_is_no_command_before_a_measured_pose(robot, home):
-    for step in (lambda shaper: shaper.follow(standing(home), DT), lambda shaper: shaper.brake(DT)):
+    for step in (lambda shaper: shaper.follow(at_rest(home), DT), lambda shaper: shaper.brake(DT)):
         with pytest.raises(RuntimeError, match="measured pose"):
             step(CommandShaper(robot))
 

@@ -39,14 +39,14 @@ def test_the_velocity_comes_from_the_leaders_own_stamps(robot, home):
 
 
 def test_silence_of_either_leader_is_noticed_and_named(robot, home):
-    assert Leader(robot, 0.2, 0.15).silence(T0).reason is Reason.MISSING
+    assert Leader(robot, 0.2, 0.15).check_fresh(T0).reason is Reason.MISSING
     leader = heard(robot, home)
-    assert leader.silence(T0 + 200 * MS) is None
+    assert leader.check_fresh(T0 + 200 * MS) is None
     leader.arm("left", T0 + 150 * MS, home[:6], T0 + 150 * MS)
-    refusal = leader.silence(T0 + 210 * MS)
+    refusal = leader.check_fresh(T0 + 210 * MS)
     assert refusal.reason is Reason.STALE and "leader right is silent for 0.21 s (limit 0.20 s)" in refusal.message
     leader.forget()
-    assert leader.silence(T0).reason is Reason.MISSING
+    assert leader.check_fresh(T0).reason is Reason.MISSING
 
 
 def test_anchored_its_way_is_followed_instead_of_its_pose(robot, home):

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -200,11 +199,9 @@ def test_nothing_is_published_unless_armed(rig):
     assert {status.mode for status in rig.status} == {Mode.DISARMED}
     rig.arm()
     assert rig.probe.trigger(f"{NODE}/disarm").success
-    rig.wait_for_mode(Mode.DISARMED, "~/disarm")
-    time.sleep(0.1)  # what was on its way arrives
-    count, heard = rig.command_count(), len(rig.status)
+    sent, heard = rig.wait_for_mode(Mode.DISARMED, "~/disarm").commands_sent, len(rig.status)
     rig.probe.wait_for(lambda: len(rig.status) > heard + 10, what="ticks")
-    assert rig.command_count() == count
+    assert rig.status[-1].commands_sent == sent
 
 
 def test_bad_chunks_are_refused_with_a_reason_and_move_nothing(rig):
@@ -272,41 +269,6 @@ def test_a_person_takes_over_and_gives_back_by_pedal(rig):
     rig.wait_for_mode(Mode.HOLD, "the policy cannot take over, holding instead")
 
 
-def test_a_pedal_that_falls_silent_while_pressed_holds_the_arms(rig):
-    rig = rig()
-    rig.arm()
-    rig.leader = rig.home
-    rig.probe.wait_for(lambda: rig.ask(Mode.TELEOP).success and rig.ask(Mode.HOLD).success, what="the leader arms")
-    rig.press(True)
-    rig.wait_for_mode(Mode.TELEOP, "~/takeover")
-    rig.let_go()
-    rig.wait_for_mode(Mode.HOLD, "~/takeover fell silent for 0.5 s while pressed")
-    rig.press(True)  # the same press is heard again
-    heard = len(rig.status)
-    rig.probe.wait_for(lambda: len(rig.status) > heard + 15, what="ticks with the pedal back")
-    assert {status.mode for status in rig.status[heard:]} == {Mode.HOLD}
-    rig.press(False)
-    rig.press(True)
-    rig.wait_for_mode(Mode.TELEOP, "~/takeover")
-
-
-def test_a_pedal_that_lost_teleoperation_neither_takes_it_back_nor_gives_it_to_the_policy(rig):
-    rig = rig()
-    rig.arm()
-    rig.leader = rig.home
-    timer = rig.probe.every(0.1, lambda: rig.send(rig.chunk(slope=0.0)))
-    rig.probe.wait_for(lambda: rig.ask(Mode.TELEOP).success and rig.ask(Mode.HOLD).success, what="the leader arms")
-    rig.press(True)
-    rig.wait_for_mode(Mode.TELEOP, "~/takeover")
-    assert rig.probe.trigger(f"{NODE}/stop").success
-    assert rig.ask(Mode.TELEOP).success  # at the console: no longer the pedal's
-    rig.press(False)
-    heard = len(rig.status)
-    rig.probe.wait_for(lambda: len(rig.status) > heard + 15, what="ticks after the release")
-    timer.cancel()
-    assert {status.mode for status in rig.status[heard:]} == {Mode.TELEOP}
-
-
 def test_a_switch_over_a_gap_is_refused_with_the_gap_in_the_answer(rig):
     rig = rig()
     rig.arm()
@@ -345,19 +307,7 @@ def test_a_cause_whose_numbers_change_at_every_tick_is_said_once(rig):
     assert rig.node.output().count("HOLD: the policy wants an arm joint") == 1
 
 
-def test_a_policy_that_withdraws_is_held_although_steps_are_left(rig):
-    from depthvla_msgs.msg import PolicyStatus
-
-    rig = rig()
-    rig.engage()
-    rig.send(rig.chunk(slope=0.002))
-    rig.wait_for_mode(Mode.POLICY)
-    rig.policy_status.publish(PolicyStatus(withdrawn=True, reason="camera head is frozen"))
-    status = rig.wait_for_mode(Mode.HOLD, "camera head is frozen")
-    assert status.chunk_age.sec == 0
-
-
-def test_a_withdrawal_that_comes_after_a_newer_chunk_drops_nothing(rig):
+def test_a_policy_that_withdraws_its_newest_chunk_is_held_although_steps_are_left(rig):
     from depthvla_msgs.msg import PolicyStatus
 
     from depthvla_control.ros.messages import time_message
@@ -366,12 +316,14 @@ def test_a_withdrawal_that_comes_after_a_newer_chunk_drops_nothing(rig):
     rig.engage()
     rig.send(rig.chunk(slope=0.002))
     rig.wait_for_mode(Mode.POLICY)
-    late = PolicyStatus(withdrawn=True, reason="camera head is frozen")
+    late = PolicyStatus(withdrawn=True, reason="an older image was bad")
     late.header.stamp = time_message(rig.probe.now_ns() - 500_000_000)
     rig.policy_status.publish(late)
     rig.send(rig.chunk(slope=0.002))
     rig.probe.wait_for(lambda: rig.status[-1].sequence == 2, what="the next chunk in execution")
-    assert not any("withdrew" in status.cause for status in rig.status)
+    rig.policy_status.publish(PolicyStatus(withdrawn=True, reason="camera head is frozen"))
+    status = rig.wait_for_mode(Mode.HOLD, "camera head is frozen")
+    assert status.chunk_age.sec == 0 and not any("older image" in status.cause for status in rig.status)
 
 
 def in_motion(rig):
@@ -396,7 +348,7 @@ def speed(rig):
     return float(np.abs(stream[-1] - stream[-2]).max()) * 15.0 if len(stream) > 1 else 0.0
 
 
-@pytest.mark.parametrize("end", ["disarm", "set_mode", "deactivate", "SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("end", ["disarm", "set_mode", "deactivate", "SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_stream_that_is_ended_in_motion_brakes_first(rig, end):
     """Its last command repeats a pose at rest; nothing comes after it."""
     from lifecycle_msgs.msg import Transition
@@ -413,6 +365,7 @@ def test_a_stream_that_is_ended_in_motion_brakes_first(rig, end):
         assert rig.probe.call(ChangeState, f"{NODE}/change_state", request).success
     else:
         assert rig.node.stop(getattr(signal, end)) == 0
+        assert "Traceback" not in rig.node.output()
     status = rig.wait_for_mode(Mode.DISARMED)
     assert status.cause in ("disarmed by ~/disarm", "asked for by ~/set_mode", "deactivated")
     rig.probe.wait_for(lambda: rig.commands_are_all_heard(status), what="the last commands")
@@ -420,7 +373,7 @@ def test_a_stream_that_is_ended_in_motion_brakes_first(rig, end):
     assert steps[-5:-1].max() > 0.005 and steps[-1] < 1e-6
 
 
-def test_the_speed_scale_survives_a_deactivation(rig):
+def test_the_speed_scale_may_be_changed_while_running_and_survives_a_deactivation(rig):
     from lifecycle_msgs.msg import Transition
     from lifecycle_msgs.srv import ChangeState
     from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
@@ -428,9 +381,10 @@ def test_the_speed_scale_survives_a_deactivation(rig):
 
     rig = rig()
     rig.arm()
-    value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=0.2)
-    request = SetParameters.Request(parameters=[Parameter(name="speed_scale", value=value)])
-    assert rig.probe.call(SetParameters, f"{NODE}/set_parameters", request).results[0].successful
+    for scale, allowed in ((0.2, True), (7.0, False)):
+        value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=scale)
+        request = SetParameters.Request(parameters=[Parameter(name="speed_scale", value=value)])
+        assert rig.probe.call(SetParameters, f"{NODE}/set_parameters", request).results[0].successful is allowed
     for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
         request = ChangeState.Request(transition=Transition(id=transition))
         assert rig.probe.call(ChangeState, f"{NODE}/change_state", request).success
@@ -465,20 +419,6 @@ def test_when_feedback_was_lost_nothing_moves_by_itself(rig):
     assert rig.status[-1].mode == Mode.HOLD
     chunks.cancel()
     rig.probe.wait_for(lambda: rig.ask(Mode.POLICY).success, what="the policy in command, once its last chunk is over")
-
-
-def test_in_a_simulation_the_policy_goes_on_by_itself_after_a_pause_unless_a_person_decided(rig):
-    rig = rig(feedback_lost_s=0.5, mode_on_activate="POLICY")
-    timer = rig.probe.every(0.1, lambda: rig.send(rig.chunk(slope=0.0)))
-    rig.wait_for_mode(Mode.POLICY)
-    for asked, then in ((False, Mode.POLICY), (True, Mode.HOLD)):
-        if asked:
-            assert rig.ask(Mode.HOLD).success
-        rig.timer.cancel()
-        rig.wait_for_mode(Mode.HOLD, "no commands until it is back")
-        rig.timer.reset()
-        rig.wait_for_mode(then, "the policy sends chunks" if then is Mode.POLICY else "feedback was lost and is back")
-    timer.cancel()
 
 
 def test_an_executor_that_was_stopped_itself_starts_anew_where_the_arms_are(rig):
@@ -567,135 +507,32 @@ def test_a_node_that_is_known_to_stay_silent_may_have_a_publisher(ros, rig, robo
         assert rig.status[-1].mode == Mode.HOLD
 
 
-class LateWriter:
-    """A node called `late`, which the executor does not know by name before `become_known`."""
+def test_arms_are_held_until_an_unknown_publisher_turns_out_to_be_an_allowed_one(ros, rig, robot, tmp_path):
+    from sensor_msgs.msg import JointState
 
-    def __init__(self, ros, robot, names):
-        self._probe, self._topic, self._names = ros.Probe("late"), robot.limb("left").topics.arm_command, names
-
-    def come(self, rig):
-        from sensor_msgs.msg import JointState
-
-        self._publisher = self._probe.publisher(JointState, self._topic)
-        rig.wait_for_mode(Mode.HOLD, f"a node that is not known yet publishes to {self._topic}")
-
-    def become_known(self):
-        self._names.touch()
-
-    def forget(self):
-        self._names.unlink()
-
-    def leave(self):
-        self._probe.node.destroy_publisher(self._publisher)
-
-    def close(self):
-        self._probe.__exit__()
-
-
-@pytest.fixture
-def late(ros, robot, tmp_path):
-    writer = LateWriter(ros, robot, tmp_path / "names")
-    yield writer
-    writer.close()
-
-
-@pytest.fixture
-def moving(rig, tmp_path):
-    """Makes a rig that learns names late, with the policy in command."""
-
-    def make(**parameters):
-        environment = {"NAMES_FILE": str(tmp_path / "names")}
-        made = rig(module="fixtures.executor_that_learns_names_late", environment=environment, **parameters)
-        made.engage()
-        made.probe.every(0.1, lambda: made.send(made.chunk(slope=0.002)))
-        made.wait_for_mode(Mode.POLICY)
-        return made
-
-    return make
-
-
-def test_arms_are_held_until_an_unknown_publisher_turns_out_to_be_an_allowed_one(moving, late):
-    rig = moving(allowed_publishers=["/late"])
-    late.come(rig)
-    heard, taken = len(rig.status), rig.status[-1].chunks_accepted
-    rig.probe.wait_for(lambda: rig.status[-1].chunks_accepted > taken + 2, what="more chunks")
-    assert {status.mode for status in rig.status[heard:]} <= {Mode.HOLD}
-    late.become_known()
-    rig.wait_for_mode(Mode.POLICY)
-
-
-def test_a_person_who_was_interrupted_goes_on_and_may_give_back_meanwhile(moving, late):
-    rig = moving(allowed_publishers=["/late"])
-    rig.leader = rig.home + np.where(rig.robot.gripper_mask, 0.0, 0.05)
-    rig.probe.wait_for(lambda: rig.ask(Mode.TELEOP).success, what="teleoperation")
-    rig.press(True)
-    rig.wait_for_mode(Mode.TELEOP, "~/takeover")
-    late.come(rig)
-    late.become_known()
-    rig.wait_for_mode(Mode.TELEOP, "is an allowed one")
-    late.leave()
-    late.forget()
-    late.come(rig)
-    rig.press(False)
-    heard = len(rig.status)
-    rig.probe.wait_for(lambda: len(rig.status) > heard + 10, what="ticks")
-    assert {status.mode for status in rig.status[heard:]} == {Mode.HOLD}
-    late.become_known()
-    rig.wait_for_mode(Mode.POLICY)
-
-
-def test_an_unknown_publisher_that_turns_out_to_be_a_rival_is_a_fault(moving, late):
-    rig = moving()
-    late.come(rig)
-    late.become_known()
-    rig.wait_for_mode(Mode.FAULT, "/late publishes to")
-
-
-def test_an_unknown_publisher_that_leaves_unknown_is_a_fault(moving, late):
-    rig = moving(allowed_publishers=["/late"])
-    late.come(rig)
-    late.leave()
-    rig.wait_for_mode(Mode.FAULT, "left before it was known")
-
-
-def test_after_a_request_nothing_goes_on_by_itself_when_an_unknown_publisher_becomes_known(moving, late):
-    rig = moving(allowed_publishers=["/late"])
-    late.come(rig)
-    assert rig.probe.trigger(f"{NODE}/stop").success
-    late.become_known()
-    heard = len(rig.status)
-    rig.probe.wait_for(lambda: len(rig.status) > heard + 10, what="ticks")
-    assert {status.mode for status in rig.status[heard:]} == {Mode.HOLD}
-    assert rig.ask(Mode.POLICY).success
-    rig.wait_for_mode(Mode.POLICY)
-
-
-def test_the_speed_scale_may_be_changed_while_running(ros, rig, robot):
-    from rcl_interfaces.msg import Parameter, ParameterValue
-    from rcl_interfaces.srv import SetParameters
-
-    rig = rig(catch_up_scale=1.0)
+    names, topic = tmp_path / "names", robot.limb("left").topics.arm_command
+    rig = rig(
+        module="fixtures.executor_that_learns_names_late",
+        environment={"NAMES_FILE": str(names)},
+        allowed_publishers=["/late"],
+    )
     rig.engage()
-
-    def set_scale(value):
-        parameter = Parameter(name="speed_scale", value=ParameterValue(type=3, double_value=value))
-        return rig.probe.call(SetParameters, f"{NODE}/set_parameters", SetParameters.Request(parameters=[parameter]))
-
-    assert set_scale(0.1).results[0].successful
-    assert not set_scale(7.0).results[0].successful
-    rig.send(rig.chunk(slope=0.05))
+    rig.probe.every(0.1, lambda: rig.send(rig.chunk(slope=0.002)))
     rig.wait_for_mode(Mode.POLICY)
-    rig.wait_for_mode(Mode.HOLD)
-    commands = np.array([message.position for message in rig.commands["arm", "left"]])
-    most = 0.1 * robot.command_velocity[0] / 15
-    assert 0.5 * most < np.abs(np.diff(commands[:, 0])).max() <= most * 1.1
+    with ros.Probe("late") as late:
+        late.publisher(JointState, topic)
+        rig.wait_for_mode(Mode.HOLD, f"a node that is not known yet publishes to {topic}")
+        heard, taken = len(rig.status), rig.status[-1].chunks_accepted
+        rig.probe.wait_for(lambda: rig.status[-1].chunks_accepted > taken + 2, what="more chunks")
+        assert {status.mode for status in rig.status[heard:]} <= {Mode.HOLD}
+        names.touch()
+        rig.wait_for_mode(Mode.POLICY)
 
 
 def test_arm_is_refused_without_feedback(rig):
     rig = rig()
-    rig.timer.cancel()
+    rig.timer.cancel()  # long before the node is there
     rig.probe.wait_for(lambda: rig.status, what="status")
-    time.sleep(0.3)  # what was sent goes stale
     response = rig.probe.trigger(f"{NODE}/arm")
     assert not response.success and "feedback of arm left" in response.message
     assert rig.command_count() == 0
@@ -722,23 +559,6 @@ def test_joints_of_another_arm_are_no_feedback(rig, robot):
         return "no feedback of arm left yet" in response.message and rig.status[-1].ticks > 10
 
     rig.probe.wait_for(other_streams_are_heard, what="a refusal")
-
-
-def test_feedback_that_stops_takes_the_arms_to_hold(rig):
-    rig = rig()
-    rig.engage()
-    timer = rig.probe.every(0.1, lambda: rig.send(rig.chunk(slope=0.002)))
-    rig.wait_for_mode(Mode.POLICY)
-    rig.timer.cancel()
-    rig.wait_for_mode(Mode.HOLD, "feedback of arm left")
-    timer.cancel()
-
-
-def test_a_mode_to_activate_with_is_taken_when_there_is_feedback(rig):
-    rig = rig(mode_on_activate="HOLD")
-    rig.wait_for_mode(Mode.HOLD, "armed on activation")
-    rig.probe.wait_for(lambda: rig.newest() is not None, what="commands")
-    np.testing.assert_allclose(rig.newest(), rig.home)
 
 
 @pytest.fixture
@@ -801,28 +621,12 @@ def test_a_killed_chunk_source_holds_the_last_pose_before_its_steps_run_out(ros,
         heard = len(rig.status)
         rig.probe.wait_for(lambda: len(rig.status) > heard + 15, what="ticks under the policy")
         source.process.kill()
-        killed = time.monotonic()
         status = rig.wait_for_mode(Mode.HOLD, "no sign of life")
-        held_after = time.monotonic() - killed
     pose, heard = rig.newest(), len(rig.status)
     rig.probe.wait_for(lambda: len(rig.status) > heard + 10, what="ticks in hold")
     np.testing.assert_array_equal(rig.newest(), pose)
     assert np.isfinite(pose).all() and np.any(pose != home)
     assert status.steps_left == 0 and status.sequence == 0
-    assert held_after < 16 * PERIOD_NS * 1e-9
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_stream_and_the_process_cleanly(rig, number):
-    rig = rig()
-    rig.arm()
-    assert rig.node.stop(number) == 0
-    assert "Traceback" not in rig.node.output()
-    assert rig.status[-1].mode == Mode.DISARMED
-    time.sleep(0.1)
-    count = rig.command_count()
-    time.sleep(0.2)
-    assert rig.command_count() == count
 
 
 def test_the_control_thread_has_real_time_priority_or_says_why_not(rig):
@@ -853,9 +657,7 @@ def test_lifecycle_without_autostart(rig):
     rig.arm()
     assert probe.transition(NODE, "shutdown")
     assert probe.state(NODE) == "finalized"
-    count = rig.command_count()
-    time.sleep(0.2)
-    assert rig.command_count() == count
+    assert rig.status[-1].mode == Mode.DISARMED
     assert rig.node.stop() == 0
 
 
@@ -864,12 +666,8 @@ def test_lifecycle_without_autostart(rig):
     [
         ({"max_feedback_age_s": 70.0}, ["max_feedback_age_s", "70.0", "0.02 to 5.0"]),
         ({"command_rate_hz": 15}, ["command_rate_hz", "15", "write 15.0"]),
-        ({"command_rate_hz": 1000.0}, ["command_rate_hz", "1000.0", "1.0 to 200.0"]),
-        ({"command_reliability": "sometimes"}, ["command_reliability", "sometimes", "best_effort", "reliable"]),
         ({"mode_on_activate": "TELEOP"}, ["mode_on_activate", "TELEOP", "POLICY"]),
         ({"arm_on_start": True}, ["arm_on_start", "mode_on_activate"]),
-        ({"strategy": "average"}, ["strategy", "average", "ensemble"]),
-        ({"speed_scale": 0.0}, ["speed_scale", "0.0", "0.01 to 1.0"]),
         ({"robot_file": "/no/such.yaml"}, ["/no/such.yaml"]),
         ({"policy_lease_s": 0.05}, ["policy_lease_s", "0.05", "0.2"]),
     ],

@@ -60,48 +60,48 @@ def unknown():
 
 def test_a_rival_is_seen_at_the_next_look_whatever_its_topic(writer, graph):
     for topic in TOPICS:
-        assert writer.look(0.0) is None
+        assert writer.check(0.0) is None
         graph.publishers[topic][2] = "teleop"
-        found = writer.look(0.0)
+        found = writer.check(0.0)
         assert found.rival and found.text.startswith(f"/teleop publishes to {topic} too")
         del graph.publishers[topic][2]
 
 
 def test_an_unknown_publisher_is_no_rival_before_two_seconds_and_none_at_all_once_it_is_an_allowed_one(writer, graph):
     graph.publishers["/gripper"][2] = unknown()
-    found = writer.look(1.0)
+    found = writer.check(1.0)
     assert not found.rival and "not known yet publishes to /gripper" in found.text
-    assert not writer.look(2.9).rival
-    assert writer.look(3.1).rival
+    assert not writer.check(2.9).rival
+    assert writer.check(3.1).rival
     graph.publishers["/gripper"][2] = "tracker"
-    assert writer.look(3.2) is None
+    assert writer.check(3.2) is None
 
 
 def test_a_rival_counts_before_an_unknown_publisher(writer, graph):
     graph.publishers["/arm"][2] = unknown()
     graph.publishers["/gripper"][3] = "teleop"
-    assert "/teleop publishes" in writer.look(0.0).text
+    assert "/teleop publishes" in writer.check(0.0).text
 
 
 def test_an_unknown_publisher_that_goes_away_is_a_rival_once(writer, graph):
     graph.publishers["/arm"][2] = unknown()
-    assert not writer.look(0.0).rival
+    assert not writer.check(0.0).rival
     del graph.publishers["/arm"][2]
-    found = writer.look(0.1)
+    found = writer.check(0.1)
     assert found.rival and "left before it was known" in found.text
-    assert writer.look(0.2) is None
+    assert writer.check(0.2) is None
 
 
 def test_of_a_publisher_that_leaves_the_name_stays_known(writer, graph):
     graph.publishers["/arm"][2] = "tracker"
-    assert writer.look(0.0) is None
+    assert writer.check(0.0) is None
     graph.publishers["/arm"] = {1: "executor", 2: unknown(), 3: "tracker"}
-    assert writer.look(0.1) is None
+    assert writer.check(0.1) is None
 
 
 def test_what_was_not_known_at_an_earlier_time_does_not_matter_when_looking_begins_anew(writer, graph):
     graph.publishers["/arm"][2] = unknown()
-    assert not writer.look(0.0).rival
+    assert not writer.check(0.0).rival
     del graph.publishers["/arm"][2]
     assert writer.rival(LATE_S) is None
     graph.publishers["/arm"][2] = unknown()
@@ -110,22 +110,22 @@ def test_what_was_not_known_at_an_earlier_time_does_not_matter_when_looking_begi
 
 def test_a_node_of_the_same_name_is_a_rival(writer, graph):
     graph.publishers["/arm"][2] = "executor"
-    assert writer.look(0.0).rival
+    assert writer.check(0.0).rival
 
 
 def test_a_rival_that_takes_the_place_of_an_allowed_publisher_is_found_although_the_number_stays(writer, graph):
     graph.publishers["/arm"][2] = "tracker"
-    assert writer.look(0.0) is None
+    assert writer.check(0.0) is None
     graph.publishers["/arm"] = {1: "executor", 3: "teleop"}
-    found = [writer.look(0.3 * number) for number in range(1, len(TOPICS) + 1)]
+    found = [writer.check(0.3 * number) for number in range(1, len(TOPICS) + 1)]
     assert any(stranger and stranger.rival for stranger in found)
 
 
 def test_as_long_as_nothing_changes_names_are_rarely_asked_for(writer, graph):
-    assert writer.look(0.0) is None
+    assert writer.check(0.0) is None
     before = graph.asked
     for tick in range(1, 16):
-        assert writer.look(tick / 15) is None
+        assert writer.check(tick / 15) is None
     assert graph.asked - before <= 4
 
 
@@ -137,9 +137,9 @@ def test_whoever_publishes_alone_is_no_stranger_where_nobody_is_named(ros, graph
     graph.publishers["/arm"] = {7: unknown()}
     assert "not known yet" in writer.rival(0.1)
     graph.publishers["/arm"] = {7: "simulator", 8: unknown()}
-    assert not writer.look(0.2).rival
+    assert not writer.check(0.2).rival
     graph.publishers["/arm"] = {7: "simulator", 8: "robot_driver"}
-    assert writer.look(0.3).rival
+    assert writer.check(0.3).rival
     assert "publishes to /arm too" in writer.rival(0.4)
 
 

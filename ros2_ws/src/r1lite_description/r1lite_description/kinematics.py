@@ -1,6 +1,7 @@
-"""Forward kinematics from a URDF: where a robot's links are for its joint positions. numpy only.
+"""Forward kinematics from a URDF: where a robot's links are for its joint positions.
 
-Works for many joint positions at once, so that a whole action chunk is one call.
+Our own because a whole action chunk is one call here; yourdfpy and MuJoCo, which no viewer needs otherwise, pose one
+configuration at a time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-TURNING, SLIDING, FIXED = ("revolute", "continuous"), ("prismatic",), ("fixed",)
+REVOLUTE, PRISMATIC, FIXED = ("revolute", "continuous"), ("prismatic",), ("fixed",)
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Joint:
     def motion(self, position: np.ndarray) -> np.ndarray:
         """(..., 4, 4) of positions (...) [rad or m]."""
         motion = np.broadcast_to(np.eye(4), (*position.shape, 4, 4)).copy()
-        if self.kind in TURNING:
-            motion[..., :3, :3] = _turn(self.axis, position)
-        elif self.kind in SLIDING:
+        if self.kind in REVOLUTE:
+            motion[..., :3, :3] = _rotation(self.axis, position)
+        elif self.kind in PRISMATIC:
             motion[..., :3, 3] = position[..., None] * self.axis
         return motion
 
@@ -100,7 +101,7 @@ class Kinematics:
 
         Args:
             links: names of links.
-            positions: joint -> one position or (N,) of them [rad or m]. A joint that is not there stands at 0, and one
+            positions: joint -> one position or (N,) of them [rad or m]. A joint that is not there is at 0, and one
                 that mimics another follows it.
 
         Raises:
@@ -149,7 +150,7 @@ def origin(element: ElementTree.Element | None) -> np.ndarray:
         pose[:3, 3] = numbers(element.get("xyz", "0 0 0"), 3)
         roll, pitch, yaw = numbers(element.get("rpy", "0 0 0"), 3)
         x, y, z = np.eye(3)
-        pose[:3, :3] = _turn(z, yaw) @ _turn(y, pitch) @ _turn(x, roll)
+        pose[:3, :3] = _rotation(z, yaw) @ _rotation(y, pitch) @ _rotation(x, roll)
     return pose
 
 
@@ -183,8 +184,8 @@ def read_urdf(path: str | Path) -> str:
 
 def _joint(element: ElementTree.Element) -> Joint:
     name, kind = element.get("name", ""), element.get("type", "")
-    if kind not in (*TURNING, *SLIDING, *FIXED):
-        allowed = ", ".join((*TURNING, *SLIDING, *FIXED))
+    if kind not in (*REVOLUTE, *PRISMATIC, *FIXED):
+        allowed = ", ".join((*REVOLUTE, *PRISMATIC, *FIXED))
         raise ValueError(f"joint {name} of the robot description is {kind!r}; allowed: {allowed}")
     parent, child = element.find("parent"), element.find("child")
     if parent is None or child is None:
@@ -209,7 +210,7 @@ def _mimic(element: ElementTree.Element) -> tuple[str, float, float]:
     return element.get("joint", ""), multiplier, offset
 
 
-def _turn(axis: np.ndarray, angle: np.ndarray | float) -> np.ndarray:
+def _rotation(axis: np.ndarray, angle: np.ndarray | float) -> np.ndarray:
     """(..., 3, 3) rotations by angles (...) about a unit axis (Rodrigues)."""
     x, y, z = axis
     cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from depthvla_evaluation.metrics import RESAMPLES
+from depthvla_evaluation.metrics import RESAMPLES, spread_is_known
 
 # As a training log names them -> title of the column
 HELD_OUT = {"held_out_flow": "held-out flow loss", "held_out_abs_rel": "held-out depth AbsRel"}

@@ -5,6 +5,7 @@ A node derives from `ManagedNode`, fills in configure, activate, deactivate and 
 
 from __future__ import annotations
 
+import itertools
 import signal
 import sys
 import textwrap
@@ -54,7 +55,7 @@ class ManagedNode(LifecycleNode):
         self._created_before: set | None = None  # by the time of configure; None: there is nothing to clean up
         self.workers: list[Worker] = []  # threads at work while it is active; a problem of theirs is an error
         self.inputs: list[PolledSubscription] = []  # filled by themselves
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         declare(self, (*parameters, *COMMON_PARAMETERS))
         self.active = False
         self.exit_code = 0  # of the process, once it was asked to end
@@ -87,7 +88,7 @@ class ManagedNode(LifecycleNode):
         refuse_unknown(self)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._created_before = set(self._entities())
+        self._created_before = {*self.timers, *self.services, *self.clients, *self.subscriptions, *self.publishers}
 
         def configure() -> None:
             self.configure()
@@ -101,10 +102,7 @@ class ManagedNode(LifecycleNode):
             self.activate()
             self.active = True
 
-        def undo() -> None:
-            LifecycleNode.on_deactivate(self, state)
-
-        return self._attempt("activate", activate, undo)
+        return self._attempt("activate", activate, undo=lambda: LifecycleNode.on_deactivate(self, state))
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         def deactivate() -> None:
@@ -114,20 +112,22 @@ class ManagedNode(LifecycleNode):
             finally:
                 LifecycleNode.on_deactivate(self, state)
 
-        return self._attempt("deactivate", deactivate, undo=None)
+        return self._attempt("deactivate", deactivate)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._attempt("clean up", self._clean, undo=None)
+        return self._attempt("clean up", self._clean)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = self.on_deactivate(state) if self.active else TransitionCallbackReturn.SUCCESS
-        cleaned = self._attempt("shut down", self._clean, undo=None)
+        cleaned = self._attempt("shut down", self._clean)
         return result if result != TransitionCallbackReturn.SUCCESS else cleaned
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._attempt("recover from an error", self._clean, undo=None)
+        return self._attempt("recover from an error", self._clean)
 
-    def _attempt(self, what: str, step: Callable[[], None], undo: Callable[[], None] | None):
+    def _attempt(
+        self, what: str, step: Callable[[], None], undo: Callable[[], None] | None = None
+    ) -> TransitionCallbackReturn:
         try:
             step()
             return TransitionCallbackReturn.SUCCESS
@@ -181,21 +181,18 @@ class ManagedNode(LifecycleNode):
 
         service.callback = answer
 
-    def _entities(self) -> list:
-        return [*self.timers, *self.services, *self.clients, *self.subscriptions, *self.publishers]
-
     def _health(self) -> Health:
         if not self.active:
             return Health(STALE, self._state_machine.current_state[1])
-        health, before, self._said = self.health(), self._said, set()
-        for level, found in ((WARN, self.inputs), (ERROR, self.workers)):
-            problems = [problem for item in found if (problem := item.problem)]
+        health, logged_before, self._logged = self.health(), self._logged, set()
+        for level, items in ((WARN, self.inputs), (ERROR, self.workers)):
+            problems = [problem for item in items if (problem := item.problem)]
             if problems and level > health.level:
                 health = replace(health, level=level, message="; ".join(problems))
             if level == WARN:
-                self._said.update(problems)
-        self._said.update(worker.traceback for worker in self.workers if worker.traceback)
-        for text in sorted(self._said - before):
+                self._logged.update(problems)
+        self._logged.update(worker.traceback for worker in self.workers if worker.traceback)
+        for text in sorted(self._logged - logged_before):
             self.get_logger().error(text)
         return health
 
@@ -221,17 +218,17 @@ def run(
         parameters: for --help.
         of_robot: for --help, gives the parameters that depend on the robot.
     """
-    words = _files_first(sys.argv if args is None else args)
-    name = Path(words[0]).stem if words else "node"
-    if HELP & set(words):
+    args = _files_first(sys.argv if args is None else args)
+    name = Path(args[0]).stem if args else "node"
+    if HELP & set(args):
         table = (*COMMON_PARAMETERS, *parameters, *of_robot(robot_description.load()))
         print(_usage(name, about or "", {item.name: item for item in table}.values()))
         return 0
     try:
-        if unknown := remove_ros_args(words)[1:]:
+        if unknown := remove_ros_args(args)[1:]:
             raise RuntimeError(f"unknown arguments {unknown}; allowed: --help, and what follows --ros-args")
         # With rclpy's own handlers a signal takes the context down before the shutdown transition could run.
-        rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # rcl's own are, too
         text = str(error)
         print(f"{name}: {'unknown ROS arguments ' if text.startswith('[') else ''}{text}", file=sys.stderr)
@@ -260,16 +257,16 @@ def run(
     return node.exit_code
 
 
-def _files_first(words: Sequence[str]) -> list[str]:
+def _files_first(args: Sequence[str]) -> list[str]:
     """A single parameter overrides those of a file wherever it stands; to rcl, whatever comes later overrides."""
-    files, others, of_ros = [], [], False
-    left = iter(words)
-    for word in left:
-        if of_ros and word == "--params-file":
-            files += [word, *(value for value in [next(left, None)] if value is not None)]
+    files, others, for_ros = [], [], False
+    rest = iter(args)
+    for arg in rest:
+        if for_ros and arg == "--params-file":
+            files += [arg, *itertools.islice(rest, 1)]
             continue
-        of_ros = word == "--ros-args" or (of_ros and word != "--")
-        others.append(word)
+        for_ros = arg == "--ros-args" or (for_ros and arg != "--")
+        others.append(arg)
     return [*others[:1], "--ros-args", *files, "--", *others[1:]] if files else others
 
 
@@ -308,8 +305,7 @@ class _Stopping:
 
 
 def _start(node: ManagedNode) -> bool:
-    success = TransitionCallbackReturn.SUCCESS
-    return node.trigger_configure() == success and node.trigger_activate() == success
+    return all(step() == TransitionCallbackReturn.SUCCESS for step in (node.trigger_configure, node.trigger_activate))
 
 
 def _shut_down(node: ManagedNode) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from depthvla_control.limb_feedback import in_place
+from depthvla_control.limb_feedback import values_in_order
 from depthvla_evaluation.bags.mcap_file import DamageError
 from depthvla_evaluation.bags.message_types import MessageTypes
 from depthvla_evaluation.bags.storage import METADATA, Connection, Files
@@ -206,13 +206,13 @@ def duration_s(value: Any) -> float:
 
 def joint_stream(messages: Iterable[tuple[int, Any]], robot: Robot, where: slice) -> JointStream:
     """Positions of a JointState stream that speaks for the entries `where` of a state vector. Values behind them are
-    dropped; messages with fewer, or with names that do not fit (see `control.feedback.in_place`), are left out.
+    dropped; messages with fewer, or with names that do not fit (see `control.feedback.values_in_order`), are left out.
     """
     stamps, positions, size = [], [], where.stop - where.start
     for _, message in messages:
         wanted = robot.joint_names[where.start : where.start + len(message.position)]
         if size <= len(message.position) == len(wanted):
-            ordered = in_place(robot, wanted, message.position, message.name)
+            ordered = values_in_order(robot, wanted, message.position, message.name)
             if not isinstance(ordered, str):
                 stamps.append(stamp_ns(message))
                 positions.append(ordered[:size])

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from depthvla_control.limb_feedback import in_place
+from depthvla_control.limb_feedback import values_in_order
 from depthvla_policy.data.features import TARGET, TIMESTAMP, Part, action_parts, english, state_parts
 from depthvla_policy.data.layout import Layout
 from r1lite_description import files
@@ -106,7 +106,7 @@ def _in_place(layout: Layout, part: Part, robot: Robot, values: np.ndarray) -> n
     if not all(isinstance(name, str) for name in names):
         return f"names are {names!r}; they must be a list of words"
     wanted = robot.joint_names[part.where.start : part.where.start + values.shape[-1]]
-    places = in_place(robot, wanted, range(len(wanted)), names)
+    places = values_in_order(robot, wanted, range(len(wanted)), names)
     return places if isinstance(places, str) else values[..., places.astype(int)]
 
 

@@ -24,7 +24,7 @@ from depthvla_msgs.srv import ResetScene
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 
-from depthvla_control.limb_feedback import in_place
+from depthvla_control.limb_feedback import values_in_order
 from depthvla_control.ros import qos
 from depthvla_control.ros.diagnostics import ERROR, OK, WARN, Health
 from depthvla_control.ros.messages import doubles
@@ -221,7 +221,7 @@ class SimulatorNode(ManagedNode):
     def _ordered(self, wanted: tuple[str, ...], values: Sequence[float], names: Sequence[str]) -> np.ndarray:
         if len(values) != len(wanted):
             raise ValueError(f"{len(values)} values for {', '.join(wanted)}")
-        ordered = in_place(self._robot, wanted, values, names)
+        ordered = values_in_order(self._robot, wanted, values, names)
         if isinstance(ordered, str):
             raise ValueError(ordered)
         return ordered

@@ -17,7 +17,7 @@ from depthvla_control.executor import ChunkExecutor
 from depthvla_control.executor_config import ExecutorConfig
 from depthvla_control.refusal import Refusal
 from depthvla_control.timeline import Timeline
-from depthvla_control.trajectory import Curve
+from depthvla_control.trajectory import Trajectory
 from depthvla_evaluation.bags.bag import Bag
 from depthvla_evaluation.bags.recorded_graph import recorded_robot
 from depthvla_evaluation.bags.replay import RecordedChunk, observations
@@ -91,7 +91,7 @@ def play(
         if kind == OBSERVATION:
             underway[what] = make(what, executors[robot.control_rate_hz].plan())
         elif kind == ARRIVAL:
-            chunk, before = underway.pop(what), timeline.due(time_ns)
+            chunk, before = underway.pop(what), timeline.setpoint(time_ns)
             refusals = [executor.offer(chunk, time_ns) for executor in executors.values()]  # all of them are asked
             if any(refusals):
                 refused += 1
@@ -103,10 +103,10 @@ def play(
                     starts[rate].append(len(motion[rate]))
                 continue
             arrivals.append(time_ns)
-            seams.append(timeline.due(time_ns).motion - before.motion)
+            seams.append(timeline.setpoint(time_ns).motion - before.motion)
             gaps.append(target_at(chunk, time_ns) - before.motion[0])
         else:
-            due, executor = timeline.due(time_ns), executors[what]
+            due, executor = timeline.setpoint(time_ns), executors[what]
             motion[what].append(nowhere if due is None else due.motion[0])
             command[what].append(executor.tick(time_ns).positions)
             _feed_back(executor, robot, command[what][-1], time_ns)
@@ -212,4 +212,4 @@ def _events(flights: Sequence[Flight], rates: Sequence[float]) -> list[tuple[int
 
 def target_at(chunk: Chunk, time_ns: int) -> np.ndarray:
     """(size,) what a chunk by itself has for a time."""
-    return Curve(chunk.positions, chunk.period_ns * 1e-9).at((time_ns - chunk.stamp_ns) * 1e-9)[0]
+    return Trajectory(chunk.positions, chunk.period_ns * 1e-9).at((time_ns - chunk.stamp_ns) * 1e-9)[0]

@@ -6,23 +6,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rclpy.node import Node
+
+from depthvla_control.supervisor import OtherPublisher
 
 UNKNOWN = "_NODE_NAME_UNKNOWN_"  # to rmw, a publisher whose node has not been discovered yet
 UNKNOWN_LIMIT_S = 2.0
 FAST_DDS = bytes((0x01, 0x0F))  # the vendor, with which a GUID begins; the host's number follows
 ALLOWED = re.compile(r"(?P<name>(/\w+)+)(@(?P<host>here|[0-9a-f]{4}))?")
 NAMES_PERIOD_S = 0.25  # one topic's publishers are asked for by name this often even where their number stays
-
-
-@dataclass(frozen=True)
-class Stranger:
-    """Who writes too, and what to do about it. `rival`: it is known not to be an allowed one."""
-
-    text: str
-    rival: bool
 
 
 COMMANDS = (
@@ -70,10 +63,10 @@ class SoleWriter:
         """Who else writes, and what to do about it; a publisher whose node is not known yet is one. Starts anew."""
         for waiting in self._unknown_since_s.values():
             waiting.clear()
-        found = [self._stranger_on(topic, now_s) for topic in self._topics]
-        return next((stranger.text for stranger in found if stranger), None)
+        found = [self._other_on(topic, now_s) for topic in self._topics]
+        return next((other.text for other in found if other), None)
 
-    def look(self, now_s: float) -> Stranger | None:
+    def check(self, now_s: float) -> OtherPublisher | None:
         """The same, cheap enough for every tick: names are asked for where the number of publishers changed.
 
         A publisher whose node is not known yet has two seconds to turn out to be an allowed one. One that is gone
@@ -84,10 +77,10 @@ class SoleWriter:
             self._next = (self._next + 1) % len(self._topics)
             self._alone.pop(self._topics[self._next], None)
         changed = [topic for topic in self._topics if self._node.count_publishers(topic) != self._alone.get(topic)]
-        found = [stranger for topic in changed if (stranger := self._stranger_on(topic, now_s))]
-        return max(found, key=lambda stranger: stranger.rival, default=None)
+        found = [other for topic in changed if (other := self._other_on(topic, now_s))]
+        return max(found, key=lambda other: other.rival, default=None)
 
-    def _stranger_on(self, topic: str, now_s: float) -> Stranger | None:
+    def _other_on(self, topic: str, now_s: float) -> OtherPublisher | None:
         self._alone.pop(topic, None)
         waiting = self._unknown_since_s[topic]
         writers = self._writers(topic)
@@ -107,13 +100,15 @@ class SoleWriter:
         if named:
             name, host = named[0]
             listed = f", as {name}@{host}" if host and self._advice is COMMANDS else ""
-            return Stranger(self._text(f"{name} publishes", topic) + listed, rival=True)
+            return OtherPublisher(self._text(f"{name} publishes", topic) + listed, rival=True)
         if gone:
-            return Stranger(self._text("a node that left before it was known published", topic), rival=True)
+            return OtherPublisher(self._text("a node that left before it was known published", topic), rival=True)
         if unknown:
             overdue = now_s - min(self._unknown_since_s[topic].values()) > UNKNOWN_LIMIT_S
             text = self._text("a node that is not known yet publishes", topic)
-            return Stranger(text if overdue else text.partition(":")[0], rival=overdue)  # no advice: most become known
+            return OtherPublisher(
+                text if overdue else text.partition(":")[0], rival=overdue
+            )  # no advice: most become known
         self._alone[topic] = len(writers)
         return None
 
