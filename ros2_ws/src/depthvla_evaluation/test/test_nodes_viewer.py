@@ -52,8 +52,8 @@ def publish(probe, robot, pictures):
     from sensor_msgs.msg import CameraInfo, CompressedImage
     from std_msgs.msg import Header
 
+    from depthvla_control.ros import image_messages
     from depthvla_control.ros.messages import time_message
-    from depthvla_policy.ros import image_messages
 
     camera = robot.cameras[0]
     stamp_ns = probe.now_ns()

@@ -18,13 +18,15 @@ pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not s
 from sensor_msgs.msg import CompressedImage, Image, PointField  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from depthvla_control.ros import messages  # noqa: E402
+from depthvla_control.ros import (
+    image_messages,
+    messages,  # noqa: E402
+)
 from depthvla_policy.nodes.policy import depth_publisher
 from depthvla_policy.policy.camera_images import EncodingError, encoded_image  # noqa: E402
 from depthvla_policy.policy.depth_colours import depth_colours  # noqa: E402
 from depthvla_policy.policy.images import ImageFit  # noqa: E402
 from depthvla_policy.policy.point_clouds import points  # noqa: E402
-from depthvla_policy.ros import image_messages
 
 T0 = 1_700_000_000_123_456_789
 PERIOD_NS = 66_666_667

@@ -23,7 +23,7 @@ PACKAGES = (
     "r1lite_trials",
 )
 USE_ROS_THROUGHOUT = ("r1lite_bringup", "r1lite_trials")
-ROS = ("rclpy", "launch", "launch_ros", "ament_index_python", "sensor_msgs_py", "tf2_ros")
+ROS = ("rclpy", "launch", "launch_ros", "sensor_msgs_py", "tf2_ros")  # ament_index_python only finds folders
 # What the robot's own computer has besides ROS.
 ON_THE_ROBOT = ("numpy", "ruckig", "yaml", "xacro", "rich", "prompt_toolkit")
 # Parts of a package, from the ground up; those of a group do not know each other.
@@ -34,10 +34,9 @@ INSIDE = {
         ("data", "conversion"),
         ("training", "serving"),
         ("bench",),
-        ("ros",),
         ("nodes",),
     ),
-    "depthvla_evaluation": (("bags",), ("session", "dataset", "viewer", "report"), ("rollouts",), ("nodes",)),
+    "depthvla_evaluation": (("bags",), ("session", "dataset", "viewer", "rollouts"), ("report",), ("nodes",)),
     "r1lite_sim": (("scene",), ("tasks",), ("experts",), ("nodes",)),
     "depthvla_control": (("ros",), ("nodes",)),
 }

@@ -19,7 +19,8 @@ from depthvla_evaluation.report import figures, page
 from depthvla_evaluation.report.player import player
 from depthvla_evaluation.report.scores import Score, score_episode, task_substeps
 from depthvla_evaluation.report.summary import findings, summarise_episode
-from depthvla_evaluation.report.video import EpisodeVideo, NoVideoError
+from depthvla_evaluation.report.video import EpisodeVideo
+from depthvla_evaluation.video_file import NoVideoError
 
 FILM_MOMENTS = 6
 DEPTH_MOMENTS = (0.05, 0.5, 0.95)  # shares of the time in which depth was predicted

@@ -1,60 +1,15 @@
-"""Videos (H.264 in MP4, as browsers play it), and an episode as one: a frame for each image of the head camera.
-
-Needs PyAV with libx264; `video_frame` draws the frames.
-"""
+"""An episode as a video: a frame for each image of the head camera, drawn by `video_frame`."""
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from depthvla_evaluation.bags.episode import Episode
 from depthvla_evaluation.report.video_frame import Composer
+from depthvla_evaluation.video_file import NoVideoError, VideoFile
 
-CODEC, RATE_HZ = "libx264", 15
-# Constant quality; a key frame a second, so that seeking is quick.
-OPTIONS = {"preset": "veryfast", "crf": "24", "g": "15"}
-TIME_BASE = Fraction(1, 1000)
 LEAST_GAP_NS = 50_000_000  # 15 Hz with its jitter is taken whole, of 30 Hz every second image
-
-
-class NoVideoError(RuntimeError):
-    """There can be no video here, and why."""
-
-
-class VideoFile:
-    """Frames in, in order of their times.
-
-    Raises:
-        NoVideoError: PyAV cannot encode here.
-    """
-
-    def __init__(self, path: Path, width: int, height: int) -> None:
-        try:
-            import av
-        except ImportError as error:
-            raise NoVideoError("PyAV (av) is not installed") from error
-        if CODEC not in av.codecs_available:
-            raise NoVideoError(f"this build of PyAV {av.__version__} has no {CODEC}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._from_array = av.VideoFrame.from_ndarray
-        self._container = av.open(str(path), "w", options={"movflags": "faststart"})
-        self._stream = self._container.add_stream(CODEC, rate=RATE_HZ, options=OPTIONS)
-        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        self._stream.codec_context.time_base = TIME_BASE
-
-    def add(self, pixels: np.ndarray, time_s: float) -> None:
-        """pixels: (height, width, 3) uint8 RGB; time_s: since the first frame."""
-        frame = self._from_array(pixels, format="rgb24")
-        frame.pts, frame.time_base = round(time_s / TIME_BASE), TIME_BASE
-        self._container.mux(self._stream.encode(frame))
-
-    def close(self) -> None:
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
 
 
 class EpisodeVideo:

@@ -19,6 +19,7 @@ from depthvla_evaluation.bags.recorded_graph import picture_topics
 from depthvla_evaluation.colours import GREY, INK, LIGHT, MODE_COLOURS, RED, SERIES
 from depthvla_evaluation.metrics import resample
 from depthvla_evaluation.report.figures import STYLE, mode_spans
+from depthvla_evaluation.video_file import DEPTH_RANGE_M, NOTHING
 from depthvla_policy.policy.camera_images import camera_image
 from depthvla_policy.policy.depth_colours import depth_colours
 
@@ -26,8 +27,6 @@ WIDTH = 1280
 GAP = 8
 BANNER, CHIPS, JOINTS = 48, 32, 256  # heights
 CELL_RATIO = 9 / 16
-DEPTH_RANGE_M = (0.05, 3.0)  # the same in every video, so that two can be compared
-NOTHING = (230, 230, 230)  # no image yet, or no depth there
 INTERVENTION_SHOWN_S = 2.0
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from depthvla_evaluation.report.video import RATE_HZ, VideoFile
-from depthvla_evaluation.report.video_frame import DEPTH_RANGE_M, NOTHING
+from depthvla_evaluation.video_file import DEPTH_RANGE_M, NOTHING, RATE_HZ, VideoFile
 from depthvla_policy.policy.depth_colours import depth_colours
 
 SCENE = (640, 480)  # width, height

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from scipy.stats import binomtest
 from tqdm import tqdm
 
-from depthvla_evaluation.metrics import wilson_interval
 from r1lite_description import robot as robots
 from r1lite_sim.experts import EXPERTS, make_expert
 from r1lite_sim.experts.pictures import IMAGE_SIZE, Film
@@ -73,12 +73,13 @@ def run(name: str, config: ExpertsConfig) -> tuple[list[Episode], float]:
 def summarise(episodes: list[Episode], wall_s: float) -> dict:
     """Figures of one task's episodes. Steps are those of the successful episodes."""
     successes = [item for item in episodes if item.success]
+    interval = binomtest(len(successes), len(episodes)).proportion_ci(method="wilson")
     return {
         "task": episodes[0].task,
         "seeds": len(episodes),
         "first_seed": episodes[0].seed,
         "successes": len(successes),
-        "success_interval": [round(bound, 4) for bound in wilson_interval(len(successes), len(episodes))],
+        "success_interval": [round(float(bound), 4) for bound in interval],
         "progress": round(float(np.mean([item.progress for item in episodes])), 4),
         "mean_steps": round(float(np.mean([item.steps for item in successes])), 1) if successes else None,
         "fastest": round(max(item.fastest for item in episodes), 4),

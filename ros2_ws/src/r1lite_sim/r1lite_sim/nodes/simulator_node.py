@@ -25,14 +25,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 
 from depthvla_control.limb_feedback import values_in_order
-from depthvla_control.ros import qos
+from depthvla_control.ros import image_messages, qos
 from depthvla_control.ros.diagnostics import ERROR, OK, WARN, Health
 from depthvla_control.ros.messages import doubles
 from depthvla_control.ros.parameters import Parameter
 from depthvla_control.ros.polling import PolledSubscription
 from depthvla_control.ros.runtime import ManagedNode, run
 from depthvla_control.worker import Worker
-from depthvla_policy.ros import image_messages
 from r1lite_description import robot as robots
 from r1lite_description.robot import Camera, Limb
 from r1lite_sim import images, simulation, task_options, tasks

@@ -15,14 +15,13 @@ from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
-from depthvla_control.ros import qos
+from depthvla_control.ros import image_messages, qos
 from depthvla_control.ros.messages import time_message
 from depthvla_control.worker import Worker
 from depthvla_policy.nodes.policy.camera_calibration import CameraCalibration
 from depthvla_policy.policy.depth_colours import depth_colours
 from depthvla_policy.policy.images import ImageFit
 from depthvla_policy.policy.point_clouds import points
-from depthvla_policy.ros import image_messages
 
 HANG_S = 5.0
 
