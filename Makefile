@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := source tools/env.sh &&
 
-.PHONY: help setup demo test fuzz faults network soak handover lint format reference bench bench-gpu full-size clean distclean
+.PHONY: help setup robot-side demo test fuzz faults network soak handover lint format reference bench bench-gpu full-size clean distclean
 FULL_SIZE := out/full-size/depthvla-3b
 
 help: ## what can be made
@@ -12,6 +12,9 @@ help: ## what can be made
 
 setup: ## system packages, .venv, pinned Python packages and the ROS workspace; quick when nothing changed
 	@tools/setup.sh
+
+robot-side: ## the executor alone, for the robot's own computer (Humble, or without ROS): .venv-robot
+	@tools/setup.sh --robot-side
 
 demo: setup ## the whole loop against a simulated robot; the report is left in out/demo/ (ARGS="..." is passed on)
 	@$(RUN) python -m r1lite_bringup.demo $(ARGS)
@@ -24,16 +27,16 @@ fuzz: setup ## the command path's property tests with 100,000 generated historie
 	  --hypothesis-profile nightly --timeout 0 $(ARGS)
 
 faults: setup ## every part of the running graph is broken, again and again: out/faults.json and the table in docs/faults.md
-	@$(RUN) python -m r1lite_bringup.trials.faults $(ARGS)
+	@$(RUN) python -m r1lite_trials.faults $(ARGS)
 
 network: setup ## robot and host in network namespaces with delay, loss and a cut between them (root); out/network.json
-	@$(RUN) python -m r1lite_bringup.trials.network $(ARGS)
+	@$(RUN) python -m r1lite_trials.network $(ARGS)
 
 soak: setup ## ten minutes of the simulated graph: missed ticks, jitter, memory; out/soak.json
-	@$(RUN) python -m r1lite_bringup.trials.soak $(ARGS)
+	@$(RUN) python -m r1lite_trials.soak $(ARGS)
 
 handover: setup ## teleoperation to policy and back, ten times; out/handover.json and the plot
-	@$(RUN) python -m r1lite_bringup.trials.handover $(ARGS)
+	@$(RUN) python -m r1lite_trials.handover $(ARGS)
 
 lint: setup ## ruff: rules and formatting
 	@$(RUN) ruff check . && ruff format --check .
@@ -46,7 +49,7 @@ reference: setup ## docs/reference.md from the code
 
 bench: setup ## latency of network, engine, pi0, a training step and the running graph, beside the machine's roofline
 	@$(RUN) python -m depthvla_policy.bench --training fine-tune-small $(ARGS)
-	@$(RUN) python -m r1lite_bringup.trials.latency
+	@$(RUN) python -m r1lite_trials.latency
 
 bench-gpu: setup ## depthvla-3b on a GPU: latency, memory, agreement with float32; skipped without one
 	@$(RUN) if python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then \
@@ -61,9 +64,10 @@ full-size: $(FULL_SIZE)/model.safetensors ## depthvla-3b with random weights (7.
 $(FULL_SIZE)/model.safetensors: | setup
 	@$(RUN) python -m depthvla_policy.convert --config models/configs/depthvla-3b.json --out $(FULL_SIZE)
 
-clean: ## removes build products and caches; .venv and what is in out/ (reports, bags, checkpoints) stay
-	@rm -rf ros2_ws/build ros2_ws/install ros2_ws/log out/test out/log .setup .pytest_cache .ruff_cache .hypothesis
+clean: ## removes build products and caches; .venv* and what is in out/ (reports, bags, checkpoints) stay
+	@rm -rf ros2_ws/build* ros2_ws/install* ros2_ws/log* out/test out/log .setup*
+	@rm -rf .pytest_cache .ruff_cache .hypothesis
 	@find ros2_ws tools \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +
 
-distclean: clean ## clean, and .venv
-	@rm -rf .venv
+distclean: clean ## clean, and .venv*
+	@rm -rf .venv .venv-robot

@@ -1,32 +1,38 @@
 # The environment in which everything of this repository runs. The Makefile sources it, and so may you (bash):
-#   source tools/env.sh && python -m r1lite_bringup.up robot:=sim
+#   source tools/env.sh && python -m r1lite_bringup.process_launch robot:=sim
+#   source tools/env.sh --robot-side && ros2 run depthvla_control chunk_executor_node --help
 _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-if [ ! -f "$_root/ros2_ws/install/setup.bash" ]; then
-  echo "$_root is not set up: run 'make setup' there first" >&2
+case "${1:-}" in
+  --robot-side) _side=-robot _setup="tools/setup.sh --robot-side" ;;
+  *) _side="" _setup="make setup" ;;
+esac
+if [ ! -f "$_root/ros2_ws/install$_side/setup.bash" ]; then
+  echo "$_root is not set up: run '$_setup' there first" >&2
   return 1
 fi
-if grep -qx "include-system-site-packages = true" "$_root/.venv/pyvenv.cfg"; then
+_venv=$_root/.venv$_side
+if grep -qx "include-system-site-packages = true" "$_venv/pyvenv.cfg"; then
   if [ -z "${ROS_DISTRO:-}" ]; then
-    echo "$_root/.venv was made over a ROS distribution: source that first, or make distclean setup" >&2
+    echo "$_venv was made over a ROS distribution: source that first, or remove it and run '$_setup'" >&2
     return 1
   fi
 else
   # The ROS wheels find their libraries when Python starts, unless another environment says that it was done.
   unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH PYTHONPATH
-  export AMENT_PREFIX_PATH=$_root/.venv CMAKE_PREFIX_PATH=$_root/.venv
+  export AMENT_PREFIX_PATH=$_venv CMAKE_PREFIX_PATH=$_venv
 fi
 # In front also where it is on the path already: a nested shell may have put another Python before it.
 case "$PATH" in
-  "$_root/.venv/bin:"*) ;;
-  *) export PATH=$_root/.venv/bin:$PATH ;;
+  "$_venv/bin:"*) ;;
+  *) export PATH=$_venv/bin:$PATH ;;
 esac
 # colcon's script reads variables that may be unset.
 case $- in *u*) _restore="set -u" ;; *) _restore="" ;; esac
 set +u
-source "$_root/ros2_ws/install/setup.bash"
+source "$_root/ros2_ws/install$_side/setup.bash"
 $_restore
 # rclpy refuses to start without a folder for its logs.
 if [ -z "${ROS_LOG_DIR:-}" ] && [ ! -w "${HOME:-/nonexistent}" ]; then
   export ROS_LOG_DIR=$_root/out/log
 fi
-unset _root _restore
+unset _root _side _setup _venv _restore

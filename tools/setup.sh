@@ -10,8 +10,14 @@ robot_side=(depthvla_msgs r1lite_description depthvla_control)
 
 main() {
   case "${1:-}" in
-    "") side="" pythons=(3.11 3.12) requirements=(requirements.txt requirements-robot.txt requirements-dev.txt) ;;
-    --robot-side) side=-robot pythons=(3.10 3.11 3.12) requirements=(requirements-robot.txt) ;;
+    "")
+      side="" pythons=(3.11 3.12) requirements=(requirements.txt requirements-robot.txt requirements-dev.txt)
+      packages=(ros2_ws/src/*/)
+      ;;
+    --robot-side)
+      side=-robot pythons=(3.10 3.11 3.12) requirements=(requirements-robot.txt)
+      packages=("${robot_side[@]/#/ros2_ws/src/}")
+      ;;
     *) stop "usage: tools/setup.sh [--robot-side]; not '$*'" ;;
   esac
   venv=.venv$side logs=.setup$side build=ros2_ws/build$side install=ros2_ws/install$side
@@ -164,13 +170,13 @@ pip_install() {
 workspace() {
   # What a build is made from: descriptions and interfaces by content, installed files by name, as they are links.
   local place key stamp=$install/build.stamp
-  place="$root $("$venv/bin/python" -V) $distro"
+  # Not the packages' contents: what another set of packages left in the install folder is in nobody's way then.
+  place="$root $("$venv/bin/python" -V) $distro ${packages[*]}"
   key=$({
     cat "$venv/packages.stamp"
-    cd ros2_ws/src
-    find . -type d \( -name __pycache__ -o -name test -o -name '*.egg-info' \) -prune \
+    find "${packages[@]}" -type d \( -name __pycache__ -o -name test -o -name '*.egg-info' \) -prune \
       -o -type f ! -name '*.py' -print | LC_ALL=C sort
-    find . -type f \
+    find "${packages[@]}" -type f \
       \( -name package.xml -o -name CMakeLists.txt -o -name 'setup.*' -o -name '*.msg' -o -name '*.srv' \) -print0 |
       LC_ALL=C sort -z | xargs -0 cat
   } | sha256sum)
@@ -187,16 +193,14 @@ workspace() {
 }
 
 build_workspace() {
-  local python=$root/$venv/bin/python selected=()
-  if [ -n "$side" ]; then selected=(--packages-select "${robot_side[@]}"); fi
+  local python=$root/$venv/bin/python
   export PATH=$root/$venv/bin:$PATH
   if [ -z "$distro" ]; then
     export AMENT_PREFIX_PATH=$root/$venv CMAKE_PREFIX_PATH=$root/$venv
   fi
-  cd ros2_ws
   # colcon through the interpreter of the environment: it is the one that the installed nodes then start with.
-  "$python" -c "import sys; from colcon_core.command import main; sys.exit(main())" --log-base "log$side" \
-    build --build-base "$root/$build" --install-base "$root/$install" "${selected[@]}" \
+  "$python" -c "import sys; from colcon_core.command import main; sys.exit(main())" \
+    --log-base "ros2_ws/log$side" build --paths "${packages[@]}" --build-base "$build" --install-base "$install" \
     --symlink-install --event-handlers console_direct+ \
     --cmake-args -DBUILD_TESTING=OFF -DPython3_EXECUTABLE="$python"
 }

@@ -1,32 +1,26 @@
+from glob import glob
+
 from setuptools import find_packages, setup
 
 package = "depthvla_policy"
-commands = (
-    "policy_node",
-    "chunk_executor_node",
-    "episode_recorder_node",
-    "operator_node",
-    "replay_node",
-    "session",
-    "visualisation_node",
-    "viewer_node",
-)
+nodes = ("policy_node",)
 
 setup(
     name=package,
     version="0.1.0",
     packages=find_packages(exclude=["test"]),
-    package_data={f"{package}.evaluation.report": ["paper/*.yaml"], f"{package}.serving": ["robots/*.yaml"]},
+    package_data={f"{package}.serving": ["robots/*.yaml"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
         (f"share/{package}", ["package.xml"]),
+        (f"share/{package}/config", glob("config/*.yaml")),
     ],
     install_requires=["setuptools"],
     zip_safe=False,
     maintainer="DepthVLA R1 Lite maintainers",
     maintainer_email="maintainers@depthvla-r1lite.org",
-    description="The DepthVLA network, its training, and the nodes that run it on a robot",
+    description="The DepthVLA network, its training, conversion, engine and server, and the node that runs it.",
     license="Apache-2.0",
     tests_require=["pytest"],
-    entry_points={"console_scripts": [f"{name} = {package}.nodes.{name}:main" for name in commands]},
+    entry_points={"console_scripts": [f"{node} = {package}.nodes.{node}:main" for node in nodes]},
 )

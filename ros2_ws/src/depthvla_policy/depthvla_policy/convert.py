@@ -19,7 +19,6 @@ import tyro
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from depthvla_policy import robot as robot_description
 from depthvla_policy.bench import peak_memory_gb
 from depthvla_policy.conversion.fresh import initialised
 from depthvla_policy.conversion.plan import Piece, Plan, fitted
@@ -34,6 +33,7 @@ from depthvla_policy.policy import checkpoint
 from depthvla_policy.policy.checkpoint import CheckpointConfig, PolicyConfig
 from depthvla_policy.policy.normalise import Normaliser
 from depthvla_policy.policy.prompt import Prompt
+from r1lite_description import robot as robot_description
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 import tyro
 
-from depthvla_policy import files
 from depthvla_policy.model import config as model_config
 from depthvla_policy.training import config as train_config
 from depthvla_policy.training.config import TrainConfig
@@ -23,6 +22,7 @@ from depthvla_policy.training.log import JSONL
 from depthvla_policy.training.plot import plot_losses
 from depthvla_policy.training.stages import open_stage
 from depthvla_policy.training.trainer import Trainer, accelerator_for
+from r1lite_description import files
 
 SETTINGS, CURVE = "train_config.json", "train.png"
 MAY_CHANGE = ("resume", "workers", "threads")  # from one run to the one that resumes it

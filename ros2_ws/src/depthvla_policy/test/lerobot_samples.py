@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from depthvla_policy import robot as robot_description
 from depthvla_policy.data.lerobot_writer import DatasetWriter, Frame
+from r1lite_description import robot as robot_description
 
 ROBOT = robot_description.load()
 CAMERAS = tuple(camera.name for camera in ROBOT.cameras)

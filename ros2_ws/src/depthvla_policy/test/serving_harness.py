@@ -15,10 +15,10 @@ from depthvla_policy.policy import checkpoint
 from depthvla_policy.policy.checkpoint import CheckpointConfig, PolicyConfig
 from depthvla_policy.policy.normalise import Normaliser
 from depthvla_policy.policy.prompt import train_tokenizer
-from depthvla_policy.robot import Robot
 from depthvla_policy.serving import protocol
 from depthvla_policy.serving.server import PolicyServer
 from depthvla_policy.serving.service import Service
+from r1lite_description.robot import Robot
 
 PROMPT = "lift the red block with the right arm"
 

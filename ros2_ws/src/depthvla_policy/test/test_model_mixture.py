@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import tiny_model
@@ -14,7 +15,6 @@ from depthvla_policy.model import flow
 from depthvla_policy.model.depthvla import DepthVLA
 from depthvla_policy.model.losses import flow_matching, si_log
 from depthvla_policy.model.mixture import attend
-from depthvla_policy.robot import default_path
 
 CONFIGS = {
     "depthvla": tiny_model.CONFIG,
@@ -281,7 +281,7 @@ DEPTHVLA_3B = PI0_3B + DINOV2_L + GEMMA_300M + (1024 * 196 + 196)
     [("depthvla-3b", DEPTHVLA_3B), ("pi0-3b", PI0_3B), ("depthvla-small", 3_282_126), ("pi0-small", 2_082_446)],
 )
 def test_parameters_are_counted_to_the_digit(name, count):
-    configs = default_path().parents[4] / "models" / "configs"
+    configs = Path(__file__).parents[4] / "models" / "configs"
     with torch.device("meta"):
         network = DepthVLA(model_config.read(configs / f"{name}.json"))
     assert sum(parameter.numel() for parameter in network.parameters()) == count

@@ -50,7 +50,7 @@ def heard(ros):
     """Makes a calibration in a node, `send`s CameraInfo to it and returns it when the last one has come."""
     from sensor_msgs.msg import CameraInfo
 
-    from depthvla_policy.nodes.common import qos
+    from depthvla_control.ros import qos
     from depthvla_policy.nodes.policy.camera_calibration import CameraCalibration
 
     with ros.Probe("calibrations") as probe:

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from depthvla_policy.control.continuation import Continuation
-from depthvla_policy.control.observation_buffer import ObservationBuffer, camera_stream
-from depthvla_policy.control.refusal import Reason
+from depthvla_control.execution_plan import Continuation
+from depthvla_control.refusal import Reason
 from depthvla_policy.nodes.policy.inference_loop import InferenceLoop
+from depthvla_policy.policy.observation_buffer import ObservationBuffer, camera_stream
 
 MS = 1_000_000
 T0 = 1_700_000_000_000 * MS

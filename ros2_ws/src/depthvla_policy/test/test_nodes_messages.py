@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from depthvla_policy.control.chunk import Chunk
-from depthvla_policy.control.continuation import Plan
-from depthvla_policy.control.refusal import Reason, Refusal
+from depthvla_control.chunk import Chunk
+from depthvla_control.execution_plan import Plan
+from depthvla_control.refusal import Reason, Refusal
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not sourced")
@@ -17,13 +17,11 @@ pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not s
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointField  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from depthvla_policy.evaluation.viewer.clouds import depth_colours  # noqa: E402
-from depthvla_policy.nodes.common import (
-    image_messages,
-    messages,  # noqa: E402
-)
+from depthvla_control.ros import messages  # noqa: E402
+from depthvla_evaluation.viewer.clouds import depth_colours  # noqa: E402
 from depthvla_policy.nodes.policy import depth_publisher
 from depthvla_policy.policy.images import ImageFit  # noqa: E402
+from depthvla_policy.ros import image_messages
 
 T0 = 1_700_000_000_123_456_789
 PERIOD_NS = 66_666_667

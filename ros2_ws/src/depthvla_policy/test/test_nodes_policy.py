@@ -4,6 +4,7 @@ import re
 import signal
 import time
 from array import array
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -33,7 +34,7 @@ class Robot:
     def __init__(self, probe, robot, pose, raw=()):
         from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
-        from depthvla_policy.nodes.common import qos
+        from depthvla_control.ros import qos
 
         self.probe, self.pose, self.silent, self.still, self.stuck = probe, pose, set(), set(), set()
         self.names = {}  # topic -> names of its joint states, where no placeholder
@@ -89,7 +90,7 @@ class Rig:
     def __init__(self, ros, robot, pose, checkpoint, raw=(), name="policy_node", **parameters):
         from depthvla_msgs.msg import ActionChunk, PolicyStatus
 
-        from depthvla_policy.nodes.common import qos
+        from depthvla_control.ros import qos
 
         self.probe = ros.Probe(f"robot_of_{name}")
         self.robot = Robot(self.probe, robot, pose, raw)
@@ -134,8 +135,8 @@ def stamp_ns(message):
 
 
 def test_a_chunk_is_a_whole_prediction_stamped_by_its_head_image(rig, robot):
-    from depthvla_policy.control.chunk import check_chunk
-    from depthvla_policy.nodes.common.messages import chunk_from_message
+    from depthvla_control.chunk import check_chunk
+    from depthvla_control.ros.messages import chunk_from_message
 
     rig.wait_for_chunks(3)
     messages = rig.chunks[-3:]
@@ -224,9 +225,9 @@ def test_a_chunk_continues_the_executors_plan(ros, rig, robot, home, checkpoint)
     from depthvla_msgs.msg import ActionChunk
     from depthvla_msgs.msg import Plan as PlanMessage
 
-    from depthvla_policy.control.continuation import Plan
-    from depthvla_policy.nodes.common import qos
-    from depthvla_policy.nodes.common.messages import chunk_from_message, plan_to_message
+    from depthvla_control.execution_plan import Plan
+    from depthvla_control.ros import qos
+    from depthvla_control.ros.messages import chunk_from_message, plan_to_message
 
     name, probe = "continuing_policy_node", rig.probe
     parameters = {"autostart": True, "model": str(checkpoint), "instruction": "lift", "realtime_chunking": "guided"}
@@ -376,9 +377,8 @@ def test_a_wrong_parameter_ends_the_start_and_is_named(ros, tmp_path, parameters
 
 
 def test_its_parameter_file_is_accepted(ros):
-    from depthvla_policy.robot import default_path
 
-    file = default_path().with_name("policy_node.param.yaml")
+    file = Path(__file__).parents[1] / "config" / "policy_node.param.yaml"
     with ros.NodeProcess(MODULE, {"autostart": True}, params_file=file) as node:
         assert node.wait() == 1
         assert "parameter 'model' is empty" in node.output()
@@ -387,7 +387,7 @@ def test_its_parameter_file_is_accepted(ros):
 def test_images_that_lost_a_packet_stop_the_chunks_and_are_counted_for_their_camera(rig):
     from diagnostic_msgs.msg import DiagnosticArray
 
-    from depthvla_policy.control.observation_buffer import camera_stream
+    from depthvla_policy.policy.observation_buffer import camera_stream
 
     rig.wait_for_chunks()
     message = rig.robot._images["wrist_left"][1]

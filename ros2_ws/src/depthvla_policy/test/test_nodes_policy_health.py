@@ -21,7 +21,7 @@ class Broken:
         from depthvla_msgs.msg import ActionChunk, PolicyStatus
         from diagnostic_msgs.msg import DiagnosticArray
 
-        from depthvla_policy.nodes.common import qos
+        from depthvla_control.ros import qos
 
         self.probe = ros.Probe("robot")
         Robot(self.probe, robot, home)
@@ -99,7 +99,7 @@ class ByHand:
         )
 
     def blind(self, after_ns=10 * MS):
-        from depthvla_policy.control.refusal import Reason, Refusal
+        from depthvla_control.refusal import Reason, Refusal
 
         self.now += after_ns
         self.node._report(Refusal(Reason.STALE, "camera head is 0.3 s old", "camera head"))

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from depthvla_policy.control.observation_buffer import ObservationBuffer, ObservationLimits, RawObservation
-from depthvla_policy.control.refusal import Reason, Refusal
+from depthvla_control.refusal import Reason, Refusal
+from depthvla_policy.policy.observation_buffer import ObservationBuffer, ObservationLimits, RawObservation
 
 MS = 1_000_000
 T0 = 1_700_000_000_000 * MS

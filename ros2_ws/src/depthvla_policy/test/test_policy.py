@@ -13,7 +13,6 @@ import tiny_model
 import torch
 from safetensors.torch import load_file, save_file
 
-from depthvla_policy import robot as robot_description
 from depthvla_policy.model import config as model_config
 from depthvla_policy.policy.checkpoint import CONFIG, CheckpointConfig, load_model
 from depthvla_policy.policy.images import ImageFit, decode_jpeg
@@ -21,6 +20,7 @@ from depthvla_policy.policy.normalise import Normaliser
 from depthvla_policy.policy.observation import Observation
 from depthvla_policy.policy.policy import Policy
 from depthvla_policy.policy.prompt import BOS, Prompt, train_tokenizer
+from r1lite_description import robot as robot_description
 
 ROBOT = robot_description.load()
 STATE = (ROBOT.position_min + ROBOT.position_max) / 2

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from depthvla_policy import robot as robot_description
 from depthvla_policy.model.config import DepthConfig, EncoderConfig, ExpertConfig, ModelConfig
 from depthvla_policy.model.depthvla import DepthVLA, Inputs
 from depthvla_policy.policy import checkpoint
 from depthvla_policy.policy.checkpoint import CheckpointConfig, PolicyConfig
 from depthvla_policy.policy.normalise import Normaliser
 from depthvla_policy.policy.prompt import train_tokenizer
+from r1lite_description import robot as robot_description
 
 # Widths differ between experts on purpose: only heads, head width and layers are shared.
 CONFIG = ModelConfig(

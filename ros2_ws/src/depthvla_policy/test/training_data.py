@@ -13,7 +13,6 @@ import torch
 import yaml
 from accelerate.state import AcceleratorState, GradientState
 
-from depthvla_policy import robot as robot_description
 from depthvla_policy.data.episode_file import Frame
 from depthvla_policy.data.lerobot_writer import DatasetWriter
 from depthvla_policy.model import config as model_config
@@ -21,6 +20,7 @@ from depthvla_policy.train import train
 from depthvla_policy.training.config import TrainConfig, read
 from depthvla_policy.training.stages import open_stage
 from depthvla_policy.training.trainer import Trainer, accelerator_for
+from r1lite_description import robot as robot_description
 
 ROBOT = robot_description.load()
 CAMERAS = tuple(camera.name for camera in ROBOT.cameras)

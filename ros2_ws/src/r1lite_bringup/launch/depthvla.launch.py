@@ -5,8 +5,8 @@ The nodes configure and activate themselves (parameter `autostart`).
 
 from launch import LaunchDescription
 
-from r1lite_bringup import graph, launching
+from r1lite_bringup import graph, ros_launch
 
 
 def generate_launch_description() -> LaunchDescription:
-    return launching.describe(__file__, graph.ARGUMENTS, graph.graph)
+    return ros_launch.describe(__file__, graph.ARGUMENTS, graph.graph)

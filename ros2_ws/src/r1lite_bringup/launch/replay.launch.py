@@ -5,8 +5,8 @@ The node graph of r1lite_bringup.replay for `ros2 launch`.
 
 from launch import LaunchDescription
 
-from r1lite_bringup import launching, replay
+from r1lite_bringup import replay, ros_launch
 
 
 def generate_launch_description() -> LaunchDescription:
-    return launching.describe(__file__, replay.ARGUMENTS, replay.replay_graph)
+    return ros_launch.describe(__file__, replay.ARGUMENTS, replay.replay_graph)

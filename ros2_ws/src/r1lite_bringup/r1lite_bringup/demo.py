@@ -26,10 +26,10 @@ from depthvla_msgs.msg import ExecutorStatus, PolicyStatus, TaskProgress
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
-from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.evaluation.report import build as report
-from depthvla_policy.nodes.common import qos
-from depthvla_policy.nodes.common.isolation import apply
+from depthvla_control.arbiter import Mode
+from depthvla_control.ros import qos
+from depthvla_control.ros.isolation import apply
+from depthvla_evaluation.report import build as report
 from r1lite_bringup.graph import ArgumentError, environment, graph
 
 DISCOVERY_S = 2.0  # until nodes of somebody else's run are seen
@@ -131,7 +131,7 @@ def start_words(arguments: Mapping[str, str]) -> list[str]:
     words = [f"{name}:={value}" for name, value in arguments.items() if value]
     if shutil.which("ros2") and all(importlib.util.find_spec(name) for name in ("launch_ros", "ros2launch")):
         return ["ros2", "launch", "r1lite_bringup", "depthvla.launch.py", *words]
-    return [sys.executable, "-m", "r1lite_bringup.up", *words]
+    return [sys.executable, "-m", "r1lite_bringup.process_launch", *words]
 
 
 def missing_pieces(summary: Mapping) -> list[str]:

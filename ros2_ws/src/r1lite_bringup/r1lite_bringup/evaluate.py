@@ -1,7 +1,7 @@
 """An evaluation through the real node graph, in real time: `python -m r1lite_bringup.evaluate --policy DIR`.
 
-Every episode is recorded; the results have the layout of `depthvla_policy.evaluate`, and the report is that of recorded
-episodes. What an episode does with the graph is in `evaluate_episode`.
+Every episode is recorded; the results have the layout of `depthvla_evaluation.evaluate`, and the report is that of
+recorded episodes. What an episode does with the graph is in `evaluate_episode`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from typing import Literal
 import tyro
 from tqdm import tqdm
 
-from depthvla_policy import robot as robots
-from depthvla_policy.evaluation.report import build as report
-from depthvla_policy.evaluation.rollouts import results, task_options
-from depthvla_policy.evaluation.rollouts.rollout import environment_id
-from depthvla_policy.nodes.common.probe import private_domain
+from depthvla_control.ros.probe import private_domain
+from depthvla_evaluation.report import build as report
+from depthvla_evaluation.rollouts import results
+from depthvla_evaluation.rollouts.rollout import environment_id
 from r1lite_bringup import graph
 from r1lite_bringup.evaluate_episode import Episodes, EvaluationError
-from r1lite_bringup.up import Launcher
+from r1lite_bringup.process_launch import Launcher
+from r1lite_description import robot as robots
+from r1lite_sim import task_options
 from r1lite_sim import tasks as simulated
+from r1lite_sim.nodes.simulator_node import OPTIONS
 from r1lite_sim.simulation import Simulation
-from r1lite_sim.simulator_node import OPTIONS
 
 START_S = 120.0  # until the first chunk: torch is imported and MuJoCo compiled
 

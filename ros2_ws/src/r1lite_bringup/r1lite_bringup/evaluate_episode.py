@@ -9,12 +9,12 @@ from pathlib import Path
 
 from depthvla_msgs.msg import ActionChunk, ExecutorStatus, TaskProgress
 
-from depthvla_policy.control.arbiter import Mode
-from depthvla_policy.evaluation.rollouts.rollout import EpisodeResult
-from depthvla_policy.nodes.common import qos
-from depthvla_policy.nodes.common.messages import nanoseconds
-from depthvla_policy.nodes.common.probe import Heard, Probe, wait_until
-from depthvla_policy.nodes.session_graph import SessionGraph
+from depthvla_control.arbiter import Mode
+from depthvla_control.ros import qos
+from depthvla_control.ros.messages import nanoseconds
+from depthvla_control.ros.probe import Heard, Probe, wait_until
+from depthvla_evaluation.nodes.session_graph import SessionGraph
+from depthvla_evaluation.rollouts.rollout import EpisodeResult
 
 SIMULATOR, POLICY = "/simulator_node", "/policy_node"
 EXECUTOR, RECORDER = "/chunk_executor_node", "/episode_recorder_node"

@@ -1,6 +1,6 @@
 """The node graph as data: which nodes run for which arguments, with which parameters.
 
-The launch file and `r1lite_bringup.up` both start what `graph` returns, so the two ways of starting cannot differ.
+The launch file and `process_launch` both start what `graph` returns, so the two ways of starting cannot differ.
 """
 
 from __future__ import annotations
@@ -10,13 +10,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from depthvla_policy import robot, tasks
-from depthvla_policy.control.continuation import REALTIME_CHUNKING
-from depthvla_policy.evaluation.rollouts import task_options
-from depthvla_policy.nodes.common.isolation import this_machine_only
+from depthvla_control.execution_plan import REALTIME_CHUNKING
+from depthvla_control.ros.isolation import this_machine_only
 from depthvla_policy.policy.made_for import why_not_real
+from r1lite_description import robot, tasks
+from r1lite_description.share import robot_file, urdf_file
+from r1lite_sim import task_options
 
 PACKAGE = "r1lite_bringup"
+NODES = {  # executable -> package; a node's parameter file is in the package's config/
+    "chunk_executor_node": "depthvla_control",
+    "operator_node": "depthvla_control",
+    "policy_node": "depthvla_policy",
+    "simulator_node": "r1lite_sim",
+    "leader_node": "r1lite_sim",
+    "episode_recorder_node": "depthvla_evaluation",
+    "replay_node": "depthvla_evaluation",
+    "visualisation_node": "depthvla_evaluation",
+    "viewer_node": "depthvla_evaluation",
+}
 EMBEDDED = "r1lite-small"  # the checkpoint that comes with the repository, made for the simulation
 
 
@@ -119,7 +131,7 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
     common = {"autostart": True, "robot_file": values["robot_file"]}
     nodes = [
         Node(
-            "depthvla_policy",
+            "depthvla_control",
             "chunk_executor_node",
             "chunk_executor_node",
             essential=True,
@@ -174,7 +186,7 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
     if values["record"] != "false":
         nodes.append(
             Node(
-                "depthvla_policy",
+                "depthvla_evaluation",
                 "episode_recorder_node",
                 "episode_recorder_node",
                 parameters={
@@ -185,7 +197,7 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
                 },
             )
         )
-    description = {"urdf_file": str(_urdf()), "await_description": not simulated}
+    description = {"urdf_file": str(urdf_file()), "await_description": not simulated}
     if values["rviz"] == "true":
         nodes.append(_shower("visualisation_node", {**common, **description}))
     if values["viewer"] == "true":
@@ -221,7 +233,7 @@ def resolve(arguments: Mapping[str, str]) -> dict[str, str]:
     values["model"] = str(_model_for(values["robot"], values["model"]))
     for name in ("bag", "bag_root"):
         values[name] = str(Path(values[name]).expanduser().absolute())
-    values["robot_file"] = str(existing("robot_file", values["robot_file"] or share() / "config" / "r1lite.yaml"))
+    values["robot_file"] = str(existing("robot_file", values["robot_file"] or robot_file()))
     if values["params_dir"]:
         values["params_dir"] = str(existing("params_dir", values["params_dir"]))
     return values
@@ -241,7 +253,7 @@ def _in_simulation(robot_file: str) -> dict[str, float | str]:
 
 def _staged_instruction(task: str, words: str) -> str:
     import r1lite_sim.tasks as simulated  # takes MuJoCo along, which a robot's computer need not have
-    from r1lite_sim import simulator_node
+    from r1lite_sim.nodes import simulator_node
 
     try:
         given = task_options.parse(words.split())
@@ -285,26 +297,26 @@ def environment(arguments: Mapping[str, str], current: Mapping[str, str] = os.en
         raise ArgumentError(str(error)) from None
 
 
-def share() -> Path:
-    """This package's folder with config/, launch/, rviz/ and urdf/: the source tree, else where it is installed."""
-    source = Path(__file__).resolve().parents[1]
+def share(package: str = PACKAGE) -> Path:
+    """A package's folder with config/, launch/ and rviz/: beside this one in the source tree, else as installed."""
+    source = Path(__file__).resolve().parents[2] / package
     if (source / "package.xml").exists():
         return source
     from ament_index_python.packages import get_package_share_directory
 
-    return Path(get_package_share_directory(PACKAGE))
+    return Path(get_package_share_directory(package))
 
 
 def with_parameter_file(node: Node, params_dir: str) -> Node:
     file = f"{node.name}.param.yaml"
     replaced = bool(params_dir) and Path(params_dir, file).exists()
-    return replace(node, parameter_file=Path(params_dir) / file if replaced else share() / "config" / file)
+    return replace(node, parameter_file=Path(params_dir) / file if replaced else share(node.package) / "config" / file)
 
 
 def _shower(name: str, parameters: Mapping[str, bool | int | float | str]) -> Node:
     """A node that only listens to the others."""
     return Node(
-        "depthvla_policy",
+        "depthvla_evaluation",
         name,
         name,
         parameters=parameters,
@@ -330,12 +342,8 @@ def _robot_state_publisher() -> Node:
         "robot_state_publisher",
         "robot_state_publisher",
         "robot_state_publisher",
-        parameters={"robot_description": xacro.process_file(str(_urdf())).toxml()},
+        parameters={"robot_description": xacro.process_file(str(urdf_file())).toxml()},
     )
-
-
-def _urdf() -> Path:
-    return share() / "urdf" / "r1lite.urdf.xacro"
 
 
 def _model_for(robot: str, model: str) -> Path:

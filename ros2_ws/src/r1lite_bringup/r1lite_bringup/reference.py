@@ -19,11 +19,12 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from depthvla_policy import robot as robot_description
-from depthvla_policy.nodes.common.probe import private_domain
-from depthvla_policy.nodes.common.runtime import COMMON_PARAMETERS, ManagedNode
+from depthvla_control.ros.probe import private_domain
+from depthvla_control.ros.runtime import COMMON_PARAMETERS, ManagedNode
 from r1lite_bringup import graph
 from r1lite_bringup.preflight import settings
+from r1lite_description import robot as robot_description
+from r1lite_description.share import urdf_file
 
 FILE = "docs/reference.md"
 PARAMETER_COLUMNS = ("parameter", "default", "allowed", "meaning")
@@ -31,14 +32,13 @@ PARAMETER_COLUMNS = ("parameter", "default", "allowed", "meaning")
 OPTIONAL_PACKAGES = ("rviz_2d_overlay_msgs", "tf2_msgs")
 HEAD = """# Reference
 
-Generated from the code by `python -m r1lite_bringup.reference`; a test compares. Names are those of the graph that
-`depthvla.launch.py` and `r1lite_bringup.up` start, with the R1 Lite's description. What a node publishes with types
-that come with a ROS distribution only (`/tf`, `/tf_static`, `~/overlay`) is not listed. `session` is a command, not a
-node of the graph: [evaluate.md](evaluate.md). Messages and services are described where they are defined, in
-`ros2_ws/src/depthvla_msgs/`.
+Generated from the code by `depthvla reference`; a test compares. Names are those of the graph that `depthvla.launch.py`
+and `depthvla up` start, with the R1 Lite's description. What a node publishes with types that come with a ROS
+distribution only (`/tf`, `/tf_static`, `~/overlay`) is not listed. `session` is a command, not a node of the graph:
+[evaluate.md](evaluate.md). Messages and services are described where they are defined, in `ros2_ws/src/depthvla_msgs/`.
 
-"Installed" is the value in `r1lite_bringup/config/<node>.param.yaml`, where it differs from the default; the launch
-file reads these files, and its arguments override them.
+"Installed" is the value in `config/<node>.param.yaml` of the node's package, where it differs from the default; the
+launch file reads these files, and its arguments override them.
 """
 EVERY_NODE = """## Every node
 
@@ -51,35 +51,34 @@ parameter, or a value that is not allowed, is an error that names it.
 class Subject:
     """A node's class, and what it needs to be configured. `configured` False: its topics depend on its input."""
 
-    module: str
+    name: str
     cls: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     configured: bool = True
 
     @property
-    def name(self) -> str:
-        return self.module.rpartition(".")[2]
+    def module(self) -> str:
+        return f"{graph.NODES[self.name]}.nodes.{self.name}"
 
 
 def subjects(robot: robot_description.Robot) -> list[Subject]:
-    urdf = {"urdf_file": str(graph.share() / "urdf" / f"{robot.name}.urdf.xacro")}
-    nodes = "depthvla_policy.nodes"
+    urdf = {"urdf_file": str(urdf_file())}
     return [
         Subject(
-            f"{nodes}.policy_node",
+            "policy_node",
             "PolicyNode",
             {"realtime_chunking": "guided"},  # with it ~/plan is subscribed to
             {"load": lambda *_: _policy_of(robot)},
         ),
-        Subject(f"{nodes}.chunk_executor_node", "ChunkExecutorNode"),
-        Subject(f"{nodes}.operator_node", "OperatorNode"),
-        Subject(f"{nodes}.episode_recorder_node", "EpisodeRecorderNode"),
-        Subject(f"{nodes}.visualisation_node", "VisualisationNode", urdf),
-        Subject(f"{nodes}.viewer_node", "ViewerNode", urdf),
-        Subject(f"{nodes}.replay_node", "ReplayNode", configured=False),
-        Subject("r1lite_sim.simulator_node", "SimulatorNode"),
-        Subject("r1lite_sim.leader_node", "LeaderNode"),
+        Subject("chunk_executor_node", "ChunkExecutorNode"),
+        Subject("operator_node", "OperatorNode"),
+        Subject("episode_recorder_node", "EpisodeRecorderNode"),
+        Subject("visualisation_node", "VisualisationNode", urdf),
+        Subject("viewer_node", "ViewerNode", urdf),
+        Subject("replay_node", "ReplayNode", configured=False),
+        Subject("simulator_node", "SimulatorNode"),
+        Subject("leader_node", "LeaderNode"),
     ]
 
 
@@ -133,7 +132,7 @@ def _node(subject: Subject, context: Context, common: set[str]) -> str:
             raise RuntimeError(f"{name} could not be configured")
         # A value that was needed to configure the node is not its default.
         defaults = {item.name: item.default for item in module.PARAMETERS}
-        installed = settings.parameters(graph.share() / "config" / f"{name}.param.yaml")
+        installed = settings.parameters(graph.share(graph.NODES[name]) / "config" / f"{name}.param.yaml")
         rows = [
             _row(key, defaults.get(key, value.value), node.describe_parameter(key), installed)
             for key, value in node.get_parameters_by_prefix("").items()

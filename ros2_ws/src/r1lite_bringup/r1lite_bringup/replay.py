@@ -8,8 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from r1lite_bringup import graph, up
+from r1lite_bringup import graph, process_launch
 from r1lite_bringup.graph import BOOLEAN, Argument, ArgumentError, Node
+from r1lite_description import share
 
 ARGUMENTS = (
     Argument("bag", "", "the recording: a rosbag2 folder"),
@@ -42,11 +43,11 @@ def replay_graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
     if not values["bag"]:
         raise ArgumentError("bag:='' is not allowed; allowed: the folder of a recording")
     bag = graph.existing("bag", values["bag"])
-    robot_file = graph.existing("robot_file", values["robot_file"] or graph.share() / "config" / "r1lite.yaml")
-    common = {"autostart": True, "robot_file": str(robot_file)}
+    description = graph.existing("robot_file", values["robot_file"] or share.robot_file())
+    common = {"autostart": True, "robot_file": str(description)}
     nodes = [
         Node(
-            "depthvla_policy",
+            "depthvla_evaluation",
             "replay_node",
             "replay_node",
             essential=True,
@@ -83,11 +84,11 @@ def replay_graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return up.run("python -m r1lite_bringup.replay", __doc__, ARGUMENTS, replay_graph, argv)
+    return process_launch.run("python -m r1lite_bringup.replay", __doc__, ARGUMENTS, replay_graph, argv)
 
 
 def _instruction(bag: Path) -> str:
-    from depthvla_policy.evaluation.bags.bag import Bag
+    from depthvla_evaluation.bags.bag import Bag
 
     try:
         with Bag(bag) as recording:
@@ -101,8 +102,8 @@ def _instruction(bag: Path) -> str:
 
 def _recorded_cameras(bag: Path) -> dict[str, bool | str]:
     """Where the recorded policy had its cameras' images, and whether it rectified them."""
-    from depthvla_policy.evaluation.bags.bag import Bag
-    from depthvla_policy.evaluation.bags.recorded_graph import recorded_parameters
+    from depthvla_evaluation.bags.bag import Bag
+    from depthvla_evaluation.bags.recorded_graph import recorded_parameters
 
     try:
         with Bag(bag) as recording:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from depthvla_policy import robot as robot_description
+from r1lite_description import robot as robot_description
 
 ROBOT = robot_description.load()
 # A fifth of the robot's feedback is enough, on a machine that does other things.
@@ -118,13 +118,13 @@ class FakeRobot:
     def _listen(self, node, topic, reliability) -> None:
         from sensor_msgs.msg import JointState
 
-        from depthvla_policy.nodes.common import qos
+        from depthvla_control.ros import qos
 
         self._probe(node).listen(JointState, topic, qos.stream(reliability, 1))
 
     def _start(self, stream: Stream) -> None:
-        from depthvla_policy.nodes.common import qos
-        from depthvla_policy.nodes.common.messages import time_message
+        from depthvla_control.ros import qos
+        from depthvla_control.ros.messages import time_message
 
         probe, message = self._probe(stream.node), stream.make()
         publisher = probe.publisher(type(message), stream.topic, qos.stream(stream.reliability, 2))

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from depthvla_policy import robot as robot_description
+from r1lite_description import robot as robot_description
+from r1lite_description.share import robot_file
 
 CHEST = {
     "topic": "/camera_chest/color/image_raw/compressed",
@@ -19,7 +20,7 @@ CHEST = {
 
 @pytest.fixture
 def raw() -> dict:
-    return yaml.safe_load(robot_description.default_path().read_text())
+    return yaml.safe_load(robot_file().read_text())
 
 
 @pytest.fixture
@@ -87,10 +88,12 @@ def test_a_state_vector_follows_the_description(file):
 
 
 def test_a_camera_is_recorded_with_its_predicted_depth(file):
-    from depthvla_policy.evaluation.bags.recording import parse_rules
+    from depthvla_evaluation.bags.recording import parse_rules
     from r1lite_bringup import graph
 
-    parameters = yaml.safe_load((graph.share() / "config" / "episode_recorder_node.param.yaml").read_text())
+    parameters = yaml.safe_load(
+        (graph.share("depthvla_evaluation") / "config" / "episode_recorder_node.param.yaml").read_text()
+    )
     entries = parameters["episode_recorder_node"]["ros__parameters"]["topics"]
     rules = parse_rules(entries, robot_description.load(file))
     assert {CHEST["topic"], CHEST["camera_info"], "/policy_node/depth/chest/image"} <= set(rules)
@@ -107,7 +110,7 @@ def test_cameras_and_limbs_are_features_of_a_dataset(file):
 
 
 def test_the_executor_commands_the_other_arms_and_no_others(configured):
-    from depthvla_policy.nodes.chunk_executor_node import ChunkExecutorNode
+    from depthvla_control.nodes.chunk_executor_node import ChunkExecutorNode
 
     published, subscribed = topics(configured(ChunkExecutorNode))
     assert {f"/another/{limb}/{kind}_command" for limb in ("left", "right") for kind in ("arm", "gripper")} <= published
@@ -149,7 +152,7 @@ def test_a_checkpoint_for_other_cameras_or_joints_is_refused(checkpoint, raw, fi
 
 def test_limbs_with_other_names_are_refused(changed, tmp_path):
     pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not sourced")
-    from depthvla_policy.nodes.common.messages import check_limbs
+    from depthvla_control.ros.messages import check_limbs
 
     changed["limbs"]["third"] = changed["limbs"].pop("left")
     path = tmp_path / "third.yaml"

@@ -50,7 +50,7 @@ def test_ros2_launch_is_taken_where_it_is_installed(monkeypatch):
 def test_the_own_launcher_is_taken_where_ros2_launch_is_not_complete(monkeypatch):
     monkeypatch.setattr(demo.shutil, "which", lambda name: "/opt/ros/bin/ros2")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "launch_ros" else object())
-    assert demo.start_words({"robot": "sim"}) == [sys.executable, "-m", "r1lite_bringup.up", "robot:=sim"]
+    assert demo.start_words({"robot": "sim"}) == [sys.executable, "-m", "r1lite_bringup.process_launch", "robot:=sim"]
 
 
 def test_a_complete_run_misses_nothing():

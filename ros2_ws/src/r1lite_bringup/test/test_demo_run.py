@@ -47,7 +47,7 @@ def talkative(ros):
     """A node that says what the nodes of a run say; the messages may be changed, and left out, while it speaks."""
     from depthvla_msgs.msg import ExecutorStatus, PolicyStatus, TaskProgress
 
-    from depthvla_policy.nodes.common import qos
+    from depthvla_control.ros import qos
 
     with ros.Probe("talkative") as probe:
         says = {

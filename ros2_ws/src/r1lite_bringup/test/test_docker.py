@@ -16,6 +16,8 @@ import docker_files
 import pytest
 from docker_files import COMPOSE_FILES, DOCKER, DOCKERFILES, ROOT
 
+from r1lite_description.share import robot_file
+
 PACKAGES = sorted((ROOT / "ros2_ws" / "src").glob("*/package.xml"))
 ENTRYPOINT = str(DOCKER / "entrypoint.sh")
 ENVIRONMENT = {"ROS_DOMAIN_ID": "2", "MODELS": "/checkpoints", "MODEL": "mine", "INSTRUCTION": "stack the blocks"}
@@ -64,7 +66,7 @@ def test_every_copied_path_exists_and_is_not_ignored(path):
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
 def test_every_dependency_of_a_package_comes_into_the_image(path):
-    pinned = [ROOT / name for name in ("requirements.txt", "requirements-dev.txt")]
+    pinned = [ROOT / name for name in ("requirements.txt", "requirements-robot.txt", "requirements-dev.txt")]
     pip = {line.partition("==")[0] for file in pinned for line in file.read_text().splitlines()}
     installed = docker_files.apt_packages(path)
     missing = {
@@ -113,7 +115,7 @@ def test_what_the_cpu_image_is_for_imports_without_the_network(ros):
     modules = [
         *(f"depthvla_policy.nodes.{name}" for name in ("chunk_executor_node", "operator_node", "viewer_node")),
         *(f"depthvla_policy.nodes.{name}" for name in ("episode_recorder_node", "visualisation_node", "session")),
-        *("r1lite_bringup.preflight.__main__", "depthvla_policy.evaluation.viewer.__main__"),
+        *("r1lite_bringup.preflight.__main__", "depthvla_evaluation.viewer.__main__"),
     ]
     hidden = "sys.modules.update(dict.fromkeys(('torch', 'transformers', 'accelerate')))"
     code = f"import sys, importlib; {hidden}; [importlib.import_module(name) for name in {modules}]"
@@ -169,11 +171,13 @@ def test_a_service_shares_network_and_memory_with_its_host_and_says_its_domain(p
 
 @pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.stem)
 def test_a_service_is_stopped_in_order_and_has_the_time_for_it(path):
-    from r1lite_bringup import up
+    from r1lite_bringup import process_launch
 
     for name, service in docker_files.services(path, ENVIRONMENT).items():
         assert service["stop_signal"] == "SIGINT", name
-        assert float(service["stop_grace_period"].removesuffix("s")) > sum(limit_s for _, limit_s in up.STOP_LIMITS_S)
+        assert float(service["stop_grace_period"].removesuffix("s")) > sum(
+            limit_s for _, limit_s in process_launch.STOP_LIMITS_S
+        )
 
 
 def test_a_robot_needs_its_domain_and_a_checkpoint():
@@ -187,11 +191,11 @@ def test_a_robot_needs_its_domain_and_a_checkpoint():
     "file, name, nodes", [("policy-host", "graph", "real"), ("simulation", "simulation", "sim")], ids=["robot", "sim"]
 )
 def test_the_graph_is_started_with_arguments_that_it_has_and_asked_about_nodes_of_it(file, name, nodes, real_model):
-    from r1lite_bringup import graph, up
+    from r1lite_bringup import graph, process_launch
 
     service = docker_files.services(DOCKER / f"compose.{file}.yaml", ENVIRONMENT)[name]
     assert service["command"][:4] == ["ros2", "launch", graph.PACKAGE, "depthvla.launch.py"]
-    arguments = graph.checked(up.parse(service["command"][4:]), graph.ARGUMENTS)
+    arguments = graph.checked(process_launch.parse(service["command"][4:]), graph.ARGUMENTS)
     assert arguments["robot"] == nodes
     started = {node.name for node in graph.graph({"robot": nodes, "model": real_model})}
     script, *asked = service["healthcheck"]["test"][3:]
@@ -199,15 +203,15 @@ def test_the_graph_is_started_with_arguments_that_it_has_and_asked_about_nodes_o
 
 
 def test_the_visualisation_is_started_as_the_graph_starts_it(real_model):
-    from r1lite_bringup import graph, up
+    from r1lite_bringup import graph, process_launch
 
     words = docker_files.services(DOCKER / "compose.policy-host.yaml", ENVIRONMENT)["visualisation"]["command"]
     nodes = graph.graph({"robot": "real", "rviz": "true", "model": real_model})
     (node,) = [item for item in nodes if item.name == "visualisation_node"]
-    expected = up.command(node)[1:]
+    expected = process_launch.command(node)[1:]
     paths = [word.replace("/workspace/", f"{ROOT}/") for word in words[4:]]
     # It names itself, and finds the installed robot description by itself.
-    left_out = {"__node:=visualisation_node", f'robot_file:="{graph.share() / "config" / "r1lite.yaml"}"'}
+    left_out = {"__node:=visualisation_node", f'robot_file:="{robot_file()}"'}
     assert sorted(paths) == sorted(_without(expected, left_out))
 
 
@@ -298,7 +302,7 @@ HEALTHCHECK = [sys.executable, str(DOCKER / "healthcheck.py")]
 
 
 def test_a_node_is_well_when_it_is_active_and_unwell_when_it_is_not_or_is_silent(ros):
-    module = "depthvla_policy.nodes.operator_node"
+    module = "depthvla_control.nodes.operator_node"
     with (
         ros.NodeProcess(module, {"autostart": True}, remappings={"__node": "active"}),
         ros.NodeProcess(module, {"autostart": False}, remappings={"__node": "inactive"}),

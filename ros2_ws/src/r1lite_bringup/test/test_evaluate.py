@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from depthvla_policy.evaluation.bags.bag import Bag
-from depthvla_policy.evaluation.bags.notes import read_notes
+from depthvla_evaluation.bags.bag import Bag
+from depthvla_evaluation.bags.notes import read_notes
 
 
 def test_a_seed_through_the_graph_is_scored_and_its_recording_goes_to_the_report(
@@ -80,7 +80,7 @@ def test_recordings_are_not_overwritten(ros, checkpoint, tmp_path, capsys):
 def test_success_counts_from_when_it_lasts(ros):
     from depthvla_msgs.msg import TaskProgress
 
-    from depthvla_policy.nodes.common.messages import time_message
+    from depthvla_control.ros.messages import time_message
     from r1lite_bringup.evaluate_episode import held_s
 
     def heard(*done: bool) -> list[TaskProgress]:
@@ -97,7 +97,7 @@ def test_success_counts_from_when_it_lasts(ros):
 def test_substeps_are_done_when_the_simulator_says_so(ros):
     from depthvla_msgs.msg import ExecutorStatus, TaskProgress
 
-    from depthvla_policy.nodes.common.messages import time_message
+    from depthvla_control.ros.messages import time_message
     from r1lite_bringup.evaluate_episode import substep_steps
 
     def at(message, step):

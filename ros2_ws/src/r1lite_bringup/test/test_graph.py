@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from depthvla_policy import robot, tasks
-from depthvla_policy.nodes.common import isolation
+from depthvla_control.ros import isolation
 from depthvla_policy.nodes.policy.chunk_rate import chunk_rate_hz
 from r1lite_bringup import graph
-from r1lite_sim import simulator_node
+from r1lite_description import robot, tasks
+from r1lite_sim.nodes import simulator_node
 from r1lite_sim.simulation import Simulation
 
 EVERYTHING = {"record": "true", "rviz": "true", "viewer": "true"}
@@ -228,7 +228,7 @@ def test_params_dir_replaces_single_files(model, tmp_path):
     replacement.write_text("/**: {ros__parameters: {}}\n")
     running = nodes(model, params_dir=str(tmp_path))
     assert running["chunk_executor_node"].parameter_file == replacement
-    assert running["policy_node"].parameter_file == graph.share() / "config" / "policy_node.param.yaml"
+    assert running["policy_node"].parameter_file == graph.share("depthvla_policy") / "config" / "policy_node.param.yaml"
 
 
 ROBOT_SHELL = {

@@ -13,7 +13,7 @@ import pytest
 from synthetic_bag import SyntheticBag
 from test_graph import ROBOT_SHELL
 
-from r1lite_bringup import graph, replay, up
+from r1lite_bringup import graph, process_launch, replay
 
 pytest.importorskip("launch_ros", reason="launch and launch_ros come with a ROS distribution, which is not sourced")
 
@@ -167,15 +167,15 @@ def test_nodes_have_the_time_to_end_that_up_gives_them_unless_somebody_says_othe
     from launch import LaunchContext
     from launch.utilities import perform_substitutions
 
-    from r1lite_bringup import launching
+    from r1lite_bringup import ros_launch
 
-    (action,) = [launching._action(graph.Node("depthvla_policy", "policy_node", "policy_node"))]
+    (action,) = [ros_launch._action(graph.Node("depthvla_policy", "policy_node", "policy_node"))]
     context = LaunchContext()
 
     def seconds() -> list[float]:
         return [float(perform_substitutions(context, t)) for t in (action.sigterm_timeout, action.sigkill_timeout)]
 
-    assert seconds() == [up.STOP_LIMITS_S[0][1], up.STOP_LIMITS_S[1][1]]
+    assert seconds() == [process_launch.STOP_LIMITS_S[0][1], process_launch.STOP_LIMITS_S[1][1]]
     context.launch_configurations["sigterm_timeout"] = "60"
     assert seconds()[0] == 60.0
 

@@ -7,7 +7,8 @@ import signal
 import numpy as np
 import pytest
 
-from r1lite_bringup import graph
+from r1lite_bringup.graph import NODES
+from r1lite_description.share import urdf_file
 
 TRANSITIONS = ("configure", "cleanup", "activate", "deactivate", "shutdown")
 AFTER = {
@@ -23,18 +24,8 @@ WALKS = (
     ("configure", "shutdown"),
     ("shutdown",),
 )
-NODES = "depthvla_policy.nodes"
-MODULES = {
-    "chunk_executor_node": f"{NODES}.chunk_executor_node",
-    "policy_node": "fixtures.policy_that_breaks",  # the node itself, with a policy that needs no checkpoint
-    "episode_recorder_node": f"{NODES}.episode_recorder_node",
-    "operator_node": f"{NODES}.operator_node",
-    "replay_node": f"{NODES}.replay_node",
-    "visualisation_node": f"{NODES}.visualisation_node",
-    "viewer_node": f"{NODES}.viewer_node",
-    "simulator_node": "r1lite_sim.simulator_node",
-    "leader_node": "r1lite_sim.leader_node",
-}
+MODULES = {name: f"{package}.nodes.{name}" for name, package in NODES.items()}
+MODULES["policy_node"] = "fixtures.policy_that_breaks"  # the node itself, with a policy that needs no checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +44,7 @@ def bag(tmp_path_factory):
 
 
 def parameters(name, bag, folder):
-    urdf = {"urdf_file": str(graph.share() / "urdf" / "r1lite.urdf.xacro")}
+    urdf = {"urdf_file": str(urdf_file())}
     own = {
         "episode_recorder_node": {
             "bag": f"{folder}/bag",
@@ -132,7 +123,7 @@ def test_legal_transitions_work_others_are_refused_and_the_process_ends_well(ros
     ],
 )
 def test_a_signal_ends_a_node_well_in_every_state(ros, probe, walk, number):
-    with ros.NodeProcess("r1lite_sim.leader_node") as node:
+    with ros.NodeProcess("r1lite_sim.nodes.leader_node") as node:
         it = Lifecycle(probe, "leader_node")
         assert it.state == "unconfigured" and all(it.ask(label) for label in walk)
         assert node.stop(number) == 0

@@ -16,10 +16,10 @@ import fake_nodes
 import numpy as np
 import pytest
 
-from depthvla_policy import robot as robot_description
-from depthvla_policy.evaluation.bags.bag import Bag
+from depthvla_evaluation.bags.bag import Bag
 from r1lite_bringup import graph
-from r1lite_bringup.up import Launcher
+from r1lite_bringup.process_launch import Launcher
+from r1lite_description import robot as robot_description
 
 START_S = 90.0  # torch is imported and MuJoCo is compiled, on a machine that may have other things to do
 ROBOT = robot_description.load()
@@ -32,7 +32,7 @@ class Watch:
         from depthvla_msgs.msg import ActionChunk, ExecutorStatus, PolicyStatus
         from sensor_msgs.msg import JointState
 
-        from depthvla_policy.nodes.common import qos
+        from depthvla_control.ros import qos
 
         self.probe = probe
         self.chunks = probe.listen(ActionChunk, "/policy_node/action_chunk", qos.chunks())
@@ -109,7 +109,7 @@ def command(request, checkpoint, tmp_path):
 
         words = ["-c", RUN, str(LAUNCH_FILE)]
     else:
-        words = ["-m", "r1lite_bringup.up"]
+        words = ["-m", "r1lite_bringup.process_launch"]
     with open(tmp_path / "output", "w+") as output:
         process = subprocess.Popen(
             [
@@ -189,7 +189,7 @@ def test_killing_the_policy_holds_the_arms(watch, launch):
 def test_a_camera_that_stops_stops_the_chunks_and_is_named(watch, launch):
     from sensor_msgs.msg import CompressedImage
 
-    from depthvla_policy.nodes.common import qos
+    from depthvla_control.ros import qos
 
     camera, limit_s = ROBOT.camera("wrist_left"), 0.25
     relayed = []

@@ -12,7 +12,6 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not sourced")
 
-from depthvla_policy import robot as robot_description  # noqa: E402
 from r1lite_bringup import graph  # noqa: E402
 from r1lite_bringup.preflight import (  # noqa: E402
     __main__,
@@ -31,6 +30,7 @@ from r1lite_bringup.preflight.host import Host  # noqa: E402
 from r1lite_bringup.preflight.observed import Calibration, Endpoint, Graph, Joints, Picture, Sample  # noqa: E402
 from r1lite_bringup.preflight.settings import CAMERA_INFO, JOINT_STATE, MESSAGE_TYPES  # noqa: E402
 from r1lite_bringup.preflight.verdict import Finding, Override, Verdict  # noqa: E402
+from r1lite_description import robot as robot_description  # noqa: E402
 
 FAIL, WARN, PASS, SKIP = Verdict.FAIL, Verdict.WARN, Verdict.PASS, Verdict.SKIP
 ROBOT = robot_description.load()

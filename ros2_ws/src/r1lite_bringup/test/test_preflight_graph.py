@@ -370,7 +370,7 @@ def test_the_simulator_is_ready(ros, tmp_path):
     from r1lite_bringup.preflight.__main__ import main
 
     with ros.NodeProcess(
-        "r1lite_sim.simulator_node", {"autostart": True, "image_width": 64, "image_height": 36}
+        "r1lite_sim.nodes.simulator_node", {"autostart": True, "image_width": 64, "image_height": 36}
     ) as sim:
         sim.wait_for_output("seed 0")
         report = tmp_path / "preflight.json"

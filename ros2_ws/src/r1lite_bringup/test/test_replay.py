@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import yaml
 
-from depthvla_policy import robot as robot_description
-from depthvla_policy.control.refusal import Refusal
-from depthvla_policy.evaluation.bags.bag import Bag
-from depthvla_policy.evaluation.bags.new_bag import NewBag
-from depthvla_policy.evaluation.bags.replay import observations
+from depthvla_control.refusal import Refusal
+from depthvla_evaluation.bags.bag import Bag
+from depthvla_evaluation.bags.new_bag import NewBag
+from depthvla_evaluation.bags.replay import observations
 from depthvla_policy.policy.calibration import Calibration, describe
 from depthvla_policy.policy.observation import noise_seed
 from r1lite_bringup import graph, replay
+from r1lite_description import robot as robot_description
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
@@ -36,8 +36,8 @@ def recording(ros, checkpoint, tmp_path_factory) -> Path:
     """A few seconds of the simulated graph, whose policy draws noise that can be drawn again and rectifies a camera."""
     from depthvla_msgs.msg import ActionChunk
 
-    from depthvla_policy.nodes.common import qos
-    from r1lite_bringup.up import Launcher
+    from depthvla_control.ros import qos
+    from r1lite_bringup.process_launch import Launcher
 
     folder = tmp_path_factory.mktemp("replay")
     bag, calibrated = folder / "bag", folder / "head.yaml"
@@ -100,7 +100,7 @@ def test_a_replay_makes_the_same_chunks_of_the_same_observations(recording, chec
 
 def play(bag, checkpoint, out, **policy) -> tuple[bool, str]:
     """Whether a replay whose clock may stand still for ten minutes ended, and what it said."""
-    from r1lite_bringup.up import Launcher
+    from r1lite_bringup.process_launch import Launcher
 
     changed = {"replay_node": {"answer_limit_s": 600.0}, "policy_node": policy}
     arguments = {"bag": str(bag), "model": str(checkpoint), "out": str(out), "instruction": "wave"}
@@ -149,7 +149,7 @@ def test_the_policy_of_a_replay_has_the_cameras_of_the_recording(recording, chec
 
 
 def test_nothing_that_moves_a_robot_is_played(recording):
-    from depthvla_policy.nodes.replay_node import SHOWN
+    from depthvla_evaluation.nodes.replay_node import SHOWN
 
     assert not [topic for topic in SHOWN if "motion_target" in topic]
 

@@ -9,9 +9,10 @@ from pathlib import PurePosixPath
 import pytest
 import yaml
 
-from depthvla_policy import robot
 from r1lite_bringup import graph
-from r1lite_bringup.up import Launcher
+from r1lite_bringup.process_launch import Launcher
+from r1lite_description import robot
+from r1lite_description.share import urdf_file
 
 CONFIGURATION = yaml.safe_load((graph.share() / "rviz" / "depthvla.rviz").read_text())
 DISPLAYS = {display["Name"]: display for display in CONFIGURATION["Visualization Manager"]["Displays"]}
@@ -114,7 +115,7 @@ def test_points_have_the_colours_that_they_carry():
 
 def test_the_fixed_frame_is_a_link_of_the_robot():
     xacro = pytest.importorskip("xacro", reason="xacro is not installed")
-    description = xacro.process_file(str(graph.share() / "urdf" / "r1lite.urdf.xacro"))
+    description = xacro.process_file(str(urdf_file()))
     links = {link.getAttribute("name") for link in description.getElementsByTagName("link")}
     assert CONFIGURATION["Visualization Manager"]["Global Options"]["Fixed Frame"] in links
     assert {camera.frame_id for camera in robot.load().cameras} <= links

@@ -11,7 +11,7 @@ import fake_nodes
 import pytest
 import yaml
 
-from r1lite_bringup import graph, up
+from r1lite_bringup import graph, process_launch
 from r1lite_bringup.graph import Node
 
 QUICK = ((signal.SIGINT, 5.0), (signal.SIGTERM, 0.5), (signal.SIGKILL, 5.0))
@@ -24,12 +24,12 @@ def launch(tmp_path, monkeypatch):
     """Starts nodes with the given behaviours; gives the launcher and what it prints."""
     launchers = []
 
-    def start(*nodes: Node, stop_limits_s=QUICK, **behaviours: str) -> tuple[up.Launcher, io.StringIO]:
+    def start(*nodes: Node, stop_limits_s=QUICK, **behaviours: str) -> tuple[process_launch.Launcher, io.StringIO]:
         executables = {(node.package, node.executable) for node in nodes}
         prefix = fake_nodes.install(tmp_path, sorted(executables), behaviours)
         monkeypatch.setenv("AMENT_PREFIX_PATH", f"{prefix}{os.pathsep}{os.environ.get('AMENT_PREFIX_PATH', '')}")
         output = io.StringIO()
-        launchers.append(up.Launcher(nodes, output=output, stop_limits_s=stop_limits_s))
+        launchers.append(process_launch.Launcher(nodes, output=output, stop_limits_s=stop_limits_s))
         launchers[-1].start()
         for node in nodes:
             fake_nodes.record(tmp_path, node.name)
@@ -99,7 +99,7 @@ def test_an_exit_code_is_reported(launch):
 def test_the_policy_and_the_recorder_have_the_time_that_they_take_to_end(ros):
     from depthvla_policy.nodes import policy_node
 
-    interrupt, limit_s = up.STOP_LIMITS_S[0]
+    interrupt, limit_s = process_launch.STOP_LIMITS_S[0]
     assert interrupt == signal.SIGINT and limit_s > policy_node.STOP_TIMEOUT_S
 
 
@@ -147,7 +147,7 @@ def test_a_node_that_ignores_everything_is_killed_with_its_children(launch, tmp_
 def test_nothing_is_started_when_an_executable_is_missing(tmp_path, monkeypatch, package, executable):
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(fake_nodes.install(tmp_path, [("fakes", "node")], {})))
     with pytest.raises(LookupError, match=f"'{package}'.*'{executable}'"):
-        up.Launcher([TWO_NODES[0], Node(package, executable, "lost")])
+        process_launch.Launcher([TWO_NODES[0], Node(package, executable, "lost")])
 
 
 def test_parameters_keep_their_types_and_remappings_are_passed_on(launch, tmp_path):
@@ -181,7 +181,7 @@ def command(tmp_path):
         above = ["-c", under] if under else []
         commands.append(
             subprocess.Popen(
-                [sys.executable, *above, "-m", "r1lite_bringup.up", f"model:={tmp_path / 'model'}", *words],
+                [sys.executable, *above, "-m", "r1lite_bringup.process_launch", f"model:={tmp_path / 'model'}", *words],
                 env={**os.environ, "AMENT_PREFIX_PATH": search},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -254,7 +254,7 @@ def test_a_bad_argument_starts_nothing(command, tmp_path, word, complaint):
 
 
 def test_show_args_lists_every_argument(capsys):
-    assert up.main(["--show-args"]) == 0
+    assert process_launch.main(["--show-args"]) == 0
     shown = capsys.readouterr().out
     for argument in graph.ARGUMENTS:
         assert f"'{argument.name}'" in shown

@@ -23,11 +23,10 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from depthvla_policy import robot as robots
 from depthvla_policy.data.lerobot_writer import IMAGES, DatasetWriter, Frame
-from depthvla_policy.evaluation.rollouts import task_options
 from depthvla_policy.policy.made_for import SIMULATION
-from r1lite_sim import tasks
+from r1lite_description import robot as robots
+from r1lite_sim import task_options, tasks
 from r1lite_sim.experts import EXPERTS, make_expert
 from r1lite_sim.images import encode_depth, encode_jpeg
 from r1lite_sim.simulation import Simulation

@@ -11,12 +11,12 @@ from gymnasium import spaces
 from gymnasium.error import CustomSpaceError
 from gymnasium.vector.utils import create_shared_memory
 
-from depthvla_policy import robot as robots
 from depthvla_policy.policy.images import decode_jpeg
-from depthvla_policy.robot import Robot
+from r1lite_description import robot as robots
+from r1lite_description.robot import Robot
 from r1lite_sim.images import encode_jpeg
+from r1lite_sim.scene.table import SCENE_CAMERA
 from r1lite_sim.simulation import Simulation
-from r1lite_sim.table import SCENE_CAMERA
 
 INSTRUCTION_LENGTH = 200
 PRINTABLE = "".join(chr(code) for code in range(32, 127))

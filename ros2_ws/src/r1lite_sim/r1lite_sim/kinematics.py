@@ -5,7 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from depthvla_policy.robot import Robot
+from r1lite_description.robot import Robot
 
 DAMPING = 0.03
 ROTATION_WEIGHT_M = 0.15  # how many metres of position error one radian of orientation error weighs

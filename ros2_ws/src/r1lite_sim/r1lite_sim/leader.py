@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from depthvla_policy.robot import Robot
+from r1lite_description.robot import Robot
 
 FOLLOW_S = 0.15  # time constant of the first-order lag behind the measured arm
 BRAKE_S = 0.3  # in which the leader's own speed at a take-over runs out

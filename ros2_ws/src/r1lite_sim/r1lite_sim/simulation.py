@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from depthvla_policy.robot import Robot
-from r1lite_sim import LIBRARIES, table, tasks
-from r1lite_sim.robot_model import COLLISION_GROUP, finger_joints, robot_spec
+from r1lite_description.robot import Robot
+from r1lite_sim import LIBRARIES, tasks
+from r1lite_sim.scene import table
+from r1lite_sim.scene.robot_model import COLLISION_GROUP, finger_joints, robot_spec
 from r1lite_sim.tracker import Tracker
 
 COMMAND_TIMEOUT_S = 0.2

@@ -13,8 +13,8 @@ import mujoco
 import numpy as np
 
 from r1lite_sim.kinematics import ArmKinematics
+from r1lite_sim.scene.workspace import REACH, shoulder
 from r1lite_sim.simulation import Simulation
-from r1lite_sim.workspace import REACH, shoulder
 
 SPEED = 0.7  # share of the command velocities that is used: the pace of a careful teleoperator
 AHEAD, AHEAD_RAD = 0.06, 0.30  # m and rad that a goal leads the hand: keeps its way straight

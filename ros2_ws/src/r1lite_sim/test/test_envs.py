@@ -8,7 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import r1lite_sim  # noqa: F401  registers the environments
-from r1lite_sim.expert import LiftExpert
+from r1lite_sim.experts.lift import LiftExpert
 
 
 @pytest.fixture(scope="module")

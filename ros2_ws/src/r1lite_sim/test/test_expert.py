@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from r1lite_sim.expert import LiftExpert
+from r1lite_sim.experts.lift import LiftExpert
 from r1lite_sim.kinematics import ArmKinematics
 
 

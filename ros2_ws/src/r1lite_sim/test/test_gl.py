@@ -58,7 +58,7 @@ def test_images_are_rendered_whatever_the_shell_says(shell):
 
 
 def test_a_driver_that_fails_is_an_error_that_names_the_variable(monkeypatch):
-    from depthvla_policy import robot
+    from r1lite_description import robot
     from r1lite_sim.simulation import Simulation
 
     simulation = Simulation(robot.load(), "lift", image_width=64, image_height=36)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depthvla_policy.robot import load
+from r1lite_description.robot import load
 from r1lite_sim.leader import BRAKE_S, FOLLOW_S, GRIPPER_AMPLITUDE_MM, TREMOR_HZ, TREMOR_RAD, Leader
 
 STEP_S = 0.01

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import signal
 from array import array
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from depthvla_policy.robot import default_path
-
 NODE = "/leader_node"
-MODULE = "r1lite_sim.leader_node"
+MODULE = "r1lite_sim.nodes.leader_node"
 HOLD, TELEOP, POLICY = 1, 2, 3
-PARAMETER_FILE = default_path().with_name("leader_node.param.yaml")
+PARAMETER_FILE = Path(__file__).parents[1] / "config" / "leader_node.param.yaml"
 
 
 class Rig:
@@ -24,7 +23,7 @@ class Rig:
         from rclpy.qos import qos_profile_sensor_data
         from sensor_msgs.msg import JointState
 
-        from depthvla_policy.nodes.common import qos
+        from depthvla_control.ros import qos
 
         self.robot, self.probe, self._JointState, self._ModeChange = robot, probe, JointState, ModeChange
         self.pose = (robot.position_min + robot.position_max) / 2

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from r1lite_sim.robot_model import TORSO_POSTURE, description_xml, robot_spec
+from r1lite_sim.scene.robot_model import TORSO_POSTURE, description_xml, robot_spec
 
 
 class Arm:

@@ -11,7 +11,7 @@ import pytest
 from depthvla_policy.policy.images import decode_jpeg
 
 NODE = "/simulator_node"
-MODULE = "r1lite_sim.simulator_node"
+MODULE = "r1lite_sim.nodes.simulator_node"
 PARAMETERS = {"autostart": True, "seed": 3, "image_width": 64, "image_height": 36}
 STREAM_S = 1 / 15
 
@@ -25,7 +25,7 @@ class Watch:
         from rclpy.qos import qos_profile_sensor_data
         from sensor_msgs.msg import CameraInfo, CompressedImage, JointState
 
-        from depthvla_policy.nodes.common import qos
+        from depthvla_control.ros import qos
 
         self.ros, self.robot, self.probe = ros, robot, probe
         self.JointState, self.sensor = JointState, qos_profile_sensor_data
@@ -185,7 +185,7 @@ def test_diagnostics_tell_the_real_time_factor(watch):
 
 def test_transforms_lead_to_every_camera(watch):
     tf2_msgs = pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not installed")
-    from depthvla_policy.nodes.common import qos
+    from depthvla_control.ros import qos
 
     static = watch.probe.listen(tf2_msgs.TFMessage, "/tf_static", qos.status())
     moving = watch.probe.listen(tf2_msgs.TFMessage, "/tf")

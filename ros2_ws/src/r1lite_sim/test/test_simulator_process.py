@@ -5,15 +5,14 @@ simulators would speak on the same topics.
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 
-from depthvla_policy.robot import default_path
-
 NODE = "/simulator_node"
-MODULE = "r1lite_sim.simulator_node"
+MODULE = "r1lite_sim.nodes.simulator_node"
 PARAMETERS = {"image_width": 64, "image_height": 36}
-PARAMETER_FILE = default_path().with_name("simulator_node.param.yaml")
+PARAMETER_FILE = Path(__file__).parents[1] / "config" / "simulator_node.param.yaml"
 
 
 def test_it_goes_through_its_lifecycle_and_ends_cleanly_on_sigterm(ros, robot):

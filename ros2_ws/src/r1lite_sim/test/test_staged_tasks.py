@@ -4,8 +4,9 @@ import mujoco
 import numpy as np
 import pytest
 
-import depthvla_policy.tasks as descriptions
-from r1lite_sim import distractors, table, tasks
+import r1lite_description.tasks as descriptions
+from r1lite_sim import tasks
+from r1lite_sim.scene import distractors, table
 from r1lite_sim.simulation import Simulation
 from r1lite_sim.tasks import blocks_stacking as stacking
 from r1lite_sim.tasks import table_bussing as bussing

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from depthvla_policy import robot as robot_description
 from depthvla_policy.bench import peer, roofline, stages
 from depthvla_policy.bench.machine import circumstances, load_average, peak_memory_gb, unmapped_memory_gb
 from depthvla_policy.bench.roofline import Roof
@@ -27,6 +26,7 @@ from depthvla_policy.policy.checkpoint import CheckpointConfig
 from depthvla_policy.policy.engine import Engine
 from depthvla_policy.policy.observation import Observation
 from depthvla_policy.policy.policy import Policy
+from r1lite_description import robot as robot_description
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TRAINING_BATCH, TRAINING_STEPS = 8, 3

@@ -13,7 +13,7 @@ import torch
 def circumstances(device: str, threads: int) -> dict:
     """Date, git revision and machine, for a file of figures."""
     # Loaded here: this module is also that of programs without bags.
-    from depthvla_policy.evaluation.bags.recording import describe_machine, git_revision
+    from depthvla_evaluation.bags.recording import describe_machine, git_revision
 
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
     return {

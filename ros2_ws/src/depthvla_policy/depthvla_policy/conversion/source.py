@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from depthvla_policy import files
+from r1lite_description import files
 
 SUFFIXES, INDEX = (".safetensors", ".pth", ".pt"), "model.safetensors.index.json"
 NAMED_IN_ERRORS = 8  # tensors; a file of the wrong kind has hundreds to complain about

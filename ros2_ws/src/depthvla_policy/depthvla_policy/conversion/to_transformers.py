@@ -9,11 +9,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from depthvla_policy import files
 from depthvla_policy.model import layouts
 from depthvla_policy.model.config import ModelConfig
 from depthvla_policy.policy import checkpoint
 from depthvla_policy.policy.checkpoint import CheckpointConfig
+from r1lite_description import files
 
 
 def export(folder: Path, out: Path) -> None:

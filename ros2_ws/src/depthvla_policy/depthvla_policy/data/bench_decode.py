@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import tyro
 
-from depthvla_policy import robot as robots
 from depthvla_policy.data.demonstrations import Demonstrations
 from depthvla_policy.policy.images import ImageFit
+from r1lite_description import robot as robots
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from depthvla_policy.data.layout import Layout, read_layout
 from depthvla_policy.policy import calibration
 from depthvla_policy.policy.calibration import Rectifier
 from depthvla_policy.policy.images import ImageFit, decode_jpeg
-from depthvla_policy.robot import Robot
+from r1lite_description.robot import Robot
 
 
 class Demonstrations:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from depthvla_policy.data import feature_stats, features, video
 from depthvla_policy.policy.images import decode_depth_mm, decode_jpeg
-from depthvla_policy.robot import Robot
+from r1lite_description.robot import Robot
 
 # Few enough that one frame of a shuffled epoch does not read an episode, enough that a file's index stays small.
 ROWS_PER_GROUP = 16

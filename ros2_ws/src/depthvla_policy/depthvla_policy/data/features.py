@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from depthvla_policy.robot import Robot
+from r1lite_description.robot import Robot
 
 IMAGES, DEPTH = "observation.images.", "observation.depth."
 TARGET = "observation.target"  # (3,) position of the named object in the frame of torso_link3 [m]

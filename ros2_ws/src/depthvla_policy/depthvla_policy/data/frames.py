@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from depthvla_policy import files
-from depthvla_policy.control.feedback import in_place
+from depthvla_control.limb_feedback import in_place
 from depthvla_policy.data.features import TARGET, TIMESTAMP, Part, action_parts, english, state_parts
 from depthvla_policy.data.layout import Layout
-from depthvla_policy.robot import Robot
+from r1lite_description import files
+from r1lite_description.robot import Robot
 
 GRIPPER_TOLERANCE_MM = 5.0  # between two readings of an opening that were not taken at the same instant
 

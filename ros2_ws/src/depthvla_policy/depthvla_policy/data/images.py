@@ -13,8 +13,8 @@ import av
 import numpy as np
 import pyarrow.parquet as pq
 
-from depthvla_policy import files
 from depthvla_policy.policy.images import decode_depth_mm
+from r1lite_description import files
 
 OPEN_FILES = 16
 VIDEO = "a video, and a whole one"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from depthvla_policy import files
+from r1lite_description import files
 
 VERSIONS = ("v2.1", "v3.0")
 INFO = "meta/info.json"

@@ -22,7 +22,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from depthvla_policy import files
 from depthvla_policy.data import episode_file, feature_stats, features
 from depthvla_policy.data.episode_file import EpisodeFile, Frame, Place
 from depthvla_policy.data.layout import (
@@ -36,7 +35,8 @@ from depthvla_policy.data.layout import (
 )
 from depthvla_policy.policy import calibration
 from depthvla_policy.policy.calibration import Calibration
-from depthvla_policy.robot import Robot
+from r1lite_description import files
+from r1lite_description.robot import Robot
 
 VERSION = "v3.0"
 CHUNK = 1000  # files in a folder

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from depthvla_policy import robot as robots
 from depthvla_policy.data.demonstrations import Demonstrations
 from depthvla_policy.policy.images import ImageFit
 from depthvla_policy.policy.normalise import KINDS, Normaliser
+from r1lite_description import robot as robots
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from depthvla_policy import files
+from r1lite_description import files
 
 PREFIX_ATTENTION = ("blockwise", "joint")
 DEPTH_STARTS = ("pretrained", "random")

@@ -25,14 +25,12 @@ from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter as RosParameter
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from depthvla_policy import robot as robot_description
-from depthvla_policy.control.chunk import Chunk
-from depthvla_policy.control.continuation import REALTIME_CHUNKING, Continuation, Plan
-from depthvla_policy.control.observation_buffer import JOINT_DEPTH, ObservationBuffer, ObservationLimits, camera_stream
-from depthvla_policy.control.refusal import Reason, Refusal
-from depthvla_policy.nodes.common import image_messages, qos
-from depthvla_policy.nodes.common.diagnostics import ERROR, OK, WARN, Health
-from depthvla_policy.nodes.common.messages import (
+from depthvla_control.chunk import Chunk
+from depthvla_control.execution_plan import REALTIME_CHUNKING, Continuation, Plan
+from depthvla_control.refusal import Reason, Refusal
+from depthvla_control.ros import qos
+from depthvla_control.ros.diagnostics import ERROR, OK, WARN, Health
+from depthvla_control.ros.messages import (
     check_limbs,
     chunk_to_message,
     duration_message,
@@ -40,15 +38,18 @@ from depthvla_policy.nodes.common.messages import (
     plan_from_message,
     time_message,
 )
-from depthvla_policy.nodes.common.parameters import Parameter
-from depthvla_policy.nodes.common.polling import PolledSubscription
-from depthvla_policy.nodes.common.runtime import ManagedNode, run
+from depthvla_control.ros.parameters import Parameter
+from depthvla_control.ros.polling import PolledSubscription
+from depthvla_control.ros.runtime import ManagedNode, run
 from depthvla_policy.nodes.policy import camera_calibration
 from depthvla_policy.nodes.policy.chunk_rate import CPU_HZ, GPU_HZ, chunk_rate_hz
 from depthvla_policy.nodes.policy.depth_publisher import DepthFrame, DepthPublisher
 from depthvla_policy.nodes.policy.inference_loop import Inference, InferenceLoop
 from depthvla_policy.policy.observation import Observation
-from depthvla_policy.robot import Camera, Robot
+from depthvla_policy.policy.observation_buffer import JOINT_DEPTH, ObservationBuffer, ObservationLimits, camera_stream
+from depthvla_policy.ros import image_messages
+from r1lite_description import robot as robot_description
+from r1lite_description.robot import Camera, Robot
 
 if TYPE_CHECKING:  # torch is imported when the node is configured
     from depthvla_policy.policy.policy import Policy
@@ -63,7 +64,7 @@ BLIND = (Reason.MISSING, Reason.STALE, Reason.FROZEN)
 LIMITS = ObservationLimits()
 
 PARAMETERS = (
-    Parameter("robot_file", "", "Robot description; empty takes the R1 Lite's of r1lite_bringup."),
+    Parameter("robot_file", "", "Robot description; empty takes the R1 Lite's of r1lite_description."),
     Parameter("model", "", "Checkpoint folder with config.json, model.safetensors, statistics and tokenizer."),
     Parameter("device", "cpu", "Where the network runs: cpu, cuda or cuda:N."),
     Parameter("torch_threads", 1, "Threads of one inference on a CPU.", 1, 64),

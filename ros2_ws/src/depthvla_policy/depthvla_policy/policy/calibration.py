@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from depthvla_policy import files
+from r1lite_description import files
 
 # Distortion models of sensor_msgs (distortion_models.hpp) and how many coefficients of each OpenCV takes.
 COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from depthvla_policy import files
 from depthvla_policy.model.config import ModelConfig, read_json
 from depthvla_policy.model.depthvla import DepthVLA
 from depthvla_policy.policy import made_for
 from depthvla_policy.policy.normalise import Normaliser
-from depthvla_policy.robot import Robot
+from r1lite_description import files
+from r1lite_description.robot import Robot
 
 CONFIG, WEIGHTS, STATS, TOKENIZER = "config.json", "model.safetensors", "norm_stats.json", "tokenizer.json"
 WANTED = "the weights of a checkpoint (safetensors)"

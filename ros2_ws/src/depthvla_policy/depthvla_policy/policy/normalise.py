@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from depthvla_policy import files
+from r1lite_description import files
 
 STD_FLOOR = 0.01  # rad and mm: a joint that never moved in the data must not blow noise up
 KINDS = ("z_score", "quantile")

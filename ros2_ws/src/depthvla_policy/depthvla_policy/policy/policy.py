@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from depthvla_policy import robot as robot_description
 from depthvla_policy.model.depthvla import DepthVLA, Inputs
 from depthvla_policy.policy import checkpoint
 from depthvla_policy.policy.checkpoint import CheckpointConfig
@@ -19,6 +18,7 @@ from depthvla_policy.policy.images import ImageFit
 from depthvla_policy.policy.normalise import Normaliser
 from depthvla_policy.policy.observation import Observation
 from depthvla_policy.policy.prompt import Prompt
+from r1lite_description import robot as robot_description
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from depthvla_policy import files
+from r1lite_description import files
 
 BOS, PAD = "<bos>", "<pad>"
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from depthvla_policy import robot as robot_description
 from depthvla_policy.data.features import Part, action_parts, english, image_feature, state_parts
 from depthvla_policy.policy.observation import Observation
-from depthvla_policy.robot import Robot
 from depthvla_policy.serving import fields
+from r1lite_description import robot as robot_description
+from r1lite_description.robot import Robot
 
 if TYPE_CHECKING:
     from depthvla_policy.policy.checkpoint import CheckpointConfig

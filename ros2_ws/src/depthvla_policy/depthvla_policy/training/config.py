@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from depthvla_policy import files
 from depthvla_policy.model.config import from_dict
 from depthvla_policy.model.layouts import PARTS
 from depthvla_policy.policy.made_for import MADE_FOR
+from r1lite_description import files
 
 STAGES = ("depth-pretrain", "policy-pretrain", "fine-tune")
 PRECISIONS = ("float32", "bfloat16")

@@ -12,8 +12,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from depthvla_policy import files
-from depthvla_policy import robot as robot_description
 from depthvla_policy.data.demonstrations import Demonstrations, split
 from depthvla_policy.data.rgbd.demonstrations import DemonstrationImages
 from depthvla_policy.data.rgbd.images import open_source, split_scenes
@@ -25,7 +23,6 @@ from depthvla_policy.policy.checkpoint import CheckpointConfig, PolicyConfig
 from depthvla_policy.policy.images import ImageFit
 from depthvla_policy.policy.normalise import Normaliser
 from depthvla_policy.policy.prompt import Prompt, train_tokenizer
-from depthvla_policy.robot import Robot
 from depthvla_policy.training import lora, parameters
 from depthvla_policy.training.batch import Collate, collate_rgbd
 from depthvla_policy.training.config import TrainConfig
@@ -33,6 +30,9 @@ from depthvla_policy.training.data import TrainData
 from depthvla_policy.training.flops import depth_flops, policy_flops
 from depthvla_policy.training.grounding import Grounding
 from depthvla_policy.training.objective import DepthObjective, PolicyObjective, depth_only
+from r1lite_description import files
+from r1lite_description import robot as robot_description
+from r1lite_description.robot import Robot
 
 LEROBOT = "lerobot"  # the layout of demonstrations, whose pictures have depth too
 

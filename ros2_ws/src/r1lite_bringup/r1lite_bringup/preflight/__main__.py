@@ -14,10 +14,10 @@ from typing import Literal
 
 import tyro
 
-from depthvla_policy import robot as robot_description
-from depthvla_policy.nodes.common.isolation import apply
+from depthvla_control.ros.isolation import apply
 from r1lite_bringup import graph
 from r1lite_bringup.preflight import table, verdict
+from r1lite_description import robot as robot_description
 
 
 @dataclass(frozen=True)

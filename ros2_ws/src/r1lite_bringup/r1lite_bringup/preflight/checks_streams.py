@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from depthvla_policy.control.feedback import arm_positions, gripper_opening
-from depthvla_policy.control.refusal import Refusal
-from depthvla_policy.robot import Limb, Robot
+from depthvla_control.limb_feedback import arm_positions, gripper_opening
+from depthvla_control.refusal import Refusal
 from r1lite_bringup.preflight.observed import Sample
 from r1lite_bringup.preflight.verdict import Finding, Verdict, skipped
+from r1lite_description.robot import Limb, Robot
 
 CAMERA_RATES_HZ = (15.0, 30.0, 60.0)
 NEAR = 0.9  # of a rate, that still is that rate

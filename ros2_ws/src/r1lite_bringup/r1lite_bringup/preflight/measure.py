@@ -14,11 +14,12 @@ from rclpy.duration import Duration
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
-from depthvla_policy.control.refusal import Refusal
-from depthvla_policy.nodes.common import image_messages, qos
-from depthvla_policy.nodes.common.messages import nanoseconds
-from depthvla_policy.nodes.common.polling import PolledSubscription
-from depthvla_policy.nodes.executor.sole_writer import UNKNOWN
+from depthvla_control.nodes.executor.sole_writer import UNKNOWN
+from depthvla_control.refusal import Refusal
+from depthvla_control.ros import qos
+from depthvla_control.ros.messages import nanoseconds
+from depthvla_control.ros.polling import PolledSubscription
+from depthvla_policy.ros import image_messages
 from r1lite_bringup.preflight.observed import Calibration, Endpoint, Graph, Joints, Picture, Sample
 
 NODE = "preflight"

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depthvla_policy.nodes.policy.chunk_rate import chunk_rate_hz
-from depthvla_policy.robot import Limb, Robot
 from r1lite_bringup.preflight import (
     checks_camera,
     checks_graph,
@@ -21,6 +20,7 @@ from r1lite_bringup.preflight.measure import Listener
 from r1lite_bringup.preflight.observed import Sample
 from r1lite_bringup.preflight.settings import CAMERA_INFO, JOINT_STATE, POLICY, CameraSettings, Settings
 from r1lite_bringup.preflight.verdict import Finding, Verdict, skipped
+from r1lite_description.robot import Limb, Robot
 
 
 @dataclass(frozen=True)

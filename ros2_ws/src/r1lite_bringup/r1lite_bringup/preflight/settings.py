@@ -8,11 +8,12 @@ from pathlib import Path
 
 import yaml
 
-from depthvla_policy.control.observation_buffer import ObservationLimits
-from depthvla_policy.nodes import episode_recorder_node, policy_node
-from depthvla_policy.nodes.executor import executor_parameters
-from depthvla_policy.robot import Camera, Robot
+from depthvla_control.nodes.executor import executor_parameters
+from depthvla_evaluation.nodes import episode_recorder_node
+from depthvla_policy.nodes import policy_node
+from depthvla_policy.policy.observation_buffer import ObservationLimits
 from r1lite_bringup import graph
+from r1lite_description.robot import Camera, Robot
 
 POLICY, EXECUTOR, RECORDER = "policy_node", "chunk_executor_node", "episode_recorder_node"
 COMPRESSED, RAW = "compressed", "raw"
@@ -82,7 +83,7 @@ def read(robot: Robot, params_dir: Path | None = None) -> Settings:
 
 
 def file_of(node: str, params_dir: Path | None) -> Path:
-    return graph.with_parameter_file(graph.Node("depthvla_policy", node, node), str(params_dir or "")).parameter_file
+    return graph.with_parameter_file(graph.Node(graph.NODES[node], node, node), str(params_dir or "")).parameter_file
 
 
 def parameters(file: Path) -> dict:

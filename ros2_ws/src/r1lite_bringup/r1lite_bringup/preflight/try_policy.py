@@ -12,12 +12,12 @@ import numpy as np
 import torch
 import tyro
 
-from depthvla_policy import robot as robot_description
 from depthvla_policy.bench.machine import peak_memory_gb
 from depthvla_policy.bench.timing import percentiles
 from depthvla_policy.policy.observation import Observation
 from depthvla_policy.policy.policy import Policy
-from depthvla_policy.robot import Robot
+from r1lite_description import robot as robot_description
+from r1lite_description.robot import Robot
 
 IMAGE = (720, 1280, 3)  # of one eye or wrist of the R1 Lite
 

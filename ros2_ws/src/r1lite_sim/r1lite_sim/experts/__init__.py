@@ -4,8 +4,8 @@ for the next control period, within the robot's command velocities and joint lim
 
 from __future__ import annotations
 
-from r1lite_sim.expert import LiftExpert
 from r1lite_sim.experts.blocks_stacking import BlocksStackingExpert
+from r1lite_sim.experts.lift import LiftExpert
 from r1lite_sim.experts.microwave_operation import MicrowaveOperationExpert
 from r1lite_sim.experts.table_bussing import TableBussingExpert
 from r1lite_sim.experts.touch import TouchExpert

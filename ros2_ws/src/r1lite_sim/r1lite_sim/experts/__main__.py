@@ -11,8 +11,8 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from depthvla_policy import robot as robots
-from depthvla_policy.evaluation.metrics import wilson_interval
+from depthvla_evaluation.metrics import wilson_interval
+from r1lite_description import robot as robots
 from r1lite_sim.experts import EXPERTS, make_expert
 from r1lite_sim.experts.pictures import IMAGE_SIZE, Film
 from r1lite_sim.experts.run import Episode, run_episode

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from r1lite_sim.scene.workspace import SIDES
 from r1lite_sim.simulation import Simulation
 from r1lite_sim.skills import Hand, Pose, Skill
-from r1lite_sim.workspace import SIDES
 
 SETTLE_STEPS = 20  # control periods that things have to come to rest before the plan is begun again
 

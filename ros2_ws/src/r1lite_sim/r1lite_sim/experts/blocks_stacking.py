@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from r1lite_sim.experts.base import PlanExpert
-from r1lite_sim.objects import BLOCK_SIZE
+from r1lite_sim.scene.objects import BLOCK_SIZE
+from r1lite_sim.scene.workspace import SIDES, distance, in_reach
 from r1lite_sim.skills import Hand, Pose, Skill, facing, turned
 from r1lite_sim.tasks.blocks_stacking import FIRST, SECOND, THIRD, TOWER_REACH
-from r1lite_sim.workspace import SIDES, distance, in_reach
 
 GRASP_HEIGHT = 0.004  # m that the grasp is above the block's middle: the finger tips stay off the table
 CARRY = 0.07  # m above the place where a block is put down

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from r1lite_sim import kitchen
 from r1lite_sim.experts.base import PlanExpert
+from r1lite_sim.scene import kitchen
 from r1lite_sim.skills import Hand, Pose, Skill, facing, turned
 from r1lite_sim.tasks.microwave_operation import DOOR, FOOD, HANDLE, MICROWAVE, OPEN_RAD, PLATE
 

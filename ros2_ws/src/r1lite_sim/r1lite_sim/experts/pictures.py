@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from r1lite_sim.scene.table import SCENE_CAMERA
 from r1lite_sim.simulation import Simulation
-from r1lite_sim.table import SCENE_CAMERA
 
 IMAGE_SIZE = (640, 360)  # px, rendered; twice as large as shown, so that edges are smooth
 CELL = (320, 180)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from r1lite_sim import desk
 from r1lite_sim.experts.base import PlanExpert
+from r1lite_sim.scene import desk
+from r1lite_sim.scene.workspace import distance, nearest, shoulder
 from r1lite_sim.skills import Hand, Pose, Skill, facing, turned
 from r1lite_sim.tasks.table_bussing import BOOK, HEADPHONES, HOLDER, HOOKS, PENS, STAND
-from r1lite_sim.workspace import distance, nearest, shoulder
 
 # Straight down where the arm can, so that the pen is upright when the hand points ahead: m from the shoulder, rad.
 PEN_REACH, PEN_PITCH = (0.47, 0.56), np.radians([83, 65])

@@ -7,9 +7,9 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-import depthvla_policy.tasks as descriptions
-from depthvla_policy.robot import Robot
-from r1lite_sim.contacts import Contacts
+import r1lite_description.tasks as descriptions
+from r1lite_description.robot import Robot
+from r1lite_sim.scene.contacts import Contacts
 
 DRAWN = "random"  # for an option: another one in every scene
 
@@ -17,7 +17,7 @@ DRAWN = "random"  # for an option: another one in every scene
 class StepsTask:
     """A subclass adds `instruction`, `build`, `reset`, `states`, `success` and `focus`, and calls `bind` of this class.
 
-    `substeps` and `time_limit_s` are those of the task's file in r1lite_bringup/tasks. The head camera's mount is off
+    `substeps` and `time_limit_s` are those of the task's file in r1lite_description. The head camera's mount is off
     by a little in every scene.
     """
 

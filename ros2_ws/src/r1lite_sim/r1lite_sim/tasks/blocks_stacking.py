@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
-from r1lite_sim import distractors
-from r1lite_sim.objects import BLOCK_SIZE, PALETTE, block, paint, put
-from r1lite_sim.table import TABLE_HEIGHT
+from r1lite_sim.scene import distractors
+from r1lite_sim.scene.objects import BLOCK_SIZE, PALETTE, block, paint, put
+from r1lite_sim.scene.table import TABLE_HEIGHT
+from r1lite_sim.scene.workspace import SIDES, Places, arrange, in_reach, start_pose
 from r1lite_sim.tasks.base import DRAWN, StepsTask
-from r1lite_sim.workspace import SIDES, Places, arrange, in_reach, start_pose
 
 FIRST, SECOND, THIRD = BLOCKS = ("first_block", "second_block", "third_block")  # from the table upwards
 GAP = 0.10  # m, centre to centre: an open finger fits between two blocks

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 import mujoco
 import numpy as np
 
-import depthvla_policy.tasks as descriptions
-from depthvla_policy.robot import Robot
-from r1lite_sim.objects import BLOCK_MASS, BLOCK_SIZE
-from r1lite_sim.robot_model import ROBOT_CONTACT, SCENE_CONTACT, finger_geoms
-from r1lite_sim.table import TABLE_HEIGHT
+import r1lite_description.tasks as descriptions
+from r1lite_description.robot import Robot
+from r1lite_sim.scene.objects import BLOCK_MASS, BLOCK_SIZE
+from r1lite_sim.scene.robot_model import ROBOT_CONTACT, SCENE_CONTACT, finger_geoms
+from r1lite_sim.scene.table import TABLE_HEIGHT
+from r1lite_sim.scene.workspace import PATIENCE, REACH, SHOULDER, SIDES, start_pose
 from r1lite_sim.tasks.base import DRAWN
-from r1lite_sim.workspace import PATIENCE, REACH, SHOULDER, SIDES, start_pose
 
 COLOURS = {
     "red": (0.80, 0.08, 0.07),

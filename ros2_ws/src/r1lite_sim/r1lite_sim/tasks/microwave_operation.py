@@ -5,11 +5,11 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from r1lite_sim import distractors, kitchen
-from r1lite_sim.objects import fix, paint, put
-from r1lite_sim.table import TABLE_HEIGHT
+from r1lite_sim.scene import distractors, kitchen
+from r1lite_sim.scene.objects import fix, paint, put
+from r1lite_sim.scene.table import TABLE_HEIGHT
+from r1lite_sim.scene.workspace import Places, arrange, in_reach, start_pose
 from r1lite_sim.tasks.base import StepsTask
-from r1lite_sim.workspace import Places, arrange, in_reach, start_pose
 
 MICROWAVE, DOOR, HANDLE = "microwave", "microwave_door", "microwave_handle"
 PLATE, FOOD = "plate", "food"

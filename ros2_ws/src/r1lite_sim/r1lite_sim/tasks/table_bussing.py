@@ -5,11 +5,11 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from r1lite_sim import desk, distractors
-from r1lite_sim.objects import PALETTE, fix, paint, put
-from r1lite_sim.table import TABLE_HEIGHT
+from r1lite_sim.scene import desk, distractors
+from r1lite_sim.scene.objects import PALETTE, fix, paint, put
+from r1lite_sim.scene.table import TABLE_HEIGHT
+from r1lite_sim.scene.workspace import SIDES, Places, arrange, distance, nearest, shoulder, start_pose
 from r1lite_sim.tasks.base import StepsTask
-from r1lite_sim.workspace import SIDES, Places, arrange, distance, nearest, shoulder, start_pose
 
 PENS = ("pen_1", "pen_2")
 HOLDER, HEADPHONES, BOOK, STAND = "holder", "headphones", "book", "stand"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from r1lite_sim import distractors
-from r1lite_sim.objects import BLOCK_SIZE, PALETTE, block, paint, put
-from r1lite_sim.table import TABLE_HEIGHT
+from r1lite_sim.scene import distractors
+from r1lite_sim.scene.objects import BLOCK_SIZE, PALETTE, block, paint, put
+from r1lite_sim.scene.table import TABLE_HEIGHT
+from r1lite_sim.scene.workspace import SIDES, Places, arrange, in_reach, start_pose
 from r1lite_sim.tasks.base import DRAWN, StepsTask
-from r1lite_sim.workspace import SIDES, Places, arrange, in_reach, start_pose
 
 BLOCKS = ("named_block", "block_1", "block_2", "block_3")
 GAP = 0.10  # m, centre to centre

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from depthvla_policy import files
 from depthvla_policy.data.rgbd.source import read_picture
+from r1lite_description import files
 
 FOCAL_PER_WIDTH = 886.81 / 1024  # pinhole of the camera that most scenes were rendered with
 PICTURES, GEOMETRY = "final_preview", "geometry_hdf5"

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from depthvla_policy import files
 from depthvla_policy.policy.images import decode_depth_mm, decode_jpeg
+from r1lite_description import files
 
 MILLIMETRES = 1000.0
 Pair = tuple[Path, Path]  # the files of a picture and of its depth

@@ -9,13 +9,13 @@ import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
 
-from depthvla_policy.nodes.common import qos
-from depthvla_policy.nodes.common.parameters import Parameter
-from depthvla_policy.nodes.common.polling import PolledSubscription
-from depthvla_policy.nodes.common.runtime import ManagedNode
+from depthvla_control.ros import qos
+from depthvla_control.ros.parameters import Parameter
+from depthvla_control.ros.polling import PolledSubscription
+from depthvla_control.ros.runtime import ManagedNode
 from depthvla_policy.policy import calibration
 from depthvla_policy.policy.calibration import Calibration, Rectifier
-from depthvla_policy.robot import Camera
+from r1lite_description.robot import Camera
 
 if TYPE_CHECKING:  # torch is imported when the node is configured
     from depthvla_policy.policy.policy import Policy

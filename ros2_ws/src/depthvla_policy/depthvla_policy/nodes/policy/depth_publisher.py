@@ -15,13 +15,14 @@ from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
-from depthvla_policy.evaluation.viewer.clouds import depth_colours
-from depthvla_policy.nodes.common import image_messages, qos
-from depthvla_policy.nodes.common.messages import time_message
+from depthvla_control.ros import qos
+from depthvla_control.ros.messages import time_message
+from depthvla_control.worker import Worker
+from depthvla_evaluation.viewer.clouds import depth_colours
 from depthvla_policy.nodes.policy.camera_calibration import CameraCalibration
 from depthvla_policy.policy.calibration import Calibration
 from depthvla_policy.policy.images import ImageFit
-from depthvla_policy.worker import Worker
+from depthvla_policy.ros import image_messages
 
 HANG_S = 5.0
 

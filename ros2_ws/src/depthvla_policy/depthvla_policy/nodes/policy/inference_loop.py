@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from depthvla_policy.control.continuation import Continuation
-from depthvla_policy.control.observation_buffer import ObservationBuffer, RawObservation, camera_stream
-from depthvla_policy.control.refusal import Reason, Refusal
+from depthvla_control.execution_plan import Continuation
+from depthvla_control.refusal import Reason, Refusal
+from depthvla_control.worker import Worker
 from depthvla_policy.nodes.policy.decoders import Decoders, UndecodableError
 from depthvla_policy.policy.observation import Observation, noise_seed
-from depthvla_policy.worker import Worker
+from depthvla_policy.policy.observation_buffer import ObservationBuffer, RawObservation, camera_stream
 
 if TYPE_CHECKING:  # torch is imported when a checkpoint is loaded, not with this module
     from depthvla_policy.policy.policy import Policy, Prediction

@@ -1,0 +1,139 @@
+"""Breaks the running graph in every known way and measures what becomes of the arms: `make faults`.
+
+python -m r1lite_trials.faults [--runs 20] [--only NAME ...]; needs neither robot nor GPU. Exit code 1 when a
+run shows a problem: commands outside the limits, a reason that does not name the fault, arms that do not stand, or a
+recovery that is not the documented one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import tyro
+from tqdm import tqdm
+
+from r1lite_trials import table
+from r1lite_trials.catalogue import FAULTS, Fault
+from r1lite_trials.machine import machine
+from r1lite_trials.rig import Rig
+from r1lite_trials.stream import percentiles
+from r1lite_trials.trial import Outcome, run
+
+
+@dataclass(frozen=True)
+class FaultsConfig:
+    """What to break, and how often."""
+
+    runs: int = 20
+    """of each fault"""
+    slow_runs: int = 10
+    """of the faults after which the policy or the simulator has to be started again; never more than `runs`"""
+    only: tuple[str, ...] = ()
+    """faults whose names contain one of these words; all when empty"""
+    model: str = "r1lite-small"
+    """checkpoint: a folder, or the name of one in models/"""
+    seed: int = 0
+    """of the moments, joints and cameras that are drawn"""
+    out: Path = Path("out/faults.json")
+    """where every run is written; the nodes' output is beside it"""
+    document: Path = Path("docs/faults.md")
+    """Markdown file whose table is replaced, unless a fault was left out"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    config = tyro.cli(FaultsConfig, args=argv, description=__doc__)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the nodes are ended too
+    faults = select(config.only)
+    if not faults:
+        print(f"no fault is called {' or '.join(config.only)}; there are:", *(f.name for f in FAULTS), sep="\n  ")
+        return 2
+    outcomes = run_all(faults, config)
+    result = summary(outcomes, config)
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    config.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(table.text(result))
+    if len(result["faults"]) == len(FAULTS):
+        table.replace(config.document, table.markdown(result, faults))
+    return int(any(outcome.problems for outcome in outcomes))
+
+
+def select(words: Sequence[str]) -> list[Fault]:
+    """Faults whose names contain one of the words; those with relays last, so that the executor changes over once."""
+    chosen = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
+    return sorted(chosen, key=lambda fault: fault.relayed)
+
+
+def run_all(faults: Sequence[Fault], config: FaultsConfig) -> list[Outcome]:
+    """On one graph as long as every run comes to its end; after one that does not, on a new graph.
+
+    An interrupt ends the series; what was measured until then counts.
+    """
+    runs = {fault.name: min(config.runs, config.slow_runs) if fault.slow else config.runs for fault in faults}
+    outcomes = []
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        contextlib.ExitStack() as stack,
+        tqdm(total=sum(runs.values()), unit="run", mininterval=1.0) as bar,
+    ):
+        rig = stack.enter_context(_rig(config))
+        for fault in faults:
+            random = Random(f"{config.seed} {fault.name}")
+            for _ in range(runs[fault.name]):
+                bar.set_description(fault.name[:40])
+                outcome = run(rig, fault, random)
+                outcomes.append(outcome)
+                bar.update()
+                for problem in outcome.problems:
+                    bar.write(f"{fault.name}: {problem}")
+                if outcome.resumed_ms is None:
+                    stack.close()
+                    rig = stack.enter_context(_rig(config))
+    return outcomes
+
+
+def _rig(config: FaultsConfig) -> Rig:
+    return Rig(config.out.parent / "faults", model=config.model, leader=True, relays=True)
+
+
+def summary(outcomes: Sequence[Outcome], config: FaultsConfig) -> dict:
+    """What is written as JSON: by fault the spread of the times, the largest steps and every run."""
+    names = list(dict.fromkeys(outcome.fault for outcome in outcomes))
+    words = [f"--runs {config.runs}", f"--slow-runs {config.slow_runs}"]
+    words += [f"--only {' '.join(map(repr, config.only))}"] if config.only else []
+    return {
+        "command": " ".join(["python -m r1lite_trials.faults", *words]),
+        "machine": machine(),
+        "date": datetime.date.today().isoformat(),
+        "faults": {name: _of_fault([o for o in outcomes if o.fault == name]) for name in names},
+    }
+
+
+def _of_fault(outcomes: Sequence[Outcome]) -> dict:
+    def spread(name: str) -> dict[str, float]:
+        values = [getattr(outcome, name) for outcome in outcomes if getattr(outcome, name) is not None]
+        return {key: round(value, 1) for key, value in percentiles(values, 50).items()}
+
+    moved = [outcome.steps for outcome in outcomes if outcome.steps]
+    return {
+        "n": len(outcomes),
+        "misnamed": sum(outcome.misnamed for outcome in outcomes),
+        "problems": sum(bool(outcome.problems) for outcome in outcomes),
+        **{name: spread(name) for name in ("detected_ms", "held_ms", "arms_ms", "resumed_ms")},
+        "largest_step_rad": round(max((step.position_rad for step in moved), default=0.0), 4),
+        "largest_velocity_share": round(max((step.velocity for step in moved), default=0.0), 3),
+        "largest_acceleration_share": round(max((step.acceleration for step in moved), default=0.0), 3),
+        "missed_ticks": sum(outcome.missed_ticks for outcome in outcomes),
+        "runs": [outcome.as_dict() for outcome in outcomes],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

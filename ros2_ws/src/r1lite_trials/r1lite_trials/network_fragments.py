@@ -1,0 +1,86 @@
+"""Images over a lossy cable, with the kernel's limits on fragments and with those of docs/network.md. Linux, as root.
+
+python -m r1lite_trials.network_fragments [--loss 0.01] [--kilobytes 40]. A datagram of which a frame is lost
+keeps its other frames in memory until `ipfrag_time` is over; when they fill `ipfrag_high_thresh`, no datagram is put
+together any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tyro
+
+from r1lite_trials.link import Conditions
+from r1lite_trials.link_process import ADDRESSES, SplitNetwork, unavailable
+
+PORT = 5000
+BUFFER_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class FragmentsConfig:
+    """What is sent, and over what."""
+
+    kilobytes: float = 40.0
+    """of an image, 1000 bytes each; 65 at most"""
+    rate_hz: float = 45.0
+    """images of all cameras together"""
+    loss: float = 0.01
+    """probability that a frame is lost"""
+    seconds: float = 40.0
+    """for each of the two"""
+    period_s: float = 5.0
+    """of one number in the table"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    config = tyro.cli(FragmentsConfig, args=argv, description=__doc__)
+    if reason := unavailable():
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+    print(f"share of images that arrive, by {config.period_s:g} s")
+    for name, tuned in (("kernel's limits", False), ("docs/network.md", True)):
+        print(f"{name:16}", *(f"{share:5.0%}" for share in shares(config, tuned=tuned)), flush=True)
+    return 0
+
+
+def shares(config: FragmentsConfig, *, tuned: bool) -> list[float]:
+    """Of the images of every period, how many arrived in it."""
+    periods = round(config.seconds / config.period_s)
+    count = round(config.period_s * config.rate_hz)
+    with SplitNetwork(tuned=tuned) as network, contextlib.ExitStack() as stack:
+        with network.inside("robot"):
+            camera = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        with network.inside("host"):
+            policy = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        policy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        policy.bind((ADDRESSES["host"], PORT))
+        camera.sendto(b"", (ADDRESSES["host"], PORT))  # the neighbour's address is asked for before frames are lost
+        policy.recv(1)
+        policy.setblocking(False)
+        network.set(Conditions(loss=config.loss))
+        begin_s, arrived = time.monotonic(), [0] * periods
+        for number in range(periods * count):
+            time.sleep(max(begin_s + number / config.rate_hz - time.monotonic(), 0.0))
+            camera.sendto(bytes(round(config.kilobytes * 1000)), (ADDRESSES["host"], PORT))
+            arrived[number // count] += _waiting(policy)
+        return [images / count for images in arrived]
+
+
+def _waiting(end: socket.socket) -> int:
+    """How many datagrams wait; they are taken."""
+    number = 0
+    with contextlib.suppress(BlockingIOError):
+        while end.recv(1) is not None:
+            number += 1
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Lets the simulated graph run and watches rate, punctuality and memory: `make soak`.
+
+python -m r1lite_trials.soak [--minutes 10]. Exit code 1 when a control tick was missed, the command rate is
+off, or the memory of a node grows.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from depthvla_control.ros.messages import nanoseconds
+from r1lite_trials.machine import machine
+from r1lite_trials.rig import Rig
+from r1lite_trials.stream import percentiles
+
+RATE_TOLERANCE = 0.01
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class SoakConfig:
+    """How long, and what is too much."""
+
+    minutes: float = 10.0
+    """after the arms began to move"""
+    warm_up_share: float = 0.2
+    """of that time, whose memory does not count"""
+    growth_limit_mb_per_min: float = 0.5
+    """of the resident memory of a node, over the time after the warm-up"""
+    sample_s: float = 1.0
+    """between two looks at the memory"""
+    model: str = "r1lite-small"
+    """checkpoint: a folder, or the name of one in models/"""
+    out: Path = Path("out/soak.json")
+    """where the figures go; the nodes' output is beside it"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    config = tyro.cli(SoakConfig, args=argv, description=__doc__)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the nodes are ended too
+    with Rig(config.out.parent / "soak", model=config.model, feedback=False) as rig:
+        rig.start_episode()
+        result = soak(rig, config)
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    config.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(text(result))
+    return int(bool(result["problems"]))
+
+
+def soak(rig: Rig, config: SoakConfig) -> dict:
+    """What is written as JSON."""
+    begin, begin_ns = rig.status, time.time_ns()
+    rig.listener.forget(begin_ns)
+    begin_s = time.monotonic()
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in rig.nodes}
+    for _ in tqdm(range(round(config.minutes * 60.0 / config.sample_s)), unit="sample", mininterval=5.0):
+        time.sleep(config.sample_s)
+        for name in rig.nodes:
+            samples[name].append((time.monotonic() - begin_s, resident_mb(rig.pid(name))))
+    end = rig.status
+    statuses = [status for at, status in list(rig.listener.status) if at >= begin_ns]
+    commands = rig.listener.commands().since(begin_ns)
+    gaps_ms = np.diff(commands.times_ns) * 1e-6
+    minutes = (time.monotonic() - begin_s) / 60.0
+    memory = {name: _growth(np.array(rows), config.warm_up_share) for name, rows in samples.items()}
+    result = {
+        "command": f"python -m r1lite_trials.soak --minutes {config.minutes:g}",
+        "machine": machine(),
+        "date": datetime.date.today().isoformat(),
+        "minutes": round(minutes, 2),
+        "command_rate_hz": round(1e3 / float(gaps_ms.mean()), 4),
+        "commands": len(commands.times_ns),
+        "ticks": end.ticks - begin.ticks,
+        "missed_ticks": end.missed_ticks - begin.missed_ticks,
+        "lateness_ms": _rounded(percentiles([nanoseconds(status.jitter) * 1e-6 for status in statuses], 50, 99)),
+        "command_interval_ms": _rounded({"min": float(gaps_ms.min()), **percentiles(gaps_ms, 50, 99)}),
+        "chunks_accepted": end.chunks_accepted - begin.chunks_accepted,
+        "chunks_refused": end.chunks_refused - begin.chunks_refused,
+        "chunk_latency_ms": _rounded(percentiles([nanoseconds(s.latency) * 1e-6 for s in statuses], 50, 99)),
+        "modes": sorted({int(status.mode) for status in statuses}),
+        "memory_mb": memory,
+    }
+    result["problems"] = problems(result, rig.robot.control_rate_hz, config.growth_limit_mb_per_min)
+    return result
+
+
+def problems(result: dict, rate_hz: float, growth_limit_mb_per_min: float) -> list[str]:
+    """What is not as it should be, in words."""
+    found = []
+    if result["missed_ticks"]:
+        found.append(f"{result['missed_ticks']} control ticks were missed")
+    if abs(result["command_rate_hz"] / rate_hz - 1.0) > RATE_TOLERANCE:
+        found.append(f"commands came at {result['command_rate_hz']:.2f} Hz instead of {rate_hz:g} Hz")
+    for name, row in result["memory_mb"].items():
+        if row["mb_per_min"] > growth_limit_mb_per_min:
+            found.append(
+                f"memory of {name} grows by {row['mb_per_min']:.2f} MB/min (limit {growth_limit_mb_per_min:g} MB/min)"
+            )
+    return found
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process, 10^6 bytes (VmRSS of proc(5))."""
+    kib = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()).group(1)
+    return int(kib) * 1024 / MB
+
+
+def slope_per_min(times_s: np.ndarray, values: np.ndarray) -> float:
+    """Of the straight line through the values, per minute; 0 for fewer than two."""
+    return float(np.polyfit(times_s / 60.0, values, 1)[0]) if len(values) > 1 else 0.0
+
+
+def text(result: dict) -> str:
+    late, interval, latency = result["lateness_ms"], result["command_interval_ms"], result["chunk_latency_ms"]
+    lines = [
+        f"{result['minutes']:g} min on {result['machine']}",
+        f"commands     {result['commands']} at {result['command_rate_hz']:.3f} Hz; ticks missed:"
+        f" {result['missed_ticks']} of {result['ticks']}",
+        f"lateness     p50 {late['p50']:.2f}, p99 {late['p99']:.2f}, max {late['max']:.2f} ms",
+        f"interval     min {interval['min']:.1f}, p50 {interval['p50']:.1f}, p99 {interval['p99']:.1f},"
+        f" max {interval['max']:.1f} ms",
+        f"chunks       {result['chunks_accepted']} taken, {result['chunks_refused']} refused; latency p50"
+        f" {latency['p50']:.0f}, p99 {latency['p99']:.0f}, max {latency['max']:.0f} ms",
+    ]
+    for name, row in result["memory_mb"].items():
+        lines.append(
+            f"{name:22} {row['begin']:.1f} to {row['end']:.1f} MB from minute {row['begin_min']:.1f} on, at most"
+            f" {row['max']:.1f}; {row['mb_per_min']:+.3f} MB/min ({row['mb_per_min'] * 60.0:+.1f} MB/h)"
+        )
+    return "\n".join([*lines, *(f"PROBLEM: {problem}" for problem in result["problems"])])
+
+
+def _growth(rows: np.ndarray, warm_up_share: float) -> dict:
+    """`begin`, `end` and slope are of the time after the warm-up, which ends at `begin_min`. `samples`: [s, MB]."""
+    kept = rows[int(len(rows) * warm_up_share) :]
+    return {
+        "begin_min": round(kept[0, 0] / 60.0, 2),
+        "begin": round(kept[0, 1], 2),
+        "end": round(kept[-1, 1], 2),
+        "max": round(rows[:, 1].max(), 2),
+        "mb_per_min": round(slope_per_min(kept[:, 0], kept[:, 1]), 4),
+        "samples": np.round(rows, 2).tolist(),
+    }
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in values.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
