@@ -19,8 +19,8 @@ robot-side: ## the executor alone, for the robot's own computer (Humble, or with
 demo: setup ## the whole loop against a simulated robot; the report is left in out/demo/ (ARGS="..." is passed on)
 	@$(RUN) python -m r1lite_bringup.demo $(ARGS)
 
-test: setup ## lint, then every test; results as JUnit XML in out/test/ (ARGS="-k name" selects)
-	@$(RUN) ruff check . && python -m pytest --junitxml out/test/junit.xml $(ARGS)
+test: setup ## lint and formatting, then every test; results as JUnit XML in out/test/ (ARGS="-k name" selects)
+	@$(RUN) ruff check . && ruff format --check . && python -m pytest --junitxml out/test/junit.xml $(ARGS)
 
 fuzz: setup ## the command path's property tests with 100,000 generated histories instead of 200 (about an hour)
 	@$(RUN) python -m pytest ros2_ws/src/depthvla_policy/test -k "history or wanted_motion" \

@@ -21,5 +21,8 @@ setup(
     description="What becomes of an action chunk: timeline, arbiter, shaper, teleoperation, the chunk executor.",
     license="Apache-2.0",
     tests_require=["pytest"],
-    entry_points={"console_scripts": [f"{node} = {package}.nodes.{node}:main" for node in nodes]},
+    entry_points={
+        "console_scripts": [f"{node} = {package}.nodes.{node}:main" for node in nodes],
+        "depthvla.commands": [f"{package} = {package}.commands:COMMANDS"],
+    },
 )

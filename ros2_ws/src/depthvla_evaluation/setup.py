@@ -22,5 +22,8 @@ setup(
     description="What was recorded and how good it was: bags, sessions, replay, rollouts, reports, viewers.",
     license="Apache-2.0",
     tests_require=["pytest"],
-    entry_points={"console_scripts": [f"{node} = {package}.nodes.{node}:main" for node in nodes]},
+    entry_points={
+        "console_scripts": [f"{node} = {package}.nodes.{node}:main" for node in nodes],
+        "depthvla.commands": [f"{package} = {package}.commands:COMMANDS"],
+    },
 )

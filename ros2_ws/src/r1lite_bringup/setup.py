@@ -13,6 +13,8 @@ setup(
         (f"share/{package}", ["package.xml"]),
         (f"share/{package}/launch", glob("launch/*.launch.py")),
         (f"share/{package}/rviz", glob("rviz/*.rviz")),
+        (f"share/{package}/completion", glob("completion/*")),
+        ("bin", ["scripts/depthvla"]),  # on PATH, where a console script would be for `ros2 run` only
     ],
     install_requires=["setuptools"],
     zip_safe=False,
@@ -21,5 +23,7 @@ setup(
     description="Starts DepthVLA on a Galaxea R1 Lite or its simulation: graph, launch files, preflight, demo.",
     license="Apache-2.0",
     tests_require=["pytest"],
-    entry_points={"console_scripts": ["preflight = r1lite_bringup.preflight.__main__:main"]},
+    entry_points={
+        "depthvla.commands": [f"{package} = {package}.commands:COMMANDS"],
+    },
 )

@@ -21,5 +21,8 @@ setup(
     description="A MuJoCo Galaxea R1 Lite that speaks the robot's topics; environments and scripted experts.",
     license="Apache-2.0",
     tests_require=["pytest"],
-    entry_points={"console_scripts": [f"{node} = {package}.nodes.{node}:main" for node in nodes]},
+    entry_points={
+        "console_scripts": [f"{node} = {package}.nodes.{node}:main" for node in nodes],
+        "depthvla.commands": [f"{package} = {package}.commands:COMMANDS"],
+    },
 )

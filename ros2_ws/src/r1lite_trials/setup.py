@@ -17,4 +17,7 @@ setup(
     description="How the figures in docs/ are made: faults, endurance, latency, hand-over, bad networks.",
     license="Apache-2.0",
     tests_require=["pytest"],
+    entry_points={
+        "depthvla.commands": [f"{package} = {package}.commands:COMMANDS"],
+    },
 )

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from pty_terminal import SOURCE, Terminal
+from pty_terminal import Terminal
+from ros_harness import SOURCE_PATHS
 
 MODULE = "depthvla_control.nodes.operator_node"
 EXECUTOR = "/chunk_executor_node"
@@ -462,7 +463,7 @@ def test_without_a_terminal_the_keyboard_is_off_and_the_joystick_works(rig, ros)
     executor = rig.executor()
     # The harness's node inherits standard input, which must not be a terminal here.
     words = [sys.executable, "-m", MODULE, "--ros-args", "--params-file", str(PARAMETER_FILE)]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, os.environ.get("PYTHONPATH", "")])}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([*SOURCE_PATHS, os.environ.get("PYTHONPATH", "")])}
     node = subprocess.Popen(
         words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -13,6 +13,8 @@ from pty_terminal import Terminal
 
 from depthvla_evaluation.bags.bag import Bag
 
+pytestmark = pytest.mark.xdist_group("graph")
+
 MODULE = "depthvla_evaluation.nodes.session"
 RECORDER = "depthvla_evaluation.nodes.episode_recorder_node"
 HOLD, POLICY = 1, 3

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("graph")
+
 
 def demo(*words: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "r1lite_bringup.demo", *words]

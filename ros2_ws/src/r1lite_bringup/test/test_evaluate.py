@@ -10,6 +10,8 @@ import pytest
 from depthvla_evaluation.bags.bag import Bag
 from depthvla_evaluation.bags.notes import read_notes
 
+pytestmark = pytest.mark.xdist_group("graph")
+
 
 def test_a_seed_through_the_graph_is_scored_and_its_recording_goes_to_the_report(
     ros, checkpoint, tmp_path, monkeypatch, capsys

@@ -21,6 +21,8 @@ from r1lite_bringup import graph
 from r1lite_bringup.process_launch import Launcher
 from r1lite_description import robot as robot_description
 
+pytestmark = pytest.mark.xdist_group("graph")
+
 START_S = 90.0  # torch is imported and MuJoCo is compiled, on a machine that may have other things to do
 ROBOT = robot_description.load()
 

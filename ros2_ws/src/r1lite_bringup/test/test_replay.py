@@ -22,6 +22,8 @@ from depthvla_policy.policy.observation import noise_seed
 from r1lite_bringup import graph, replay
 from r1lite_description import robot as robot_description
 
+pytestmark = pytest.mark.xdist_group("graph")
+
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 ROBOT = robot_description.load()

@@ -18,6 +18,8 @@ from r1lite_trials.faults import select  # noqa: E402
 from r1lite_trials.rig import Rig  # noqa: E402
 from r1lite_trials.trial import run  # noqa: E402
 
+pytestmark = pytest.mark.xdist_group("graph")
+
 FAULTS = [fault for fault in select([]) if not fault.slow]
 
 

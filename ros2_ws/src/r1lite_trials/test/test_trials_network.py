@@ -33,6 +33,8 @@ from r1lite_trials.network_figures import Commands, Window, figures  # noqa: E40
 from r1lite_trials.network_fragments import FragmentsConfig, shares  # noqa: E402
 from r1lite_trials.stream import Stream  # noqa: E402
 
+pytestmark = pytest.mark.xdist_group("graph")
+
 ROBOT = robot_description.load()
 HOME = (ROBOT.position_min + ROBOT.position_max) / 2
 ARMS = ~ROBOT.gripper_mask

@@ -1,0 +1,59 @@
+"""`depthvla SUBCOMMAND`: one command for people. Every package brings its own subcommands, `<package>/commands.py`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from r1lite_bringup.graph import share
+
+GROUP = "depthvla.commands"  # of entry points, so that a package above this one can bring subcommands too
+COMPLETION = "completion"
+ROS = ("rclpy", "depthvla_msgs")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    name, *rest = words
+    if name == COMPLETION:
+        print(completion_file().read_text(), end="")
+        return 0
+    modules = {known: module for commands in by_package().values() for known, (module, _) in commands.items()}
+    if name not in modules:
+        close = difflib.get_close_matches(name, modules, 3) or sorted(modules)
+        print(
+            f"depthvla: no subcommand {name!r}; did you mean {', '.join(close)}? All: depthvla --help", file=sys.stderr
+        )
+        return 2
+    sys.argv = [f"depthvla {name}", *rest]  # what a subcommand's usage and errors begin with
+    try:
+        return importlib.import_module(modules[name]).main() or 0
+    except ModuleNotFoundError as error:
+        if error.name not in ROS:
+            raise
+        print(f"depthvla {name} needs ROS 2 ({error.name}): source its setup.bash, or tools/env.sh", file=sys.stderr)
+        return 1
+
+
+def by_package() -> dict[str, dict[str, tuple[str, str]]]:
+    """Package -> name of a subcommand -> its module and what it does, of the installed packages."""
+    return {point.name: point.load() for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
+
+
+def usage() -> str:
+    lines = ["usage: depthvla SUBCOMMAND [-h] ...", ""]
+    for package, commands in by_package().items():
+        lines += [f"{package}:", *(f"  {name:<18} {text}" for name, (_, text) in commands.items()), ""]
+    lines.append('Completion of Tab, for bash: eval "$(depthvla completion)"')
+    return "\n".join(lines)
+
+
+def completion_file() -> Path:
+    return share() / "completion" / "depthvla.bash"
