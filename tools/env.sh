@@ -16,7 +16,9 @@ if grep -qx "include-system-site-packages = true" "$_venv/pyvenv.cfg"; then
     echo "$_venv was made over a ROS distribution: source that first, or remove it and run '$_setup'" >&2
     return 1
   fi
+  _over_ros=yes
 else
+  _over_ros=""
   # The ROS wheels find their libraries when Python starts, unless another environment says that it was done.
   unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH PYTHONPATH
   export AMENT_PREFIX_PATH=$_venv CMAKE_PREFIX_PATH=$_venv
@@ -31,8 +33,17 @@ case $- in *u*) _restore="set -u" ;; *) _restore="" ;; esac
 set +u
 source "$_root/ros2_ws/install$_side/setup.bash"
 $_restore
+# `ros2` runs on the distribution's own Python, and `ros2 launch` imports what pip installed.
+if [ -n "$_over_ros" ]; then
+  for _site in "$_venv"/lib/python3*/site-packages; do
+    case ":${PYTHONPATH:-}:" in
+      *":$_site:"*) ;;
+      *) export PYTHONPATH=${PYTHONPATH:+$PYTHONPATH:}$_site ;;
+    esac
+  done
+fi
 # rclpy refuses to start without a folder for its logs.
 if [ -z "${ROS_LOG_DIR:-}" ] && [ ! -w "${HOME:-/nonexistent}" ]; then
   export ROS_LOG_DIR=$_root/out/log
 fi
-unset _root _side _setup _venv _restore
+unset _root _side _setup _venv _restore _over_ros _site

@@ -159,7 +159,7 @@ install_over_distribution() {
     "$venv/bin/python" -c 'import numpy; print("numpy==" + numpy.__version__)'
     echo "setuptools<80" # a newer one makes --symlink-install a copy without saying so
   } >"$logs/constraints.txt"
-  grep -hvE "^(-r .*|($from_distribution)==.*)$" "${requirements[@]}" >"$logs/requirements.txt"
+  grep -hvE "^(-r|($from_distribution)=)" "${requirements[@]}" >"$logs/requirements.txt"
   pip_install -r "$logs/requirements.txt" -c "$logs/constraints.txt"
 }
 

@@ -282,6 +282,8 @@ def test_revision_says_whether_files_differ_from_it(tmp_path):
     assert len(revision) == 40
     (tmp_path / "file").write_text("two")
     assert git_revision(tmp_path) == f"{revision}+dirty"
+    (tmp_path / "install").mkdir()
+    assert git_revision(tmp_path / "install") == ""
 
 
 def test_a_disk_that_does_not_answer_is_a_problem_and_ends_the_wait_for_it(tmp_path, monkeypatch):

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from depthvla_evaluation import evaluate
-from depthvla_evaluation.evaluate import EvaluateConfig
-from depthvla_evaluation.rollouts import results
 from depthvla_evaluation.rollouts.results import summarise_episodes
 from depthvla_evaluation.rollouts.rollout import EpisodeResult, RolloutConfig, environment_id, run_episode
 from depthvla_policy.policy.images import ImageFit
@@ -223,54 +218,6 @@ def test_results_over_episodes_equal_the_hand_computed_ones():
     assert found["inference_ms"]["mean"] == pytest.approx(20.0)
 
 
-@pytest.mark.parametrize(
-    "config, complaint",
-    [
-        (EvaluateConfig(), "needs a policy"),
-        (EvaluateConfig(baseline="do_nothing", seeds=0), "seeds is 0"),
-        (EvaluateConfig(baseline="do_nothing", workers=0), "workers 0"),
-        (EvaluateConfig(baseline="all"), "baseline all needs a policy"),
-        (EvaluateConfig(baseline="do_nothing", video_seeds=-1), "video_seeds is -1"),
-        (EvaluateConfig(baseline="do_nothing", task_options=("a=1", "a=2")), "task option a comes twice"),
-    ],
-)
-def test_a_wrong_request_is_named_before_anything_runs(config, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        evaluate.evaluate(config)
-
-
-def test_baselines_stand_beside_the_policy_in_results_and_table(monkeypatch):
-    monkeypatch.setattr(evaluate, "_model_id", lambda folder: "some@model")
-    done_by = {"none": 1.0, "do_nothing": 0.0, "shuffled_cameras": 0.25, "wrong_instruction": 0.5}
-
-    def run(policy, task, seeds, config, **_):
-        assert (policy is None) == (config.baseline == "do_nothing")
-        return [EpisodeResult(seed, "lift", progress=done_by[config.baseline]) for seed in seeds]
-
-    monkeypatch.setattr(evaluate, "run_episodes", run)
-    found = evaluate.evaluate(EvaluateConfig(policy=Path("any"), baseline="all", seeds=2))
-    assert found["progress"] == 1.0
-    assert {name: part["progress"] for name, part in found["baselines"].items()} == {
-        name: progress for name, progress in done_by.items() if name != "none"
-    }
-    rows = [line.split() for line in results.text(found).splitlines()[-5:]]
-    assert [row[0] for row in rows[1:]] == ["policy", "do_nothing", "shuffled_cameras", "wrong_instruction"]
-
-
-def test_the_ros_graph_gets_the_same_seeds_and_refuses_what_only_simulated_time_has():
-    config = EvaluateConfig(policy=Path("any"), through="ros", seeds=3, task_options=("colour=blue",))
-    words = evaluate.ros_words(config)
-    assert "r1lite_bringup.evaluate" in words
-    assert words[words.index("--seeds") + 1] == "3" and words[-2:] == ["--task-options", "colour=blue"]
-    with pytest.raises(ValueError, match="execute, videos: not with --through ros"):
-        evaluate.ros_words(EvaluateConfig(policy=Path("any"), through="ros", execute=2, videos=Path("films")))
-
-
-def test_a_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"checkpoint .*nothing does not exist"):
-        evaluate.evaluate(EvaluateConfig(policy=tmp_path / "nothing"))
-
-
 def test_task_names_stand_for_environments():
     assert environment_id("lift") == "r1lite_sim:r1lite_sim/Lift-v0"
     assert environment_id("table_bussing") == "r1lite_sim:r1lite_sim/TableBussing-v0"
@@ -303,15 +250,3 @@ def test_the_expert_lifts_the_block_through_the_real_executor_and_does_so_again(
     done = list(first.substeps.values())
     assert done == sorted(done) and None not in done
     assert first.held_steps == 0 and first.chunks_refused == 0
-
-
-def test_the_command_runs_scenes_in_workers_and_writes_the_results(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("r1lite_sim")
-    path = tmp_path / "results" / "nothing.json"
-    words = f"--baseline do_nothing --task lift --seeds 1 --first-seed 3 --workers 1 --json {path}"
-    monkeypatch.setattr("sys.argv", ["evaluate", *words.split()])
-    assert evaluate.main() == 0
-    found = json.loads(path.read_text())
-    assert [row["seed"] for row in found["episodes"]] == [3]
-    assert found["success_rate"] == 0.0 and found["settings"]["baseline"] == "do_nothing"
-    assert "success   0.0%" in capsys.readouterr().out

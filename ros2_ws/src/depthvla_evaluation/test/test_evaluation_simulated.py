@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from synthetic_bag import SyntheticBag
 
-from depthvla_evaluation import evaluate
 from depthvla_evaluation.bags.recording import EpisodeNotes
 from depthvla_evaluation.report import build as report
 from depthvla_evaluation.report import episode_report, figures, simulated
@@ -243,33 +242,3 @@ def test_results_are_never_overwritten_by_their_summary(tmp_path, capsys):
     assert report.main([str(path), "--out", str(tmp_path)]) == 1
     assert "the summary would be written over" in capsys.readouterr().err
     assert path.read_text() == before
-
-
-def test_an_evaluation_makes_its_report_and_keeps_its_results_in_it(tmp_path, monkeypatch, capsys):
-    out, films = tmp_path / "out", tmp_path / "films"
-
-    def run(policy, task, seeds, config, *, videos, video_seeds, **_):
-        assert config.baseline == "do_nothing" and videos == films
-        films.mkdir()
-        for seed in seeds[:video_seeds]:
-            (films / f"seed_{seed}.mp4").touch()
-        return [EpisodeResult(seed, "lift", progress=0.5, steps=15) for seed in seeds]
-
-    monkeypatch.setattr(evaluate, "run_episodes", run)
-    words = f"--baseline do_nothing --seeds 2 --first-seed 5 --videos {films} --video-seeds 1 --report {out}"
-    monkeypatch.setattr("sys.argv", ["evaluate", *words.split()])
-    assert evaluate.main() == 0
-    assert str(out / "report.html") in capsys.readouterr().out
-    rows = results.read(out / "results.json")["episodes"]
-    assert [row.get("video") for row in rows] == [str(films / "seed_5.mp4"), None]
-    assert 'href="../films/seed_5.mp4"' in (out / "report.html").read_text()
-
-
-def test_two_results_that_are_compared_have_a_report_as_well(tmp_path, monkeypatch, capsys):
-    first = written(tmp_path / "a.json", evaluated({0: 1.0, 1: 1.0}))
-    second = written(tmp_path / "b.json", evaluated({0: 0.5, 1: 0.5}, model="small@2"))
-    words = ["--compare", str(first), str(second), "--report", str(tmp_path / "out")]
-    monkeypatch.setattr("sys.argv", ["evaluate", *words])
-    assert evaluate.main() == 0
-    assert "small@1 - small@2" in capsys.readouterr().out
-    assert not (tmp_path / "out/results.json").exists()

@@ -170,7 +170,7 @@ def test_an_episode_that_cannot_be_stored_leaves_no_trace(tmp_path, monkeypatch)
 def test_two_processes_do_not_write_to_one_dataset(tmp_path):
     code = f"""
 import sys
-from depthvla_policy import robot
+from r1lite_description import robot
 from depthvla_policy.data.layout import episode_rows, read_tasks
 from depthvla_policy.data.lerobot_writer import DatasetWriter
 with DatasetWriter({str(tmp_path)!r}, robot.load()):

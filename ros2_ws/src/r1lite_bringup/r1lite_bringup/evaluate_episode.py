@@ -14,17 +14,13 @@ from depthvla_control.ros import qos
 from depthvla_control.ros.messages import nanoseconds
 from depthvla_control.ros.probe import Heard, Probe, wait_until
 from depthvla_evaluation.nodes.session_graph import SessionGraph
-from depthvla_evaluation.rollouts.rollout import EpisodeResult
+from depthvla_evaluation.rollouts.rollout import EpisodeResult, EvaluationError
 
 SIMULATOR, POLICY = "/simulator_node", "/policy_node"
 EXECUTOR, RECORDER = "/chunk_executor_node", "/episode_recorder_node"
 SUCCESS_HOLD_S = 0.5  # as in the Gymnasium environments
 READY_S = 30.0  # for each step of getting ready
 SETTLE_S = 0.2  # until images and feedback of a new scene have come through
-
-
-class EvaluationError(RuntimeError):
-    """The graph does not do what it was asked for; the message says what."""
 
 
 class Episodes:

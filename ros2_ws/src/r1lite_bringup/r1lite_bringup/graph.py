@@ -13,7 +13,7 @@ from pathlib import Path
 from depthvla_control.execution_plan import REALTIME_CHUNKING
 from depthvla_control.ros.isolation import this_machine_only
 from depthvla_policy.policy.made_for import why_not_real
-from r1lite_description import robot, tasks
+from r1lite_description import files, robot, tasks
 from r1lite_description.share import robot_file, urdf_file
 from r1lite_sim import task_options
 
@@ -364,12 +364,11 @@ def _model_for(robot: str, model: str) -> Path:
 
 
 def model_folder(model: str) -> Path:
-    # The repository's models/ lies above the source tree as well as above the workspace's install folder.
-    above = Path(__file__).resolve().parents
-    for folder in (Path(model).expanduser(), *(parent / "models" / model for parent in above)):
+    folders = files.models_folders()
+    for folder in (Path(model).expanduser(), *(parent / model for parent in folders)):
         if (folder / "config.json").is_file():
             return folder.absolute()
-    names = sorted({path.parent.name for parent in above for path in parent.glob("models/*/config.json")})
+    names = sorted({path.parent.name for parent in folders for path in parent.glob("*/config.json")})
     raise ArgumentError(
         f"model:={model!r} is not allowed; allowed: a checkpoint's folder (with a config.json) or the name of one in "
         f"models/ ({', '.join(names) or 'there is none'})"

@@ -1,9 +1,10 @@
-"""The containers, as far as they can be tried without Docker: what they copy, install and run, and how they talk."""
+"""Containers and workflows, as far as they can be tried here: what they copy, install and run, and how they talk."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -12,13 +13,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from xml.etree import ElementTree
 
+import dependency_table
 import docker_files
 import pytest
+import yaml
 from docker_files import COMPOSE_FILES, DOCKER, DOCKERFILES, ROOT
 
 from r1lite_description.share import robot_file
 
 PACKAGES = sorted((ROOT / "ros2_ws" / "src").glob("*/package.xml"))
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
 ENTRYPOINT = str(DOCKER / "entrypoint.sh")
 ENVIRONMENT = {"ROS_DOMAIN_ID": "2", "MODELS": "/checkpoints", "MODEL": "mine", "INSTRUCTION": "stack the blocks"}
 
@@ -26,14 +30,9 @@ ENVIRONMENT = {"ROS_DOMAIN_ID": "2", "MODELS": "/checkpoints", "MODEL": "mine", 
 # gives them in an image. REP 2001 says what ros_base is.
 ROS_BASE = {
     *("ament_cmake", "ament_index_python", "launch", "launch_ros", "rclpy", "ros2launch", "robot_state_publisher"),
-    *("rosidl_default_generators", "rosidl_default_runtime"),
+    *("python3-catkin-pkg-modules", "rosidl_default_generators", "rosidl_default_runtime"),
     *("builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "lifecycle_msgs", "rcl_interfaces", "rosgraph_msgs"),
     *("sensor_msgs", "sensor_msgs_py", "std_msgs", "std_srvs", "tf2_msgs", "trajectory_msgs", "visualization_msgs"),
-}
-PIP = {
-    **{f"python3-{name}": name for name in ("numpy", "tqdm", "matplotlib", "pytest", "hypothesis")},
-    "python3-yaml": "PyYAML",
-    "xacro": "xacro",
 }
 RVIZ = {"rviz2", "rviz_2d_overlay_plugins"}  # shown on the CPU image only
 BUILD = {
@@ -66,14 +65,11 @@ def test_every_copied_path_exists_and_is_not_ignored(path):
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
 def test_every_dependency_of_a_package_comes_into_the_image(path):
-    pinned = [ROOT / name for name in ("requirements.txt", "requirements-robot.txt", "requirements-dev.txt")]
-    pip = {line.partition("==")[0] for file in pinned for line in file.read_text().splitlines()}
+    names = ("requirements.txt", "requirements-robot.txt", "requirements-dev.txt")
+    pinned = dependency_table.pinned(*(ROOT / name for name in names))
+    by_pip = {key for key, requirement in dependency_table.LIBRARIES.values() if requirement in pinned}
     installed = docker_files.apt_packages(path)
-    missing = {
-        key
-        for key in dependencies() - ROS_BASE
-        if apt_name(key) not in installed and not (key in PIP and PIP[key] in pip)
-    }
+    missing = {key for key in dependencies() - ROS_BASE - by_pip if apt_name(key) not in installed}
     assert missing == (set() if path.stem == "cpu" else RVIZ)
 
 
@@ -113,8 +109,9 @@ def test_the_cpu_image_installs_everything_but_the_network(tmp_path):
 
 def test_what_the_cpu_image_is_for_imports_without_the_network(ros):
     modules = [
-        *(f"depthvla_policy.nodes.{name}" for name in ("chunk_executor_node", "operator_node", "viewer_node")),
-        *(f"depthvla_policy.nodes.{name}" for name in ("episode_recorder_node", "visualisation_node", "session")),
+        *(f"depthvla_control.nodes.{name}" for name in ("chunk_executor_node", "operator_node")),
+        *(f"depthvla_evaluation.nodes.{name}" for name in ("episode_recorder_node", "session", "viewer_node")),
+        "depthvla_evaluation.nodes.visualisation_node",
         *("r1lite_bringup.preflight.__main__", "depthvla_evaluation.viewer.__main__"),
     ]
     hidden = "sys.modules.update(dict.fromkeys(('torch', 'transformers', 'accelerate')))"
@@ -133,15 +130,29 @@ def test_every_command_of_a_build_is_bash_and_every_script_of_ours_is_there(path
     assert (ROOT / Path(json.loads(entrypoint)[0]).relative_to(folder)).samefile(ENTRYPOINT)
 
 
-@pytest.mark.parametrize("program", ["hadolint", "shellcheck"])
+@pytest.mark.parametrize("program", ["actionlint", "hadolint", "shellcheck"])
 def test_linters_find_nothing(program):
     found = shutil.which(program, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if not found:
         pytest.skip(f"{program} is not installed")
-    arguments = ["-c", "docker/hadolint.yaml", *map(str, DOCKERFILES)]
-    if program == "shellcheck":
-        arguments = ["--external-sources", ENTRYPOINT]
-    subprocess.run([found, *arguments], cwd=ROOT, check=True)
+    arguments = {
+        "actionlint": [*map(str, WORKFLOWS)],
+        "hadolint": ["-c", "docker/hadolint.yaml", *map(str, DOCKERFILES)],
+        "shellcheck": ["--external-sources", ENTRYPOINT],
+    }
+    subprocess.run([found, *arguments[program]], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_the_commands_of_a_workflow_are_clean_and_its_actions_pinned(path):
+    """As far as it goes without actionlint, whose wheel fetches a program that only some networks reach."""
+    shellcheck = shutil.which("shellcheck", path=str(Path(sys.executable).parent))
+    for job in yaml.safe_load(path.read_text())["jobs"].values():
+        for step in job["steps"]:
+            assert re.fullmatch(r"[\w/-]+@v\d+", step.get("uses", "none@v0"))
+            if shellcheck and "run" in step:
+                words = [shellcheck, "--shell", "bash", "--exclude", "SC1091", "-"]
+                subprocess.run(words, input=step["run"], text=True, check=True)
 
 
 def test_the_entrypoint_gives_a_command_the_workspace_and_its_exit_code(ros):

@@ -1,33 +1,29 @@
-"""Seeds through the real node graph, recorded and scored, with a policy that knows nothing."""
+"""The evaluation command: seeds in simulated time and through the real node graph, and what is made of them."""
 
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
 from depthvla_evaluation.bags.bag import Bag
 from depthvla_evaluation.bags.notes import read_notes
+from depthvla_evaluation.rollouts import results
+from depthvla_evaluation.rollouts.rollout import EpisodeResult
+from r1lite_bringup import evaluate
+from r1lite_bringup.evaluate import EvaluateConfig
 
 pytestmark = pytest.mark.xdist_group("graph")
 
 
-def test_a_seed_through_the_graph_is_scored_and_its_recording_goes_to_the_report(
-    ros, checkpoint, tmp_path, monkeypatch, capsys
-):
-    from r1lite_bringup import evaluate
+def test_a_seed_through_the_graph_is_scored_and_its_recording_goes_to_the_report(ros, checkpoint, tmp_path, capsys):
     from r1lite_sim.envs import TaskEnv
 
-    out, reported = tmp_path / "runs", []
-
-    def write_comparison(bags, folder, *, video):
-        reported.extend(bags)
-        return SimpleNamespace(html=folder / "report.html")
-
-    monkeypatch.setattr(evaluate.report, "write_comparison", write_comparison)
-    words = f"--policy {checkpoint} --seeds 1 --first-seed 7 --time-limit-s 3 --setting tiny --no-depth --out {out}"
-    assert evaluate.main([*words.split(), "--task-options", "colour=random", "side=random"]) == 0
+    out = tmp_path / "runs"
+    words = f"--through ros --policy {checkpoint} --seeds 1 --first-seed 7 --time-limit-s 3 --setting tiny --no-depth"
+    words += f" --out {out} --task-options colour=random side=random"
+    assert evaluate.main(words.split()) == 0
     found = json.loads((out / "results.json").read_text())
     (row,) = found["episodes"]
     assert (row["seed"], row["bag"], row["recording_failed"], row["success"]) == (7, "seed_7", "", False)
@@ -43,20 +39,21 @@ def test_a_seed_through_the_graph_is_scored_and_its_recording_goes_to_the_report
     assert found["environment"] == "r1lite_sim/Lift-v0" and found["through"] == "ros"
     assert found["model_id"].startswith("tiny@")
 
-    assert reported == [out / "seed_7"]
     with Bag(out / "seed_7") as bag:
         notes = read_notes(bag.custom_data)
         told = {chunk.instruction for _, _, chunk in bag.messages(["/policy_node/action_chunk"])}
     assert told == {task.instruction}
     assert (notes.task, notes.setting, notes.scene, notes.outcome) == ("lift", "tiny", "seed 7", "failure")
     assert notes.policy == found["model_id"] and not notes.failure
-    assert "report.html" in capsys.readouterr().out
+    report = out / "report"
+    assert str(report / "report.html") in capsys.readouterr().out
+    (episode,) = json.loads((report / "summary.json").read_text())["episodes"]
+    assert (episode["name"], episode["bag"]) == ("seed_7", str(out / "seed_7"))
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--seeds", "0"], "seeds is 0"),
         (["--task-options", "colour=pink"], "colour is 'pink'"),
         (["--task-options", "size=1"], "task option size=1"),
         (["--time-limit-s", "0"], "time_limit_s is 0.0"),
@@ -64,18 +61,14 @@ def test_a_seed_through_the_graph_is_scored_and_its_recording_goes_to_the_report
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_started(ros, tmp_path, capsys, words, complaint):
-    from r1lite_bringup import evaluate
-
-    assert evaluate.main(["--out", str(tmp_path / "runs"), *words]) == 1
+    assert evaluate.main(["--through", "ros", "--out", str(tmp_path / "runs"), *words]) == 1
     assert complaint in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
 def test_recordings_are_not_overwritten(ros, checkpoint, tmp_path, capsys):
-    from r1lite_bringup import evaluate
-
     (tmp_path / "seed_0").mkdir()
-    assert evaluate.main(["--policy", str(checkpoint), "--out", str(tmp_path)]) == 1
+    assert evaluate.main(["--through", "ros", "--policy", str(checkpoint), "--out", str(tmp_path)]) == 1
     assert "is not empty" in capsys.readouterr().err
 
 
@@ -115,23 +108,21 @@ def test_substeps_are_done_when_the_simulator_says_so(ros):
 
 
 @pytest.mark.parametrize(
-    ("words", "options"),
+    ("task", "words", "options"),
     [
-        (["--task", "lift"], {"colour": "red", "side": "right"}),
-        (["--task", "touch", "--task-options", "side=left"], {"colour": "random", "side": "left"}),
-        (["--task", "table_bussing"], {}),
+        ("lift", (), {"colour": "red", "side": "right"}),
+        ("touch", ("side=left",), {"colour": "random", "side": "left"}),
+        ("table_bussing", (), {}),
     ],
 )
-def test_an_option_that_is_left_out_is_the_one_of_the_simulated_time(ros, words, options):
-    import tyro
+def test_an_option_that_is_left_out_is_the_one_of_the_simulated_time(ros, task, words, options):
+    from r1lite_bringup.evaluate_graph import scene_options
 
-    from r1lite_bringup import evaluate
-
-    assert evaluate._checked(tyro.cli(evaluate.EvaluateConfig, args=words))[0] == options
+    assert scene_options(task, words) == options
 
 
 def test_a_scene_that_is_not_the_seeds_is_an_error(ros):
-    from r1lite_bringup.evaluate import EvaluationError, Scenes
+    from r1lite_bringup.evaluate_graph import EvaluationError, Scenes
 
     scenes = Scenes("touch", {"colour": "random", "side": "random"})
     try:
@@ -139,3 +130,92 @@ def test_a_scene_that_is_not_the_seeds_is_an_error(ros):
             scenes.options(3, "touch the moon")
     finally:
         scenes.close()
+
+
+@pytest.mark.parametrize(
+    "settings, complaint",
+    [
+        ({"seeds": 0}, "seeds is 0"),
+        ({"workers": 0}, "workers 0"),
+        ({"video_seeds": -1}, "video_seeds -1"),
+        ({"through": "ros", "execute": 2, "videos": Path("films")}, "execute, videos: not with --through ros"),
+        ({"out": Path("out")}, "out: only with --through ros"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        EvaluateConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        (["--policy", "nothing"], "model:='nothing' is not allowed"),
+        (["--baseline", "do_nothing", "--task-options", "a=1", "a=2"], "task option a comes twice"),
+    ],
+)
+def test_a_wrong_request_is_named_before_anything_runs(words, complaint, capsys):
+    assert evaluate.main(words) == 1
+    assert complaint in capsys.readouterr().err
+
+
+def test_baselines_stand_beside_the_policy_in_results_and_table(monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluate, "_model_id", lambda folder: "some@model")
+    done_by = {"none": 1.0, "do_nothing": 0.0, "shuffled_cameras": 0.25, "wrong_instruction": 0.5}
+
+    def run(policy, task, seeds, config, **_):
+        assert (policy is None) == (config.baseline == "do_nothing")
+        return [EpisodeResult(seed, "lift", progress=done_by[config.baseline]) for seed in seeds]
+
+    monkeypatch.setattr(evaluate, "run_episodes", run)
+    found = evaluate.evaluate(EvaluateConfig(baseline="all", seeds=2, json=tmp_path / "all.json"))
+    assert results.read(tmp_path / "all.json")["baselines"].keys() == found["baselines"].keys()
+    assert found["progress"] == 1.0
+    assert {name: part["progress"] for name, part in found["baselines"].items()} == {
+        name: progress for name, progress in done_by.items() if name != "none"
+    }
+    rows = [line.split() for line in results.text(found).splitlines()[-5:]]
+    assert [row[0] for row in rows[1:]] == ["policy", "do_nothing", "shuffled_cameras", "wrong_instruction"]
+
+
+def test_the_command_runs_scenes_in_workers_and_writes_the_results(tmp_path, capsys):
+    pytest.importorskip("r1lite_sim")
+    path = tmp_path / "results" / "nothing.json"
+    words = f"--baseline do_nothing --task lift --seeds 1 --first-seed 3 --workers 1 --json {path}"
+    assert evaluate.main(words.split()) == 0
+    found = json.loads(path.read_text())
+    assert [row["seed"] for row in found["episodes"]] == [3]
+    assert found["success_rate"] == 0.0 and found["settings"]["baseline"] == "do_nothing"
+    assert "success   0.0%" in capsys.readouterr().out
+
+
+def test_an_evaluation_makes_its_report_and_keeps_its_results_in_it(tmp_path, monkeypatch, capsys):
+    out, films = tmp_path / "out", tmp_path / "films"
+
+    def run(policy, task, seeds, config, *, videos, video_seeds, **_):
+        assert config.baseline == "do_nothing" and videos == films
+        films.mkdir()
+        episodes = [EpisodeResult(seed, "lift", progress=0.5, steps=15) for seed in seeds]
+        for episode in episodes[:video_seeds]:
+            episode.kept["video"] = str(films / f"seed_{episode.seed}.mp4")
+            Path(episode.kept["video"]).touch()
+        return episodes
+
+    monkeypatch.setattr(evaluate, "run_episodes", run)
+    words = f"--baseline do_nothing --seeds 2 --first-seed 5 --videos {films} --video-seeds 1 --report {out}"
+    assert evaluate.main(words.split()) == 0
+    assert str(out / "report.html") in capsys.readouterr().out
+    rows = results.read(out / "results.json")["episodes"]
+    assert [row.get("video") for row in rows] == [str(films / "seed_5.mp4"), None]
+    assert 'href="../films/seed_5.mp4"' in (out / "report.html").read_text()
+
+
+def test_two_results_that_are_compared_have_a_report_as_well(tmp_path, capsys):
+    for name, progress in (("a", 1.0), ("b", 0.5)):
+        episodes = [EpisodeResult(seed, "lift the red block", progress=progress, steps=15) for seed in (0, 1)]
+        about = {"policy": name, "model_id": f"{name}@1", "environment": "r1lite_sim/Lift-v0", "settings": {}}
+        results.write(tmp_path / f"{name}.json", results.collect(about, episodes))
+    words = ["--compare", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--report", str(tmp_path / "out")]
+    assert evaluate.main(words) == 0
+    assert "a@1 - b@1" in capsys.readouterr().out
+    assert not (tmp_path / "out/results.json").exists()

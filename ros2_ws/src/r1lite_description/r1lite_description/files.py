@@ -58,6 +58,14 @@ def read_yaml(path: Path, wanted: str) -> Any:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
 
 
+def models_folders() -> list[Path]:
+    """The repository's models/: above the source tree and its own ros2_ws/install, or below src/ of the workspace that
+    it was cloned into.
+    """
+    above = Path(__file__).resolve().parents
+    return [folder for parent in above for folder in (parent / "models", *sorted(parent.glob("src/*/models")))]
+
+
 def to_disk(file: BinaryIO) -> None:
     """What was written to it survives the loss of power, by which a robot on a battery usually ends."""
     file.flush()

@@ -45,3 +45,21 @@ def test_malformed_text_is_named(tmp_path, read, content):
     with pytest.raises(ValueError, match="a: .*; wanted: settings") as refused:
         read(tmp_path / "a", "settings")
     assert "\n" not in str(refused.value)
+
+
+PACKAGE = "lib/python3.11/site-packages/depthvla_policy"
+
+
+@pytest.mark.parametrize(
+    ("module", "models"),
+    [
+        ("ros2_ws/src/depthvla_policy/depthvla_policy", "models"),
+        (f"ros2_ws/install/depthvla_policy/{PACKAGE}", "models"),
+        (f"install/depthvla_policy/{PACKAGE}", "src/clone/models"),
+    ],
+    ids=["source tree", "own workspace", "somebody's workspace"],
+)
+def test_the_repositorys_models_are_found_from_where_the_package_is(tmp_path, monkeypatch, module, models):
+    (tmp_path / models).mkdir(parents=True)
+    monkeypatch.setattr(files, "__file__", str(tmp_path / module / "files.py"))
+    assert [path for path in files.models_folders() if path.exists()] == [tmp_path / models]

@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 
 from r1lite_sim.kinematics import ArmKinematics
-from r1lite_sim.scene.workspace import REACH, shoulder
+from r1lite_sim.scene.workspace import REACH, azimuth, shoulder
 from r1lite_sim.simulation import Simulation
 
 SPEED = 0.7  # share of the command velocities that is used: the pace of a careful teleoperator
@@ -63,6 +63,19 @@ def turned(angle: float, towards: float, period: float) -> float:
     return towards + (angle - towards + period / 2) % period - period / 2
 
 
+def yaw(rotation: np.ndarray) -> float:
+    """Heading [rad] of the edge of a block that lies most level."""
+    edge = rotation[:, np.argmin(np.abs(rotation[2]))]
+    return float(np.arctan2(edge[1], edge[0]))
+
+
+def approach_pitch(position: np.ndarray, side: str) -> float:
+    """Approach [rad] below the horizontal: steep when near, flatter when far."""
+    distance = np.linalg.norm(np.asarray(position)[:2] - shoulder(side))
+    share = np.clip((distance - NEAR_REACH) / (REACH - NEAR_REACH), 0, 1)
+    return float(STEEP_RAD + share * (FLAT_RAD - STEEP_RAD))
+
+
 class Hand:
     """One arm. A goal may move: a function in place of a pose is asked at every step."""
 
@@ -90,16 +103,13 @@ class Hand:
     def opening_mm(self) -> float:
         return self._simulation.state()[self._limb.gripper_index]
 
-    def azimuth(self, place: np.ndarray) -> float:
-        """Direction [rad] from the shoulder to a place."""
-        x, y = np.asarray(place)[:2] - shoulder(self.side)
-        return float(np.arctan2(y, x))
+    def azimuth(self, position: np.ndarray) -> float:
+        """Direction [rad] from the shoulder to a position."""
+        return azimuth(position, self.side)
 
-    def pitch(self, place: np.ndarray) -> float:
+    def pitch(self, position: np.ndarray) -> float:
         """Approach [rad] below the horizontal: steep when near, flatter when far."""
-        distance = np.linalg.norm(np.asarray(place)[:2] - shoulder(self.side))
-        share = np.clip((distance - NEAR_REACH) / (REACH - NEAR_REACH), 0, 1)
-        return float(STEEP_RAD + share * (FLAT_RAD - STEEP_RAD))
+        return approach_pitch(position, self.side)
 
     def write(self, action: np.ndarray) -> None:
         """Put the hand's target for the next control period into a (14,) action."""

@@ -11,7 +11,7 @@ import pytest
 import r1lite_sim
 
 CODE = """
-from depthvla_policy import robot
+from r1lite_description import robot
 from r1lite_sim.simulation import Simulation
 simulation = Simulation(robot.load(), "lift", image_width=64, image_height=36)
 simulation.reset(1000)

@@ -8,24 +8,20 @@ recovery that is not the documented one.
 from __future__ import annotations
 
 import contextlib
-import datetime
-import json
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-import tyro
 from tqdm import tqdm
 
-from r1lite_trials import table
-from r1lite_trials.catalogue import FAULTS, Fault
-from r1lite_trials.machine import machine
-from r1lite_trials.rig import Rig
+from r1lite_trials import fault_report
+from r1lite_trials.fault_run import Outcome, run
+from r1lite_trials.fault_table import FAULTS, Fault
+from r1lite_trials.simulated_graph import SimulatedGraph
 from r1lite_trials.stream import percentiles
-from r1lite_trials.trial import Outcome, run
+from r1lite_trials.trial import begin, finish
 
 
 @dataclass(frozen=True)
@@ -49,20 +45,17 @@ class FaultsConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    config = tyro.cli(FaultsConfig, args=argv, description=__doc__)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the nodes are ended too
+    config, about = begin("faults", FaultsConfig, argv, __doc__)
     faults = select(config.only)
     if not faults:
         print(f"no fault is called {' or '.join(config.only)}; there are:", *(f.name for f in FAULTS), sep="\n  ")
         return 2
     outcomes = run_all(faults, config)
-    result = summary(outcomes, config)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(table.text(result))
+    result = about | {"faults": summary(outcomes)}
     if len(result["faults"]) == len(FAULTS):
-        table.replace(config.document, table.markdown(result, faults))
-    return int(any(outcome.problems for outcome in outcomes))
+        fault_report.replace(config.document, fault_report.markdown(result, faults))
+    # Each problem was told when it was seen.
+    return finish(config.out, result, fault_report.text(result)) or int(any(outcome.problems for outcome in outcomes))
 
 
 def select(words: Sequence[str]) -> list[Fault]:
@@ -83,43 +76,36 @@ def run_all(faults: Sequence[Fault], config: FaultsConfig) -> list[Outcome]:
         contextlib.ExitStack() as stack,
         tqdm(total=sum(runs.values()), unit="run", mininterval=1.0) as bar,
     ):
-        rig = stack.enter_context(_rig(config))
+        graph = stack.enter_context(_graph(config))
         for fault in faults:
             random = Random(f"{config.seed} {fault.name}")
             for _ in range(runs[fault.name]):
                 bar.set_description(fault.name[:40])
-                outcome = run(rig, fault, random)
+                outcome = run(graph, fault, random)
                 outcomes.append(outcome)
                 bar.update()
                 for problem in outcome.problems:
                     bar.write(f"{fault.name}: {problem}")
                 if outcome.resumed_ms is None:
                     stack.close()
-                    rig = stack.enter_context(_rig(config))
+                    graph = stack.enter_context(_graph(config))
     return outcomes
 
 
-def _rig(config: FaultsConfig) -> Rig:
-    return Rig(config.out.parent / "faults", model=config.model, leader=True, relays=True)
+def _graph(config: FaultsConfig) -> SimulatedGraph:
+    return SimulatedGraph(config.out.parent / "faults", model=config.model, leader=True, relays=True)
 
 
-def summary(outcomes: Sequence[Outcome], config: FaultsConfig) -> dict:
-    """What is written as JSON: by fault the spread of the times, the largest steps and every run."""
+def summary(outcomes: Sequence[Outcome]) -> dict:
+    """By fault the spread of the times, the largest steps and every run."""
     names = list(dict.fromkeys(outcome.fault for outcome in outcomes))
-    words = [f"--runs {config.runs}", f"--slow-runs {config.slow_runs}"]
-    words += [f"--only {' '.join(map(repr, config.only))}"] if config.only else []
-    return {
-        "command": " ".join(["python -m r1lite_trials.faults", *words]),
-        "machine": machine(),
-        "date": datetime.date.today().isoformat(),
-        "faults": {name: _of_fault([o for o in outcomes if o.fault == name]) for name in names},
-    }
+    return {name: _of_fault([o for o in outcomes if o.fault == name]) for name in names}
 
 
 def _of_fault(outcomes: Sequence[Outcome]) -> dict:
     def spread(name: str) -> dict[str, float]:
         values = [getattr(outcome, name) for outcome in outcomes if getattr(outcome, name) is not None]
-        return {key: round(value, 1) for key, value in percentiles(values, 50).items()}
+        return percentiles(values, 50, digits=1)
 
     moved = [outcome.steps for outcome in outcomes if outcome.steps]
     return {

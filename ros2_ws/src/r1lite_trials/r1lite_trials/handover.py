@@ -8,24 +8,20 @@ limits or a switch was refused.
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import json
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from tqdm import tqdm
 
 from depthvla_control.arbiter import Mode
 from depthvla_control.ros.messages import nanoseconds
 from r1lite_trials import handover_figure
-from r1lite_trials.machine import machine
-from r1lite_trials.rig import Rig
+from r1lite_trials.simulated_graph import SimulatedGraph
 from r1lite_trials.stream import Stream, largest, percentiles, steps
+from r1lite_trials.trial import begin, finish
 
 # Of the stream around a switch, in which its steps are looked for.
 BEFORE_NS, AFTER_NS = 100_000_000, 500_000_000
@@ -60,49 +56,47 @@ class Switch:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    config = tyro.cli(HandoverConfig, args=argv, description=__doc__)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the nodes are ended too
-    with Rig(config.out, model=config.model, leader=True, feedback=False) as rig:
-        switches = perform(rig, config)
-        first_ns = max(at for at in rig.stream_begins_ns if at < switches[0].at_ns)
-        commands = rig.listener.commands().since(first_ns)
-        modes = [(at, Mode(change.mode)) for at, change in rig.listener.modes]
-        result = summary(rig, config, switches, commands)
-    file = config.out.with_suffix(".json")
-    file.write_text(json.dumps(result, indent=1) + "\n")
-    for picture in handover_figure.draw(rig, config, switches, commands, modes):
+    config, about = begin("handover", HandoverConfig, argv, __doc__)
+    with SimulatedGraph(config.out, model=config.model, leader=True, feedback=False) as graph:
+        switches = perform(graph, config)
+        first_ns = max(at for at in graph.stream_begins_ns if at < switches[0].at_ns)
+        commands = graph.listener.commands().since(first_ns)
+        modes = [(at, Mode(change.mode)) for at, change in graph.listener.modes]
+        result = about | summary(graph, config, switches, commands)
+    for picture in handover_figure.draw(graph, config, switches, commands, modes):
         print(picture)
-    print(text(result))
-    return int(bool(result["problems"]))
+    return finish(config.out.with_suffix(".json"), result, text(result), result["problems"])
 
 
-def perform(rig: Rig, config: HandoverConfig) -> list[Switch]:
+def perform(graph: SimulatedGraph, config: HandoverConfig) -> list[Switch]:
     switches = []
     for turn in tqdm(range(2 * config.switches), unit="switch"):
         to = Mode.POLICY if turn % 2 else Mode.TELEOP
         by_pedal = turn // 2 % 2 == 1
         if to is Mode.TELEOP:
-            rig.start_episode()
+            graph.start_episode()
             time.sleep(config.policy_s)
-        switches.append(_switch(rig, to, by_pedal))
+        switches.append(_switch(graph, to, by_pedal))
         time.sleep(config.leader_s if to is Mode.TELEOP else config.policy_s)
     return switches
 
 
-def _switch(rig: Rig, to: Mode, by_pedal: bool) -> Switch:
+def _switch(graph: SimulatedGraph, to: Mode, by_pedal: bool) -> Switch:
     """Raises AssertionError when the executor does not answer."""
     asked_ns, gap, refused = time.time_ns(), None, ""
     by = "~/takeover" if by_pedal else "~/set_mode"
     if by_pedal:
-        rig.press(to is Mode.TELEOP)
+        graph.press(to is Mode.TELEOP)
     else:
-        answer = rig.ask(to)
+        answer = graph.ask(to)
         gap, refused = answer.gap_rad, "" if answer.success else answer.message
     at, change = asked_ns, None
     if not refused:
-        at, change = rig.wait(
+        at, change = graph.wait(
             # A pedal that is refused says so in the cause of the HOLD that it gets.
-            lambda: rig.listener.first(rig.listener.modes, asked_ns, lambda c: c.mode == to or "instead" in c.cause),
+            lambda: graph.listener.first(
+                graph.listener.modes, asked_ns, lambda c: c.mode == to or "instead" in c.cause
+            ),
             to.name,
             5.0,
         )
@@ -110,11 +104,11 @@ def _switch(rig: Rig, to: Mode, by_pedal: bool) -> Switch:
     if refused:
         return Switch(at, to, by, gap, None, refused)
     stamp = nanoseconds(change.header.stamp)
-    first = rig.wait(lambda: rig.listener.command_times(stamp), "the first command", 1.0)[0]
+    first = graph.wait(lambda: graph.listener.command_times(stamp), "the first command", 1.0)[0]
     return Switch(at, to, by, gap, (first - asked_ns) * 1e-6)
 
 
-def summary(rig: Rig, config: HandoverConfig, switches: Sequence[Switch], commands: Stream) -> dict:
+def summary(graph: SimulatedGraph, config: HandoverConfig, switches: Sequence[Switch], commands: Stream) -> dict:
     """What is written as JSON: each switch with the largest steps around it."""
     rows = []
     for switch in switches:
@@ -124,25 +118,22 @@ def summary(rig: Rig, config: HandoverConfig, switches: Sequence[Switch], comman
                 **dataclasses.asdict(switch),
                 "to": switch.to.name,
                 "at_s": round((switch.at_ns - commands.times_ns[0]) * 1e-9, 3),
-                "steps": dataclasses.asdict(steps(around.positions, rig.robot)),
-                "problems": [switch.refused] * bool(switch.refused) + steps(around.positions, rig.robot).excess,
+                "steps": dataclasses.asdict(steps(around.positions, graph.robot)),
+                "problems": [switch.refused] * bool(switch.refused) + steps(around.positions, graph.robot).excess,
             }
         )
-    whole = largest([steps(stretch.positions, rig.robot) for stretch in commands.split(rig.stream_begins_ns)])
+    whole = largest([steps(stretch.positions, graph.robot) for stretch in commands.split(graph.stream_begins_ns)])
     asked = [Mode.TELEOP, Mode.POLICY]
-    held = [(at, c) for at, c in rig.listener.modes if c.mode not in asked and c.previous in asked]
+    held = [(at, c) for at, c in graph.listener.modes if c.mode not in asked and c.previous in asked]
     gaps = [row["gap_rad"] for row in rows if row["gap_rad"] is not None]
     return {
-        "command": f"python -m r1lite_trials.handover --switches {config.switches}",
-        "machine": machine(),
-        "date": datetime.date.today().isoformat(),
-        "missed_ticks": rig.status.missed_ticks,
+        "missed_ticks": graph.status.missed_ticks,
         "held": [
             {"at_s": round((at - commands.times_ns[0]) * 1e-9, 3), "cause": change.cause}
             for at, change in held
             if change.mode != Mode.DISARMED
         ],
-        "interventions": rig.status.interventions,
+        "interventions": graph.status.interventions,
         "asked_to_command_ms": percentiles([row["asked_to_command_ms"] for row in rows if not row["refused"]], 50),
         "gap_rad": percentiles(gaps, 50),
         "largest_steps": dataclasses.asdict(whole),
@@ -170,7 +161,7 @@ def text(result: dict) -> str:
         f" ms; ticks missed: {result['missed_ticks']}"
     )
     lines += [f"held at {hold['at_s']:.1f} s: {hold['cause']}" for hold in result["held"]]
-    return "\n".join([*lines, *(f"PROBLEM: {problem}" for problem in result["problems"])])
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from PIL import Image
 
 from depthvla_control.arbiter import Mode
 from r1lite_description.robot import Robot
-from r1lite_trials.rig import Rig
+from r1lite_trials.simulated_graph import SimulatedGraph
 from r1lite_trials.stream import Stream
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ DPI = 80
 
 
 def draw(
-    rig: Rig,
+    graph: SimulatedGraph,
     config: HandoverConfig,
     switches: Sequence[Switch],
     commands: Stream,
     modes: Sequence[tuple[int, Mode]],
 ) -> list[Path]:
     """Writes overview.png and a picture of every switch into `config.out`; returns their paths."""
-    arm = _Arm(rig.robot, config.limb, commands, modes, rig.stream_begins_ns)
+    arm = _Arm(graph.robot, config.limb, commands, modes, graph.stream_begins_ns)
     overview = config.out / "overview.png"
     figure = Figure((13.0, 7.0), layout="constrained")
     columns = figure.subplots(3, 3, width_ratios=(2, 1, 1), sharey="row").T

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import os
-import shlex
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from depthvla_msgs.msg import ActionChunk, ExecutorStatus, PolicyStatus
 
 from depthvla_control.ros import qos
 from depthvla_control.ros.messages import nanoseconds
 from depthvla_evaluation.bags.recording import describe_machine, git_revision
-from r1lite_trials.rig import EXECUTOR, POLICY, Rig
+from r1lite_trials.simulated_graph import EXECUTOR, POLICY, SimulatedGraph
 from r1lite_trials.stream import percentiles
+from r1lite_trials.trial import begin, finish
 
 ROWS = {
     "network_ms": "network, while all nodes run",
@@ -54,42 +51,37 @@ class LatencyConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    words = sys.argv[1:] if argv is None else argv
-    config = tyro.cli(LatencyConfig, args=words, description=__doc__)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the nodes are ended too
+    config, about = begin("latency", LatencyConfig, argv, __doc__)
     result = {
-        "command": shlex.join(["python", "-m", "r1lite_trials.latency", *words]),
+        **about,
         "date": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
         "revision": git_revision(Path(__file__).parent),
         "machine": describe_machine(),
         "load_average": {"before": round(os.getloadavg()[0], 2)},
     }
-    rig = Rig(config.out.with_suffix(""), model=config.model, feedback=False)
-    set_executor_rate(rig, config.executor_rate_hz)
-    with rig:
-        result |= watch(rig, config.seconds)
+    graph = SimulatedGraph(config.out.with_suffix(""), model=config.model, feedback=False)
+    set_executor_rate(graph, config.executor_rate_hz)
+    with graph:
+        result |= watch(graph, config.seconds)
     result["load_average"]["after"] = round(os.getloadavg()[0], 2)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(text(result, markdown=config.markdown))
-    return 0
+    return finish(config.out, result, text(result, markdown=config.markdown))
 
 
-def set_executor_rate(rig: Rig, rate_hz: float) -> None:
-    """Of a rig that is not running yet; 0 leaves it as it is."""
+def set_executor_rate(graph: SimulatedGraph, rate_hz: float) -> None:
+    """Of a graph that is not running yet; 0 leaves it as it is."""
     if rate_hz:
-        node = rig.nodes[EXECUTOR]
-        rig.nodes[EXECUTOR] = dataclasses.replace(node, parameters={**node.parameters, "command_rate_hz": rate_hz})
+        node = graph.nodes[EXECUTOR]
+        graph.nodes[EXECUTOR] = dataclasses.replace(node, parameters={**node.parameters, "command_rate_hz": rate_hz})
 
 
-def watch(rig: Rig, seconds: float) -> dict:
+def watch(graph: SimulatedGraph, seconds: float) -> dict:
     """The figures of so long a time with the policy in command."""
-    chunks = rig.probe.listen(ActionChunk, f"/{POLICY}/action_chunk", qos.chunks(0.0))
-    rig.start_episode()
+    chunks = graph.probe.listen(ActionChunk, f"/{POLICY}/action_chunk", qos.chunks(0.0))
+    graph.start_episode()
     begin_ns, begin_s = time.time_ns(), time.monotonic()
     time.sleep(seconds)
-    statuses = [status for at, status in list(rig.listener.status) if at >= begin_ns]
-    policy = [status for at, status in list(rig.listener.policy_status) if at >= begin_ns]
+    statuses = [status for at, status in list(graph.listener.status) if at >= begin_ns]
+    policy = [status for at, status in list(graph.listener.policy_status) if at >= begin_ns]
     return figures(chunks.since(begin_s), statuses, policy)
 
 
@@ -124,7 +116,7 @@ def figures(chunks: Sequence[ActionChunk], statuses: Sequence[ExecutorStatus], p
         "tick_rate_hz": round((last.ticks - first.ticks) / seconds, 3),
         "ticks": last.ticks - first.ticks,
         "missed_ticks": last.missed_ticks - first.missed_ticks,
-        **{name: _rounded(percentiles(values, 50, 95, 99)) for name, values in times.items()},
+        **{name: percentiles(values, 50, 95, 99, digits=3) for name, values in times.items()},
     }
 
 
@@ -150,10 +142,6 @@ def text(result: dict, *, markdown: bool) -> str:
 
 def _ms(duration) -> float:
     return nanoseconds(duration) * 1e-6
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in values.items()}
 
 
 if __name__ == "__main__":

@@ -12,25 +12,23 @@ import dataclasses
 import datetime
 import json
 import os
-import shlex
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
 from tqdm import tqdm
 
 from r1lite_trials import network_table
-from r1lite_trials.link import Conditions
-from r1lite_trials.link_process import SIDES, SplitNetwork, unavailable
 from r1lite_trials.machine import machine
+from r1lite_trials.network_emulation import Conditions
 from r1lite_trials.network_figures import figures
-from r1lite_trials.network_rig import SplitRig
-from r1lite_trials.rig import POLICY
+from r1lite_trials.network_namespaces import SIDES, SplitNetwork, unavailable
+from r1lite_trials.simulated_graph import POLICY
+from r1lite_trials.split_graph import SplitGraph
 from r1lite_trials.stream import TOLERANCE
+from r1lite_trials.trial import begin, finish
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,7 @@ class NetworkConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    words = sys.argv[1:] if argv is None else argv
-    config = tyro.cli(NetworkConfig, args=words, description=__doc__)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the nodes are ended too
+    config, about = begin("network", NetworkConfig, argv, __doc__)
     cases = select(config.only)
     if not cases:
         print(f"no case is called {' or '.join(config.only)}; there are:", *(c.name for c in CASES), sep="\n  ")
@@ -96,13 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.extend(run(network, side, cases, config))
     if not rows:
         return 1
-    command = shlex.join(["python", "-m", "r1lite_trials.network", *words])
-    result = write(config.out, [{**row, "command": command} for row in rows])
-    print(network_table.markdown(result) if config.markdown else network_table.text(result))
+    result = merged(config.out, [{**row, "command": about["command"]} for row in rows])
     found = [f"executor on the {row['side']}, {row['case']}: {problem}" for row in rows for problem in problems(row)]
-    for problem in found:
-        print(f"PROBLEM: {problem}")
-    return int(bool(found))
+    layout = network_table.markdown if config.markdown else network_table.text
+    return finish(config.out, result, layout(result), found)
 
 
 def select(texts: Sequence[str]) -> list[Case]:
@@ -111,26 +104,26 @@ def select(texts: Sequence[str]) -> list[Case]:
 
 def run(network: SplitNetwork, side: str, cases: Sequence[Case], config: NetworkConfig) -> Iterator[dict]:
     """A row of figures for each case, with the executor on that side."""
-    rig = SplitRig(config.out.with_suffix("") / side, network, executor_side=side, model=config.model)
+    graph = SplitGraph(config.out.with_suffix("") / side, network, executor_side=side, model=config.model)
     if config.max_age_s:
-        allow_ages(rig, config.max_age_s)
-    with rig:
+        allow_ages(graph, config.max_age_s)
+    with graph:
         for case in tqdm(cases, desc=f"executor on the {side}", unit="case", mininterval=1.0):
-            windows = [rig.watch(case.conditions, config.seconds, case.cut_s) for _ in range(config.runs)]
+            windows = [graph.watch(case.conditions, config.seconds, case.cut_s) for _ in range(config.runs)]
             about = {
                 "side": side,
                 "case": case.name + (f", ages up to {config.max_age_s:g} s" if config.max_age_s else ""),
                 "date": datetime.date.today().isoformat(),
                 "load_average": round(os.getloadavg()[0], 2),
             }
-            yield about | figures(windows, rig.robot)
+            yield about | figures(windows, graph.robot)
 
 
-def allow_ages(rig: SplitRig, max_age_s: float) -> None:
-    """Of a rig that is not running yet."""
-    node = rig.nodes[POLICY]
+def allow_ages(graph: SplitGraph, max_age_s: float) -> None:
+    """Of a graph that is not running yet."""
+    node = graph.nodes[POLICY]
     ages = dict.fromkeys(("camera_max_age_s", "joint_max_age_s"), max_age_s)
-    rig.nodes[POLICY] = dataclasses.replace(node, parameters={**node.parameters, **ages})
+    graph.nodes[POLICY] = dataclasses.replace(node, parameters={**node.parameters, **ages})
 
 
 def problems(row: dict) -> list[str]:
@@ -145,17 +138,14 @@ def problems(row: dict) -> list[str]:
     return found
 
 
-def write(path: Path, rows: Sequence[dict]) -> dict:
+def merged(path: Path, rows: Sequence[dict]) -> dict:
     """Rows take the place of those of the same side and case in the file, or are added to it; in the order of CASES."""
     kept = json.loads(path.read_text())["rows"] if path.exists() else []
     by_case = {(row["side"], row["case"]): row for row in (*kept, *rows)}
-    result = {"machine": machine(), "rows": sorted(by_case.values(), key=_place)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    return result
+    return {"machine": machine(), "rows": sorted(by_case.values(), key=_order)}
 
 
-def _place(row: dict) -> tuple[int, bool, int]:
+def _order(row: dict) -> tuple[int, bool, int]:
     names = [case.name for case in CASES]
     plain = row["case"] in names
     return SIDES.index(row["side"]), not plain, names.index(row["case"]) if plain else 0

@@ -15,7 +15,7 @@ from depthvla_msgs.msg import ExecutorStatus
 from depthvla_control.arbiter import Mode
 from depthvla_control.ros.messages import nanoseconds
 from r1lite_description.robot import Robot
-from r1lite_trials.stream import Stream, largest, percentiles, stands_from, steps
+from r1lite_trials.stream import Stream, largest, percentiles, steps, still_since
 
 STANDS_RAD = 0.002
 RETURN_NS = 10**9  # after a cut, in which the arms are where they are wanted again
@@ -68,14 +68,14 @@ def figures(windows: Sequence[Window], robot: Robot) -> dict:
         "seconds": round(seconds, 2),
         "commands": sum(len(w.commands.stamps_ns) for w in windows),
         "rate_hz": round(sum(len(w.commands.stamps_ns) for w in windows) / seconds, 2),
-        "gap_ms": _rounded(percentiles(gaps_ms, 50, 99)),
+        "gap_ms": percentiles(gaps_ms, 50, 99, digits=1),
         "step_rad": round(moved.position_rad, 4),
         "velocity_share": round(moved.velocity, 3),
         "acceleration_share": round(moved.acceleration, 3),
         "step_over_missing_rad": round(max((_step_over_missing(w, robot) for w in windows), default=0.0), 4),
         "ahead_of_arm_rad": round(max(_ahead_of_arm(w, robot).max(initial=0.0) for w in windows), 4),
         "arm_speed_rad_s": max(_fastest(w.measured, robot) for w in windows),
-        "age_ms": _rounded(percentiles(ages_ms, 50, 99)),
+        "age_ms": percentiles(ages_ms, 50, 99, digits=1),
         "modes": {name: round(count / modes.total(), 4) for name, count in modes.items()},
         "missed_ticks": sum(w.statuses[-1].missed_ticks - w.statuses[0].missed_ticks for w in windows),
         "chunks": {
@@ -139,7 +139,7 @@ def _cut(window: Window, robot: Robot) -> dict:
     followed = next(
         (at for at, s in ticks if s.mode == Mode.POLICY and at - nanoseconds(s.chunk_age) >= joined_ns), None
     )
-    stood = stands_from(window.measured.between(cut_ns, joined_ns), STANDS_RAD)
+    stood = still_since(window.measured.between(cut_ns, joined_ns), STANDS_RAD)
     stream = window.commands.stream
     after = stream.times_ns >= joined_ns
     ahead = _ahead_of_arm(window, robot)[-int(after.sum()) :] if after.any() else None
@@ -156,7 +156,3 @@ def _cut(window: Window, robot: Robot) -> dict:
 
 def _since(at_ns: int | None, begin_ns: int) -> float | None:
     return None if at_ns is None else round((at_ns - begin_ns) * 1e-6, 1)
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 1) for name, value in values.items()}

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import tyro
 
-from r1lite_trials.link import Conditions
-from r1lite_trials.link_process import ADDRESSES, SplitNetwork, unavailable
+from r1lite_trials.network_emulation import Conditions
+from r1lite_trials.network_namespaces import ADDRESSES, SplitNetwork, unavailable
 
 PORT = 5000
 BUFFER_BYTES = 1 << 22

@@ -7,7 +7,6 @@ message is lost under load, or a bag is not recovered with all but its last seco
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import multiprocessing
 import os
@@ -25,7 +24,6 @@ from random import Random
 import cv2
 import numpy as np
 import rclpy
-import tyro
 from depthvla_msgs.msg import RecorderStatus
 from depthvla_msgs.srv import StartEpisode, StopEpisode
 from diagnostic_msgs.msg import DiagnosticArray
@@ -41,8 +39,8 @@ from r1lite_bringup.graph import Node, share
 from r1lite_bringup.process_launch import command
 from r1lite_description import robot as robot_description
 from r1lite_description.robot import Robot
-from r1lite_trials.machine import machine
 from r1lite_trials.stream import percentiles
+from r1lite_trials.trial import begin, finish
 
 RECORDER = "episode_recorder_node"
 IMAGE_SIZE, IMAGE_RATE_HZ, IMAGES = (720, 1280), 30.0, 8
@@ -80,28 +78,20 @@ class Load:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    config = tyro.cli(RecordingConfig, args=argv, description=__doc__)
+    config, result = begin("recording", RecordingConfig, argv, __doc__)
     folder = config.out.parent / "recording"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     processes = loads(robot_description.load())
-    result = {
-        "command": f"python -m r1lite_trials.recording --seconds {config.seconds:g} --kills {config.kills}",
-        "machine": machine(),
-        "date": datetime.date.today().isoformat(),
-    }
     with private_domain(), Probe("recording_trial") as probe:
         if config.seconds:
             result["load"] = under_load(probe, processes, folder, config.seconds)
         if config.kills:
             result["kills"] = killed(probe, processes, folder, config.kills, Random(config.seed))
-    config.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(table(result))
     found = problems(result)
-    print(*found, sep="\n")
     if not found:
         shutil.rmtree(folder)
-    return int(bool(found))
+    return finish(config.out, result, table(result), found)
 
 
 def loads(robot: Robot) -> list[list[Load]]:

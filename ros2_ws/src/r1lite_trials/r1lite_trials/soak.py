@@ -6,10 +6,7 @@ off, or the memory of a node grows.
 
 from __future__ import annotations
 
-import datetime
-import json
 import re
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -17,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
 from depthvla_control.ros.messages import nanoseconds
-from r1lite_trials.machine import machine
-from r1lite_trials.rig import Rig
+from r1lite_trials.simulated_graph import SimulatedGraph
 from r1lite_trials.stream import percentiles
+from r1lite_trials.trial import begin, finish
 
 RATE_TOLERANCE = 0.01
 MB = 1e6
@@ -48,51 +44,44 @@ class SoakConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    config = tyro.cli(SoakConfig, args=argv, description=__doc__)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the nodes are ended too
-    with Rig(config.out.parent / "soak", model=config.model, feedback=False) as rig:
-        rig.start_episode()
-        result = soak(rig, config)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(text(result))
-    return int(bool(result["problems"]))
+    config, about = begin("soak", SoakConfig, argv, __doc__)
+    with SimulatedGraph(config.out.parent / "soak", model=config.model, feedback=False) as graph:
+        graph.start_episode()
+        result = about | soak(graph, config)
+    return finish(config.out, result, text(result), result["problems"])
 
 
-def soak(rig: Rig, config: SoakConfig) -> dict:
+def soak(graph: SimulatedGraph, config: SoakConfig) -> dict:
     """What is written as JSON."""
-    begin, begin_ns = rig.status, time.time_ns()
-    rig.listener.forget(begin_ns)
+    begin, begin_ns = graph.status, time.time_ns()
+    graph.listener.forget(begin_ns)
     begin_s = time.monotonic()
-    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in rig.nodes}
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in graph.nodes}
     for _ in tqdm(range(round(config.minutes * 60.0 / config.sample_s)), unit="sample", mininterval=5.0):
         time.sleep(config.sample_s)
-        for name in rig.nodes:
-            samples[name].append((time.monotonic() - begin_s, resident_mb(rig.pid(name))))
-    end = rig.status
-    statuses = [status for at, status in list(rig.listener.status) if at >= begin_ns]
-    commands = rig.listener.commands().since(begin_ns)
+        for name in graph.nodes:
+            samples[name].append((time.monotonic() - begin_s, resident_mb(graph.pid(name))))
+    end = graph.status
+    statuses = [status for at, status in list(graph.listener.status) if at >= begin_ns]
+    commands = graph.listener.commands().since(begin_ns)
     gaps_ms = np.diff(commands.times_ns) * 1e-6
     minutes = (time.monotonic() - begin_s) / 60.0
     memory = {name: _growth(np.array(rows), config.warm_up_share) for name, rows in samples.items()}
     result = {
-        "command": f"python -m r1lite_trials.soak --minutes {config.minutes:g}",
-        "machine": machine(),
-        "date": datetime.date.today().isoformat(),
         "minutes": round(minutes, 2),
         "command_rate_hz": round(1e3 / float(gaps_ms.mean()), 4),
         "commands": len(commands.times_ns),
         "ticks": end.ticks - begin.ticks,
         "missed_ticks": end.missed_ticks - begin.missed_ticks,
-        "lateness_ms": _rounded(percentiles([nanoseconds(status.jitter) * 1e-6 for status in statuses], 50, 99)),
-        "command_interval_ms": _rounded({"min": float(gaps_ms.min()), **percentiles(gaps_ms, 50, 99)}),
+        "lateness_ms": percentiles([nanoseconds(s.jitter) * 1e-6 for s in statuses], 50, 99, digits=3),
+        "command_interval_ms": {"min": round(float(gaps_ms.min()), 3), **percentiles(gaps_ms, 50, 99, digits=3)},
         "chunks_accepted": end.chunks_accepted - begin.chunks_accepted,
         "chunks_refused": end.chunks_refused - begin.chunks_refused,
-        "chunk_latency_ms": _rounded(percentiles([nanoseconds(s.latency) * 1e-6 for s in statuses], 50, 99)),
+        "chunk_latency_ms": percentiles([nanoseconds(s.latency) * 1e-6 for s in statuses], 50, 99, digits=3),
         "modes": sorted({int(status.mode) for status in statuses}),
         "memory_mb": memory,
     }
-    result["problems"] = problems(result, rig.robot.control_rate_hz, config.growth_limit_mb_per_min)
+    result["problems"] = problems(result, graph.robot.control_rate_hz, config.growth_limit_mb_per_min)
     return result
 
 
@@ -139,7 +128,7 @@ def text(result: dict) -> str:
             f"{name:22} {row['begin']:.1f} to {row['end']:.1f} MB from minute {row['begin_min']:.1f} on, at most"
             f" {row['max']:.1f}; {row['mb_per_min']:+.3f} MB/min ({row['mb_per_min'] * 60.0:+.1f} MB/h)"
         )
-    return "\n".join([*lines, *(f"PROBLEM: {problem}" for problem in result["problems"])])
+    return "\n".join(lines)
 
 
 def _growth(rows: np.ndarray, warm_up_share: float) -> dict:
@@ -153,10 +142,6 @@ def _growth(rows: np.ndarray, warm_up_share: float) -> dict:
         "mb_per_min": round(slope_per_min(kept[:, 0], kept[:, 1]), 4),
         "samples": np.round(rows, 2).tolist(),
     }
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in values.items()}
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def largest(found: Sequence[Steps]) -> Steps:
     return Steps(*(max(values) for values in zip(*map(dataclasses.astuple, found), strict=True)))
 
 
-def stands_from(stream: Stream, still: float | np.ndarray = STILL) -> int | None:
+def still_since(stream: Stream, still: float | np.ndarray = STILL) -> int | None:
     """Time of the first of the positions at the end that are all the same; None when the last two still differ.
 
     still: by how much each entry of these positions may differ from the last.
@@ -106,8 +106,9 @@ def speed(stream: Stream, robot: Robot) -> float:
     return float(np.abs(stream.positions[-1] - stream.positions[0])[~robot.gripper_mask].max() / passed_s)
 
 
-def percentiles(values: list[float] | np.ndarray, *which: float) -> dict[str, float]:
+def percentiles(values: list[float] | np.ndarray, *which: float, digits: int | None = None) -> dict[str, float]:
     """{"p50": ..., "p99": ..., "max": ...} for `which` percentiles and the largest; empty for no values."""
     if not len(values):
         return {}
-    return {f"p{q:g}": float(np.percentile(values, q)) for q in which} | {"max": float(np.max(values))}
+    found = {f"p{q:g}": float(np.percentile(values, q)) for q in which} | {"max": float(np.max(values))}
+    return found if digits is None else {name: round(value, digits) for name, value in found.items()}

@@ -1,234 +1,39 @@
-"""One run of one fault on a running rig: put the policy in command, break something, measure, mend, recover."""
+"""What all trials have in common: how they begin, and that their figures go to a JSON file and their problems decide
+the exit code.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import re
-import time
-from dataclasses import dataclass, field
-from random import Random
+import datetime
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
-from depthvla_msgs.msg import ExecutorStatus
+import tyro
 
-from depthvla_control.arbiter import Mode
-from r1lite_trials.catalogue import Fault, Stand
-from r1lite_trials.rig import Rig
-from r1lite_trials.stream import Steps, Stream, largest, stands_from, steps
+from r1lite_trials.machine import machine
 
-HELD = (Mode.HOLD, Mode.FAULT)
-SEE_LIMIT_S = 5.0  # until a fault is noticed and the arms stand
-STANDING_S = 0.4  # a stand is one when it has lasted this long
-UNDISTURBED_S = 1.5
-STAYS_S = 0.6  # how long it is watched that a held robot stays so once the fault is mended
-BEFORE_NS = 500_000_000  # of the stream before the fault, in which steps are looked for
-LEADER_RAD_S = 0.03  # the scripted leader is slower than the policy
-ARM_STILL_RAD = 0.002
-GAP_NS = 300_000_000  # the stream had ended
-TOLD_NS = 100_000_000  # without newer feedback, nobody knows whether the arms stand
-START_RAD = 0.02
-OTHERWISE_S = 0.5  # arms that are held for so long without the fault being named are held for another reason
+Config = TypeVar("Config")
 
 
-@dataclass
-class Outcome:
-    """Times are from the fault on, as seen from outside; None where there is nothing to see."""
-
-    fault: str
-    detected_ms: float | None = None  # first status that names the fault
-    held_ms: float | None = None  # first command of the stand in HOLD or FAULT; for a fault of the executor, arms stand
-    arms_ms: float | None = None  # the measured arms stand
-    resumed_ms: float | None = None  # from the last request, or from the mending, to the policy in command
-    reason: str = ""  # what names the fault
-    misnamed: bool = False  # the arms were held for another reason
-    cause: str = ""  # of the mode in which the arms were held
-    steps: Steps | None = None
-    missed_ticks: int = 0
-    problems: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict:
-        return dataclasses.asdict(self)
+def begin(name: str, config: type[Config], argv: Sequence[str] | None, description: str) -> tuple[Config, dict]:
+    """The settings from the command line, and what stands before the figures: command, machine and date."""
+    words = sys.argv[1:] if argv is None else argv
+    settings = tyro.cli(config, args=words, description=description)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the nodes are ended too
+    command = shlex.join(["python", "-m", f"{__package__}.{name}", *words])
+    return settings, {"command": command, "machine": machine(), "date": datetime.date.today().isoformat()}
 
 
-def run(rig: Rig, fault: Fault, random: Random) -> Outcome:
-    """Never raises for what the nodes do: that is among the outcome's problems."""
-    outcome = Outcome(fault.name)
-    begin_ns = time.time_ns()
-    try:
-        rig.revive()
-        rig.relay_executor(fault.relayed)
-        _put_in_command(rig, fault.mode, random)
-        before = rig.status
-        begin_ns = time.time_ns()
-        rig.listener.forget(begin_ns - BEFORE_NS)
-        begun_ns = time.time_ns()
-        with fault.inject(rig, random) as later_ns:
-            begun_ns = later_ns or begun_ns
-            _watch(rig, fault, begun_ns, before.chunks_refused, outcome)
-            time.sleep(max(fault.lasts_s - (time.time_ns() - begun_ns) * 1e-9, 0.0))
-            _judge_stand(rig, fault, begun_ns, outcome)
-        _recover(rig, fault, outcome)
-        outcome.missed_ticks = max(rig.status.missed_ticks - before.missed_ticks, 0)
-    except AssertionError as error:
-        outcome.problems.append(str(error))
-    _judge_steps(rig, begin_ns - BEFORE_NS, outcome)
-    return outcome
-
-
-def _put_in_command(rig: Rig, mode: Mode, random: Random) -> None:
-    """Returns with arms that move, somewhere in a tick and in a chunk."""
-
-    def moving() -> bool:
-        rig.let_policy_move()
-        rig.ask(Mode.POLICY)  # as a person does: a simulation that nobody has asked goes on by itself
-        if mode is Mode.TELEOP:
-            rig.wait(lambda: rig.ask(Mode.TELEOP).success, "teleoperation")
-            rig.wait_for_mode(Mode.TELEOP)
-        time.sleep(random.uniform(0.1, 0.5))
-        return rig.moving(LEADER_RAD_S) if mode is Mode.TELEOP else rig.moving()
-
-    rig.wait(moving, "arms that move", 60.0)
-
-
-def _watch(rig: Rig, fault: Fault, begun_ns: int, refused: int, outcome: Outcome) -> None:
-    """Waits until the fault shows and what has to stand, stands."""
-    listener = rig.listener
-    if fault.stand is Stand.ARMS:
-        rig.wait(lambda: _stand(listener.measured().since(begun_ns), ARM_STILL_RAD), "arms that stand", SEE_LIMIT_S)
-        return
-
-    def noticed() -> tuple[int, ExecutorStatus] | None:
-        named = listener.first(listener.status, begun_ns, lambda status: _named(fault, status, refused))
-        held = _first_hold(rig, begun_ns)
-        otherwise = held and fault.stand is not Stand.NOTHING and time.time_ns() - held[0] > OTHERWISE_S * 1e9
-        return named or (held if otherwise else None)
-
-    at, status = rig.wait(noticed, f"a status that says {fault.sign!r}", SEE_LIMIT_S)
-    outcome.detected_ms = (at - begun_ns) * 1e-6
-    outcome.reason = _named(fault, status, refused) or status.cause
-    outcome.misnamed = not _named(fault, status, refused)
-    if outcome.misnamed and not fault.drags:
-        outcome.problems.append(f"held for another reason: {status.cause}")
-    if fault.stand is Stand.NOTHING:
-        time.sleep(UNDISTURBED_S)
-    elif fault.stand is Stand.BRIEF:
-        rig.wait(lambda: _first_hold(rig, begun_ns), "HOLD", SEE_LIMIT_S)
-    else:
-        rig.wait(
-            lambda: _held_since(rig, begun_ns) and _stand(listener.commands().since(begun_ns), until_ns=time.time_ns()),
-            "HOLD",
-            SEE_LIMIT_S,
-        )
-
-
-def _judge_stand(rig: Rig, fault: Fault, begun_ns: int, outcome: Outcome) -> None:
-    """As long as the fault lasted, the stand did too."""
-    listener = rig.listener
-    measured = listener.measured().since(begun_ns)
-    arms_ns = stands_from(measured, ARM_STILL_RAD)
-    told = arms_ns is not None and time.time_ns() - measured.times_ns[-1] < TOLD_NS
-    outcome.arms_ms = (arms_ns - begun_ns) * 1e-6 if told and fault.stand is not Stand.NOTHING else None
-    if fault.stand is Stand.ARMS:
-        outcome.held_ms = outcome.arms_ms
-        return
-    if fault.stand is Stand.NOTHING:
-        left = listener.first(listener.status, begun_ns, lambda status: status.mode != Mode.POLICY)
-        if left:
-            outcome.problems.append(f"the policy lost command: {left[1].cause}")
-        return
-    if fault.stand is Stand.BRIEF:
-        at, status = _first_hold(rig, begun_ns)
-        outcome.held_ms, outcome.cause = (at - begun_ns) * 1e-6, status.cause
-        return
-    stand_ns, mode_ns = stands_from(listener.commands().since(begun_ns)), _held_since(rig, begun_ns)
-    if stand_ns is None or mode_ns is None:
-        outcome.problems.append("the commands do not stand")
-        return
-    outcome.held_ms = (max(stand_ns, mode_ns) - begun_ns) * 1e-6
-    outcome.cause = rig.status.cause
-
-
-def _recover(rig: Rig, fault: Fault, outcome: Outcome) -> None:
-    """Puts the policy back in command, in the way that is documented."""
-    if fault.leave:
-        time.sleep(STAYS_S)
-        if rig.mode not in HELD:
-            outcome.problems.append(f"{rig.mode.name} without having been asked: {rig.status.cause}")
-        if rig.mode is Mode.FAULT and rig.ask(Mode.POLICY).success:
-            outcome.problems.append("a latched fault let the policy take command")
-    begin_ns = time.time_ns()
-    for request in fault.leave:
-        begin_ns = time.time_ns()
-        if request == "set_mode":
-            rig.wait(lambda: rig.ask(Mode.POLICY).success, "set_mode POLICY", 60.0)
-        elif request == "arm_and_set_mode":
-            rig.wait(
-                lambda: rig.trigger("arm").success and rig.ask(Mode.POLICY).success, "the robot to be armed on", 60.0
-            )
-        elif request == "take_over":
-            rig.wait(lambda: rig.ask(Mode.TELEOP).success, "set_mode TELEOP")
-            rig.wait_for_mode(Mode.TELEOP)
-        else:
-            rig.wait(lambda request=request: rig.trigger(request).success, request, 60.0)
-
-    def in_command():
-        return rig.listener.first(rig.listener.status, begin_ns, lambda status: status.mode == Mode.POLICY)
-
-    outcome.resumed_ms = (rig.wait(in_command, "the policy back in command", 60.0)[0] - begin_ns) * 1e-6
-    time.sleep(STANDING_S)  # the first steps after it belong to the trial
-
-
-def _judge_steps(rig: Rig, begin_ns: int, outcome: Outcome) -> None:
-    """Of each stretch of the stream: between being armed and being disarmed, or lost and found."""
-    commands, measured = rig.listener.commands().since(begin_ns), rig.listener.measured()
-    after_gaps = commands.times_ns[1:][np.diff(commands.times_ns) > GAP_NS]
-    stretches = commands.split(sorted([*(at for at in rig.stream_begins_ns if at > begin_ns), *after_gaps]))
-    found = [steps(stretch.positions, rig.robot) for stretch in stretches if len(stretch.positions)]
-    if not found:
-        outcome.problems.append("no commands were heard")
-        return
-    outcome.steps = largest(found)
-    outcome.problems += outcome.steps.excess
-    # The first command may already be a period's way from where the arms were measured.
-    most = START_RAD + rig.robot.period_s * float(rig.robot.command_velocity[~rig.robot.gripper_mask].max())
-    for stretch in stretches[1:]:
-        gap = _start_gap(stretch, measured, rig)
-        if gap > most:
-            outcome.problems.append(f"the stream started {gap:.3f} rad from the measured pose")
-
-
-def _start_gap(stretch: Stream, measured: Stream, rig: Rig) -> float:
-    """From the first command to the arms; 0 where nobody heard them at that time."""
-    if not len(stretch.positions) or not len(measured.positions):
-        return 0.0
-    passed_ns = np.abs(measured.times_ns - stretch.times_ns[0])
-    nearest = int(passed_ns.argmin())
-    if passed_ns[nearest] > TOLD_NS:
-        return 0.0
-    return float(np.abs(stretch.positions[0] - measured.positions[nearest])[~rig.robot.gripper_mask].max())
-
-
-def _named(fault: Fault, status: ExecutorStatus, refused: int) -> str:
-    """The text that names the fault, if there is one; a refusal only when it is new."""
-    said = [status.cause, *([status.last_refusal] if status.chunks_refused > refused else [])]
-    return next((text for text in said if re.search(fault.sign, text)), "")
-
-
-def _first_hold(rig: Rig, begun_ns: int) -> tuple[int, ExecutorStatus] | None:
-    return rig.listener.first(rig.listener.status, begun_ns, lambda status: status.mode in HELD)
-
-
-def _held_since(rig: Rig, begun_ns: int) -> int | None:
-    """When the mode that lasts until now began, if it is one that holds."""
-    since = None
-    for at, status in reversed(rig.listener.status):
-        if at < begun_ns or status.mode not in HELD:
-            break
-        since = at
-    return since
-
-
-def _stand(stream: Stream, still: float = 1e-9, until_ns: int = 0) -> bool:
-    """`until_ns`: a stream that has ended stands until then; 0 where a silent stream says nothing."""
-    since = stands_from(stream, still)
-    return since is not None and max(stream.times_ns[-1], until_ns) - since > STANDING_S * 1e9
+def finish(out: Path, result: dict, text: str, problems: Sequence[str] = ()) -> int:
+    """The exit code: 1 where there are problems."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    print(text)
+    for problem in problems:
+        print(f"PROBLEM: {problem}")
+    return int(bool(problems))

@@ -11,9 +11,9 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not sourced")
 
 from r1lite_description import robot as robot_description  # noqa: E402
-from r1lite_trials import soak, table  # noqa: E402
-from r1lite_trials.catalogue import FAULTS  # noqa: E402
-from r1lite_trials.stream import Stream, largest, percentiles, speed, stands_from, steps  # noqa: E402
+from r1lite_trials import fault_report, soak  # noqa: E402
+from r1lite_trials.fault_table import FAULTS  # noqa: E402
+from r1lite_trials.stream import Stream, largest, percentiles, speed, steps, still_since  # noqa: E402
 
 ROBOT = robot_description.load()
 HOME = (ROBOT.position_min + ROBOT.position_max) / 2
@@ -29,17 +29,17 @@ def stream(*offsets_rad):
 
 def test_a_stand_begins_with_the_first_of_the_equal_commands_at_the_end():
     heard = stream(0.0, 0.01, 0.02, 0.03, 0.03, 0.03)
-    assert stands_from(heard) == heard.times_ns[3]
-    assert stands_from(heard.between(0, heard.times_ns[4])) is None
-    assert stands_from(stream(0.0, 0.01, 0.0, 0.0)) == heard.times_ns[2], "a pose that was passed through before"
-    assert stands_from(stream(0.0, 0.0)) == heard.times_ns[0]
-    assert stands_from(stream(0.0)) is None and stands_from(stream()) is None
+    assert still_since(heard) == heard.times_ns[3]
+    assert still_since(heard.between(0, heard.times_ns[4])) is None
+    assert still_since(stream(0.0, 0.01, 0.0, 0.0)) == heard.times_ns[2], "a pose that was passed through before"
+    assert still_since(stream(0.0, 0.0)) == heard.times_ns[0]
+    assert still_since(stream(0.0)) is None and still_since(stream()) is None
 
 
 def test_measured_arms_stand_within_a_tolerance():
     heard = stream(0.0, 0.05, 0.061, 0.0605, 0.0601, 0.06)
-    assert stands_from(heard) is None
-    assert stands_from(heard, 0.002) == heard.times_ns[2]
+    assert still_since(heard) is None
+    assert still_since(heard, 0.002) == heard.times_ns[2]
 
 
 def test_steps_are_shares_of_the_limits():
@@ -118,12 +118,12 @@ def test_growth_is_told_per_minute_and_hour_after_the_warm_up():
 
 def test_the_table_goes_between_its_markers(tmp_path):
     document = tmp_path / "faults.md"
-    document.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
-    table.replace(document, "| new |")
-    assert document.read_text() == f"before\n{table.BEGIN}\n| new |\n{table.END}\nafter\n"
+    document.write_text(f"before\n{fault_report.BEGIN}\nold\n{fault_report.END}\nafter\n")
+    fault_report.replace(document, "| new |")
+    assert document.read_text() == f"before\n{fault_report.BEGIN}\n| new |\n{fault_report.END}\nafter\n"
     document.write_text("nothing")
     with pytest.raises(ValueError, match="faults: begin"):
-        table.replace(document, "| new |")
+        fault_report.replace(document, "| new |")
 
 
 def test_every_fault_has_a_name_of_its_own_and_a_row_for_the_reader():

@@ -11,7 +11,7 @@ from depthvla_msgs.msg import ActionChunk, ExecutorStatus, PolicyStatus  # noqa:
 
 from depthvla_control.ros.messages import duration_message, time_message  # noqa: E402
 from r1lite_trials import latency  # noqa: E402
-from r1lite_trials.rig import EXECUTOR, POLICY, Rig  # noqa: E402
+from r1lite_trials.simulated_graph import EXECUTOR, POLICY, SimulatedGraph  # noqa: E402
 
 MS = 10**6
 
@@ -90,10 +90,10 @@ def test_the_table_has_a_row_for_every_figure(markdown):
 
 
 def test_the_executors_rate_is_a_parameter_of_that_node_alone(tmp_path):
-    rig = Rig(tmp_path)
-    latency.set_executor_rate(rig, 100.0)
-    assert rig.nodes[EXECUTOR].parameters["command_rate_hz"] == 100.0
-    assert "command_rate_hz" not in rig.nodes[POLICY].parameters
-    untouched = Rig(tmp_path)
+    graph = SimulatedGraph(tmp_path)
+    latency.set_executor_rate(graph, 100.0)
+    assert graph.nodes[EXECUTOR].parameters["command_rate_hz"] == 100.0
+    assert "command_rate_hz" not in graph.nodes[POLICY].parameters
+    untouched = SimulatedGraph(tmp_path)
     latency.set_executor_rate(untouched, 0.0)
-    assert untouched.nodes[EXECUTOR].parameters["command_rate_hz"] == rig.robot.control_rate_hz
+    assert untouched.nodes[EXECUTOR].parameters["command_rate_hz"] == graph.robot.control_rate_hz

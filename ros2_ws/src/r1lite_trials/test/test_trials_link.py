@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from r1lite_trials.link import Conditions, Direction, Link
+from r1lite_trials.network_emulation import Conditions, Direction, Link
 
 MS = 1_000_000
 

@@ -27,10 +27,10 @@ from depthvla_control.ros.messages import duration_message, time_message  # noqa
 from depthvla_control.ros.probe import wait_until  # noqa: E402
 from r1lite_description import robot as robot_description  # noqa: E402
 from r1lite_trials import network, network_table  # noqa: E402
-from r1lite_trials.link import Conditions  # noqa: E402
-from r1lite_trials.link_process import ADDRESSES, SplitNetwork, unavailable  # noqa: E402
+from r1lite_trials.network_emulation import Conditions  # noqa: E402
 from r1lite_trials.network_figures import Commands, Window, figures  # noqa: E402
 from r1lite_trials.network_fragments import FragmentsConfig, shares  # noqa: E402
+from r1lite_trials.network_namespaces import ADDRESSES, SplitNetwork, unavailable  # noqa: E402
 from r1lite_trials.stream import Stream  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("graph")
@@ -148,20 +148,20 @@ def row(side: str, case: str, **more) -> dict:
 
 def test_rows_of_other_cases_in_the_file_are_kept_and_all_are_in_their_order(tmp_path):
     first, second = (case.name for case in network.CASES[:2])
-    file = tmp_path / "out" / "network.json"
-    network.write(file, [row("host", second), row("robot", f"{first}, ages up to 1 s"), row("robot", second)])
-    result = network.write(file, [row("robot", second, rate_hz=1.0), row("robot", first)])
+    file = tmp_path / "network.json"
+    rows = [row("host", second), row("robot", f"{first}, ages up to 1 s"), row("robot", second)]
+    file.write_text(json.dumps(network.merged(file, rows)))
+    result = network.merged(file, [row("robot", second, rate_hz=1.0), row("robot", first)])
     assert [(r["side"], r["case"], r["rate_hz"]) for r in result["rows"]] == [
         ("robot", first, 15.0),
         ("robot", second, 1.0),
         ("robot", f"{first}, ages up to 1 s", 15.0),
         ("host", second, 15.0),
     ]
-    assert json.loads(file.read_text()) == result
 
 
 def test_tables_have_a_row_for_every_case_and_every_cut(tmp_path):
-    result = network.write(tmp_path / "network.json", [row("robot", "case a"), row("host", "case b")])
+    result = network.merged(tmp_path / "network.json", [row("robot", "case a"), row("host", "case b")])
     for table in (network_table.text(result), network_table.markdown(result)):
         assert table.count("case a") == table.count("case b") == 2
         assert "1000 frames/s" in table
@@ -215,11 +215,11 @@ import contextlib
 from depthvla_msgs.msg import PolicyStatus
 from depthvla_control.ros import qos
 from depthvla_control.ros.probe import Probe, private_domain, wait_until
-from r1lite_trials.link import Conditions
-from r1lite_trials.link_process import SplitNetwork
-from r1lite_trials.network_host import Host
-from r1lite_trials.network_rig import use_template
-from r1lite_trials.rig import POLICY
+from r1lite_trials.network_emulation import Conditions
+from r1lite_trials.network_namespaces import SplitNetwork
+from r1lite_trials.host_listener import Host
+from r1lite_trials.split_graph import use_template
+from r1lite_trials.simulated_graph import POLICY
 
 bad = Conditions(delay_s=0.02, jitter_s=0.01, loss=0.02)
 with SplitNetwork() as split, private_domain(), contextlib.ExitStack() as stack:
@@ -256,7 +256,7 @@ def test_what_was_said_during_a_cut_is_heard_after_it():
 
 TRIAL_THAT_IS_KILLED = """
 import subprocess, sys, time
-from r1lite_trials.link_process import SplitNetwork
+from r1lite_trials.network_namespaces import SplitNetwork
 with SplitNetwork() as split:
     for side in ("robot", "host"):
         with split.inside(side):

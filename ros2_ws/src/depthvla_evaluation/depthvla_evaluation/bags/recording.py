@@ -346,7 +346,9 @@ def describe_machine() -> dict[str, str | int | float]:
 
 
 def git_revision(folder: Path) -> str:
-    """Commit of the checkout that `folder` lies in, with `+dirty` where files differ from it; empty without one."""
+    """Commit of the checkout that has files in `folder`, with `+dirty` where files differ from it; empty without one.
+    A build in a workspace that is itself a checkout is none of that checkout's.
+    """
 
     def git(*words: str) -> str:
         done = subprocess.run(
@@ -355,6 +357,7 @@ def git_revision(folder: Path) -> str:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", ".")
         return git("rev-parse", "HEAD") + ("+dirty" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 
 from depthvla_evaluation.metrics import bootstrap_interval, summarise, wilson_interval
-from depthvla_evaluation.rollouts.rollout import EpisodeResult
+from depthvla_evaluation.rollouts.rollout import OWN, EpisodeResult
 from r1lite_description import files
-
-OWN = "none"  # the policy itself, among the baselines
 
 
 def collect(about: Mapping[str, Any], episodes: Sequence[EpisodeResult]) -> dict:
@@ -119,6 +117,7 @@ def _rate(results: dict, key: str, interval: str) -> str:
 
 def _row(episode: EpisodeResult) -> dict:
     row = asdict(episode)
+    row |= row.pop("kept")
     row["inference_s"], row["latency_steps"] = _mean(episode.inference_s), _mean(episode.latency_steps)
     row["chunks_by_latency"] = {str(steps): n for steps, n in sorted(Counter(episode.latency_steps).items())}
     row["depth_abs_rel"] = {camera: _mean(values) for camera, values in episode.depth_abs_rel.items()}

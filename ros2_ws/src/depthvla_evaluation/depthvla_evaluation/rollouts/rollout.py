@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from depthvla_policy.policy.policy import Policy
 
 OTHER_SCENE = 500  # from the seed of an episode to the one whose pictures "shuffled_cameras" shows
-BASELINES = ("none", "do_nothing", "shuffled_cameras", "wrong_instruction")
+OWN, DO_NOTHING = "none", "do_nothing"  # the policy itself, among the baselines; no policy
+BASELINES = (OWN, DO_NOTHING, "shuffled_cameras", "wrong_instruction")
+
+
+class EvaluationError(RuntimeError):
+    """The executor or the graph does not do what it was asked for; the message says what."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class RolloutConfig:
     "wrong_instruction" tells it another instruction than the scene's, which still decides about success.
     depth_every: predicted depth of every n-th chunk is compared with the truth; 0 for none. strategy: how the executor
     joins chunks (control/timeline.py). realtime_chunking: one of REALTIME_CHUNKING. task_options: NAME=VALUE words
-    (evaluation/task_options.py). time_limit_s: ends an episode in simulated time, if the environment has not before.
+    (task_options.py). time_limit_s: ends an episode in simulated time, if the environment has not before.
     """
 
     execute: int = 4
@@ -101,6 +106,17 @@ class EpisodeResult:
     depth_abs_rel: dict[str, list[float]] = field(default_factory=dict)  # camera -> one value a compared image
     inference_s: list[float] = field(default_factory=list)  # wall time of every inference without depth
     latency_steps: list[int] = field(default_factory=list)  # of every chunk
+    kept: dict[str, str] = field(default_factory=dict)  # more for its row: where its video or its recording is
+
+
+@dataclass(frozen=True)
+class Run:
+    """Episodes as they are finished, and what was asked for."""
+
+    policy: Path | None
+    model_id: str | None
+    settings: dict
+    episodes: Iterator[EpisodeResult]
 
 
 def environment_id(task: str) -> str:
@@ -144,8 +160,8 @@ def run_episode(
         if result.steps == 0:
             refusal = executor.arm(now_ns) or executor.set_mode(Mode.POLICY, now_ns).refusal
             if refusal:
-                raise RuntimeError(f"the executor cannot start in scene {seed}: {refusal}")
-        if policy is not None and config.baseline != "do_nothing" and result.steps >= next_question:
+                raise EvaluationError(f"the executor cannot start in scene {seed}: {refusal}")
+        if policy is not None and config.baseline != DO_NOTHING and result.steps >= next_question:
             asked = {**seen, "images": shown["images"], "instruction": told or seen["instruction"]}
             plan = executor.plan() if config.realtime_chunking != "off" else None
             chunk, took_s = _ask(policy, env, asked, now_ns, plan, result, config, video)
@@ -230,9 +246,11 @@ def _run_in_worker(seed: int, videos: Path | None) -> EpisodeResult:
         return run_episode(seed=seed, **_worker)
     from depthvla_evaluation.rollouts.video import RolloutVideo
 
-    cameras = [camera.name for camera in _worker["robot"].cameras]
-    with RolloutVideo(videos / f"seed_{seed}.mp4", cameras) as video:
-        return run_episode(seed=seed, video=video, **_worker)
+    cameras, path = [camera.name for camera in _worker["robot"].cameras], videos / f"seed_{seed}.mp4"
+    with RolloutVideo(path, cameras) as video:
+        result = run_episode(seed=seed, video=video, **_worker)
+    result.kept["video"] = str(path)
+    return result
 
 
 def _stage(env: gymnasium.Env, seed: int, config: RolloutConfig) -> dict:

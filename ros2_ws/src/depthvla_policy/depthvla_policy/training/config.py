@@ -218,12 +218,11 @@ def find(name: str, folder: str, suffix: str) -> Path:
     Raises:
         FileNotFoundError: there is neither; the message lists the names that there are.
     """
-    # The repository's models/ lies above the source tree as well as above the workspace's install folder.
-    above = [parent / "models" / folder for parent in Path(__file__).resolve().parents]
-    for path in (Path(name), *(parent / (name + suffix) for parent in above)):
+    folders = [models / folder for models in files.models_folders()]
+    for path in (Path(name), *(parent / (name + suffix) for parent in folders)):
         if path.is_file():
             return path
-    names = sorted({path.stem for parent in above for path in parent.glob("*" + suffix)})
+    names = sorted({path.stem for parent in folders for path in parent.glob("*" + suffix)})
     raise FileNotFoundError(f"{name!r} is no file and no name in models/{folder}; allowed: {', '.join(names)}")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from r1lite_sim.experts.base import PlanExpert
 from r1lite_sim.scene.objects import BLOCK_SIZE
 from r1lite_sim.scene.workspace import SIDES, distance, in_reach
-from r1lite_sim.skills import Hand, Pose, Skill, facing, turned
+from r1lite_sim.skills import Hand, Pose, Skill, facing, turned, yaw
 from r1lite_sim.tasks.blocks_stacking import FIRST, SECOND, THIRD, TOWER_REACH
 
 GRASP_HEIGHT = 0.004  # m that the grasp is above the block's middle: the finger tips stay off the table
@@ -35,7 +35,7 @@ class BlocksStackingExpert(PlanExpert):
             lambda: self._simulation.task.gripped(upper, hand.side),
         )
         base, held = self.pose(lower), self.pose(upper)
-        heading = turned(_yaw(base), hand.azimuth(base.position), np.pi / 2)
+        heading = turned(yaw(base.rotation), hand.azimuth(base.position), np.pi / 2)
         there = facing(heading, pitch)
         offset = there @ hand.pose.rotation.T @ (held.position - hand.pose.position)
         place = Pose(base.position + [0, 0, BLOCK_SIZE + DROP] - offset, there)
@@ -55,10 +55,5 @@ class BlocksStackingExpert(PlanExpert):
     def _grasp(self, hand: Hand, name: str, pitch: float) -> Pose:
         """Close on the pair of faces that needs the least turn."""
         block = self.pose(name)
-        heading = turned(_yaw(block), hand.azimuth(block.position), np.pi / 2)
+        heading = turned(yaw(block.rotation), hand.azimuth(block.position), np.pi / 2)
         return Pose(block.position + [0, 0, GRASP_HEIGHT], facing(heading, pitch))
-
-
-def _yaw(block: Pose) -> float:
-    side = block.rotation[:, np.argmin(np.abs(block.rotation[2]))]  # the edge that lies most level
-    return float(np.arctan2(side[1], side[0]))

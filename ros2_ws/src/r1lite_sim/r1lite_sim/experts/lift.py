@@ -7,14 +7,14 @@ from __future__ import annotations
 import numpy as np
 
 from r1lite_sim.kinematics import ArmKinematics
+from r1lite_sim.scene.objects import BLOCK_SIZE
+from r1lite_sim.scene.workspace import azimuth
 from r1lite_sim.simulation import Simulation
-from r1lite_sim.tasks.lift import BLOCK_SIZE, REACH, SHOULDER
+from r1lite_sim.skills import approach_pitch, facing, turned, yaw
 
 CLEARANCE = 0.09  # m between the grasp and the pose above it, back along the approach
 LIFT = 0.12  # m that the block is raised
 GRASP_HEIGHT = 0.004  # m that the grasp is above the block's middle: the finger tips stay off the table
-STEEP_RAD, FLAT_RAD = np.radians(62), np.radians(44)  # approach below the horizontal: at the near edge, at full reach
-NEAR_REACH = 0.38  # m from the shoulder, where the approach is steepest
 OPEN_MM = 95.0
 CLOSED_MM = 20.0  # the servo squeezes the block with what is missing from 40 mm
 
@@ -38,7 +38,6 @@ class LiftExpert:
         """Forget everything: a new episode begins."""
         side = self._simulation.task.side
         self._limb, self._kinematics = self._robot.limb(side), self._arms[side]
-        self._shoulder = np.array(SHOULDER) * ([1, -1] if side == "left" else [1, 1])
         self.phase = "above"
         self._idle = self._simulation.state()
         self._closing = 0
@@ -103,17 +102,9 @@ class LiftExpert:
 
     def _grasp_rotation(self, block: np.ndarray, block_rotation: np.ndarray) -> np.ndarray:
         """Approach steeply when near and flatter when far; close on the pair of faces that needs the least turn."""
-        radial = block[:2] - self._shoulder
-        distance, azimuth = np.linalg.norm(radial), np.arctan2(radial[1], radial[0])
-        share = np.clip((distance - NEAR_REACH) / (REACH - NEAR_REACH), 0, 1)
-        pitch = STEEP_RAD + share * (FLAT_RAD - STEEP_RAD)
-        side = block_rotation[:, np.argmin(np.abs(block_rotation[2]))]  # the edge that lies most level
-        yaw = np.arctan2(side[1], side[0])
-        turn = (yaw - azimuth + np.pi / 4) % (np.pi / 2) - np.pi / 4
-        heading = azimuth + turn
-        x = np.array([np.cos(heading) * np.cos(pitch), np.sin(heading) * np.cos(pitch), -np.sin(pitch)])
-        y = np.array([-np.sin(heading), np.cos(heading), 0.0])
-        return np.stack([x, y, np.cross(x, y)], axis=1)
+        ahead = azimuth(block, self._limb.name)
+        heading = ahead + turned(yaw(block_rotation) - ahead, 0.0, np.pi / 2)
+        return facing(heading, approach_pitch(block, self._limb.name))
 
     def _lifted(self, joints: np.ndarray) -> np.ndarray:
         if self._lift_goal is None:

@@ -37,6 +37,12 @@ def shoulder(side: str) -> np.ndarray:
     return np.array(SHOULDER) * ([1, -1] if side == "left" else [1, 1])
 
 
+def azimuth(position: np.ndarray, side: str) -> float:
+    """Direction [rad] from the shoulder of an arm to a position."""
+    x, y = np.asarray(position)[:2] - shoulder(side)
+    return float(np.arctan2(y, x))
+
+
 def in_reach(place: np.ndarray, side: str, reach: float = REACH) -> bool:
     """The arm's gripper gets to the place on the table; by default at every yaw."""
     return distance(place, side) <= reach

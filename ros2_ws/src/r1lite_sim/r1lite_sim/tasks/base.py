@@ -1,8 +1,10 @@
-"""What the tasks with several steps have in common: substeps by the names of the task's description, points that stay
+"""What the tasks have in common: substeps by the names of the task's description, points that stay
 once they are earned, and the end state that counts as success.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import mujoco
 import numpy as np
@@ -14,10 +16,16 @@ from r1lite_sim.scene.contacts import Contacts
 DRAWN = "random"  # for an option: another one in every scene
 
 
-class StepsTask:
+def check_option(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Raises ValueError where the value is neither allowed nor to be drawn."""
+    if value not in (*allowed, DRAWN):
+        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(allowed)}, {DRAWN}")
+
+
+class Task:
     """A subclass adds `instruction`, `build`, `reset`, `states`, `success` and `focus`, and calls `bind` of this class.
 
-    `substeps` and `time_limit_s` are those of the task's file in r1lite_description. The head camera's mount is off
+    `substeps` and `time_limit_s` are those of the task's description. The head camera's mount is off
     by a little in every scene.
     """
 

@@ -11,7 +11,7 @@ from r1lite_sim.scene import distractors
 from r1lite_sim.scene.objects import BLOCK_SIZE, PALETTE, block, paint, put
 from r1lite_sim.scene.table import TABLE_HEIGHT
 from r1lite_sim.scene.workspace import SIDES, Places, arrange, in_reach, start_pose
-from r1lite_sim.tasks.base import DRAWN, StepsTask
+from r1lite_sim.tasks.base import DRAWN, Task
 
 FIRST, SECOND, THIRD = BLOCKS = ("first_block", "second_block", "third_block")  # from the table upwards
 GAP = 0.10  # m, centre to centre: an open finger fits between two blocks
@@ -20,7 +20,7 @@ MARGIN = 0.008  # m that a resting block may be off in height
 STILL = 0.05  # m/s
 
 
-class BlocksStackingTask(StepsTask):
+class BlocksStackingTask(Task):
     """`colours` from the table upwards; drawn in every scene when None or "random".
 
     Raises:

@@ -9,7 +9,7 @@ from r1lite_sim.scene import distractors, kitchen
 from r1lite_sim.scene.objects import fix, paint, put
 from r1lite_sim.scene.table import TABLE_HEIGHT
 from r1lite_sim.scene.workspace import Places, arrange, in_reach, start_pose
-from r1lite_sim.tasks.base import StepsTask
+from r1lite_sim.tasks.base import Task
 
 MICROWAVE, DOOR, HANDLE = "microwave", "microwave_door", "microwave_handle"
 PLATE, FOOD = "plate", "food"
@@ -19,7 +19,7 @@ FOOD_REACH = 0.56  # m from the right shoulder
 STILL = 0.05  # m/s
 
 
-class MicrowaveOperationTask(StepsTask):
+class MicrowaveOperationTask(Task):
     """The hinge is on the left: the left arm works the door, the right one the food and the plate. Takes no options."""
 
     name = "microwave_operation"

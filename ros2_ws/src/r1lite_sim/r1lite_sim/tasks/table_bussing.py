@@ -8,8 +8,8 @@ import numpy as np
 from r1lite_sim.scene import desk, distractors
 from r1lite_sim.scene.objects import PALETTE, fix, paint, put
 from r1lite_sim.scene.table import TABLE_HEIGHT
-from r1lite_sim.scene.workspace import SIDES, Places, arrange, distance, nearest, shoulder, start_pose
-from r1lite_sim.tasks.base import StepsTask
+from r1lite_sim.scene.workspace import SIDES, Places, arrange, azimuth, distance, nearest, start_pose
+from r1lite_sim.tasks.base import Task
 
 PENS = ("pen_1", "pen_2")
 HOLDER, HEADPHONES, BOOK, STAND = "holder", "headphones", "book", "stand"
@@ -20,7 +20,7 @@ STILL = 0.05  # m/s
 UPRIGHT_RAD = np.radians(50)  # most that a pen in the holder leans
 
 
-class TableBussingTask(StepsTask):
+class TableBussingTask(Task):
     """Hook and stand are on different sides of the table, headphones and book each on the side where they go; pens lie
     anywhere between. Takes no options.
     """
@@ -122,12 +122,12 @@ class TableBussingTask(StepsTask):
             fix(model, name, [*STORE, 0.0])
         sign = _sign(self.hook_side)
         spot = np.array([rng.uniform(0.62, 0.67), sign * rng.uniform(0.22, 0.26)])
-        heading = _azimuth(spot, self.hook_side) + rng.uniform(-0.15, 0.15)
+        heading = azimuth(spot, self.hook_side) + rng.uniform(-0.15, 0.15)
         fix(model, HOOKS[self.hook_side], [*spot, TABLE_HEIGHT], heading)
         places.take(spot, 0.09)
         places.take(spot + sign * 0.06 * np.array([-np.sin(heading), np.cos(heading)]), 0.06)  # its foot
         spot = np.array([rng.uniform(0.63, 0.67), -sign * rng.uniform(0.18, 0.22)])
-        fix(model, STAND, [*spot, TABLE_HEIGHT], _azimuth(spot, nearest(spot)) + rng.uniform(-0.2, 0.2))
+        fix(model, STAND, [*spot, TABLE_HEIGHT], azimuth(spot, nearest(spot)) + rng.uniform(-0.2, 0.2))
         places.take(spot, 0.09)
         spot = np.array([rng.uniform(0.60, 0.65), rng.uniform(-0.04, 0.04)])
         fix(model, HOLDER, [*spot, TABLE_HEIGHT], rng.uniform(-np.pi, np.pi))
@@ -137,13 +137,13 @@ class TableBussingTask(StepsTask):
         sign = _sign(self.hook_side)
         for name, side, radius, height in ((HEADPHONES, sign, 0.075, 0.0), (BOOK, -sign, 0.065, desk.BOOK[2] / 2)):
             spot = places.draw(radius, x=(0.50, 0.54), y=tuple(sorted((side * 0.18, side * 0.26))))
-            yaw = _azimuth(spot, nearest(spot)) + rng.uniform(-0.45, 0.45)
+            yaw = azimuth(spot, nearest(spot)) + rng.uniform(-0.45, 0.45)
             put(model, data, name, [*spot, TABLE_HEIGHT + height], yaw)
         for name in PENS:
             spot = places.draw(
                 0.066, lambda place: distance(place, nearest(place)) < PEN_REACH, x=(0.48, 0.54), y=(-0.13, 0.13)
             )
-            yaw = _azimuth(spot, nearest(spot)) + rng.uniform(-0.6, 0.6) + np.pi * rng.integers(2)
+            yaw = azimuth(spot, nearest(spot)) + rng.uniform(-0.6, 0.6) + np.pi * rng.integers(2)
             put(model, data, name, [*spot, TABLE_HEIGHT + desk.PEN_WIDTH / 2], yaw)
 
     def _paint(self, model, rng) -> None:
@@ -159,8 +159,3 @@ class TableBussingTask(StepsTask):
 
 def _sign(side: str) -> int:
     return 1 if side == "left" else -1
-
-
-def _azimuth(spot: np.ndarray, side: str) -> float:
-    x, y = spot - shoulder(side)
-    return float(np.arctan2(y, x))

@@ -9,14 +9,14 @@ from r1lite_sim.scene import distractors
 from r1lite_sim.scene.objects import BLOCK_SIZE, PALETTE, block, paint, put
 from r1lite_sim.scene.table import TABLE_HEIGHT
 from r1lite_sim.scene.workspace import SIDES, Places, arrange, in_reach, start_pose
-from r1lite_sim.tasks.base import DRAWN, StepsTask
+from r1lite_sim.tasks.base import DRAWN, Task, check_option
 
 BLOCKS = ("named_block", "block_1", "block_2", "block_3")
 GAP = 0.10  # m, centre to centre
 NEAR = 0.08  # m from the grasp frame to the block: the block is reached
 
 
-class TouchTask(StepsTask):
+class TouchTask(Task):
     """`colour` and `side` of the instruction "touch the {colour} block with the {side} arm"; drawn when None or
     "random".
 
@@ -54,8 +54,8 @@ class TouchTask(StepsTask):
             ValueError: unknown colour or side.
         """
         for value, what, allowed in ((colour, "colour", PALETTE), (side, "side", SIDES)):
-            if value is not None and value not in (*allowed, DRAWN):
-                raise ValueError(f"{what} is {value!r}; allowed: {', '.join(allowed)}, {DRAWN}")
+            if value is not None:
+                check_option(what, value, allowed)
         self._colour, self._side = (None if value == DRAWN else value for value in (colour, side))
 
     def reset(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> np.ndarray:

@@ -16,7 +16,7 @@ from rclpy.qos import QoSProfile
 
 from depthvla_control.ros import qos
 from depthvla_control.ros.probe import Heard, Probe
-from r1lite_trials.rig import EXECUTOR, POLICY
+from r1lite_trials.simulated_graph import EXECUTOR, POLICY
 
 DEPTH = 1000
 END_S = 10.0

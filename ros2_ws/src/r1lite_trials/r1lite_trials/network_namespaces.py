@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from r1lite_trials.link import Conditions, Link
+from r1lite_trials.network_emulation import Conditions, Link
 from r1lite_trials.stream import percentiles
 
 SIDES = ("robot", "host")

@@ -50,7 +50,7 @@ SETTLE_S = 0.2  # until feedback of a new scene has come through
 RELAYED_LIMB = "right"  # the arm that the embedded policy was trained to use
 
 
-class Rig:
+class SimulatedGraph:
     """Nodes are started on entering and ended on leaving.
 
     Args:
@@ -87,7 +87,7 @@ class Rig:
         self._seeds = itertools.count()
         self._left = contextlib.ExitStack()
 
-    def __enter__(self) -> Rig:
+    def __enter__(self) -> SimulatedGraph:
         self._folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             stack.enter_context(private_domain())  # which puts the environment back, too

@@ -19,19 +19,19 @@ from depthvla_msgs.msg import ExecutorStatus
 from depthvla_control.arbiter import Mode
 from depthvla_control.ros.messages import nanoseconds
 from depthvla_control.ros.probe import Probe, private_domain
-from r1lite_trials.link import Conditions
-from r1lite_trials.link_process import SplitNetwork
+from r1lite_trials.host_listener import Host, hear_executor
 from r1lite_trials.listener import Listener
+from r1lite_trials.network_emulation import Conditions
 from r1lite_trials.network_figures import Commands, Window
-from r1lite_trials.network_host import Host, hear_executor
-from r1lite_trials.rig import EXECUTOR, POLICY, SIMULATOR, Rig
+from r1lite_trials.network_namespaces import SplitNetwork
+from r1lite_trials.simulated_graph import EXECUTOR, POLICY, SIMULATOR, SimulatedGraph
 from r1lite_trials.stream import Stream
 
 TEMPLATE = "docker/fastdds/udp_large_buffers.xml"
 ARRIVE_S = 0.5  # until what was sent before the end of a window has arrived
 
 
-class SplitRig(Rig):
+class SplitGraph(SimulatedGraph):
     """Nodes are started on entering, each in its namespace, and ended on leaving.
 
     Args:
@@ -47,7 +47,7 @@ class SplitRig(Rig):
         self._sides = {SIMULATOR: "robot", POLICY: "host", EXECUTOR: executor_side}
         self._executor_near = executor_side == "robot"
 
-    def __enter__(self) -> SplitRig:
+    def __enter__(self) -> SplitGraph:
         self._folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             stack.enter_context(private_domain())

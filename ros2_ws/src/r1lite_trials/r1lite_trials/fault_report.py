@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from r1lite_trials.catalogue import Fault, Stand
+from r1lite_trials.fault_table import Fault, Stops
 
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
@@ -31,7 +31,7 @@ def markdown(result: dict, faults: Sequence[Fault]) -> str:
     ]
     for fault in faults:
         row = result["faults"][fault.name]
-        held = "goes on" if fault.stand is Stand.NOTHING else _spread(row["held_ms"])
+        held = "goes on" if fault.stops is Stops.NOTHING else _spread(row["held_ms"])
         cells = (fault.name, fault.detection, _spread(row["detected_ms"]), held, str(row["n"]))
         lines.append("| " + " | ".join((*cells, fault.happens, fault.how_to_leave)) + " |")
     rows = result["faults"].values()
