@@ -6,7 +6,7 @@ are requests to the episode recorder, which knows what it records.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -98,20 +98,6 @@ class Keys:
         return keys
 
 
-class Keyboard:
-    """Actions from what a terminal sends."""
-
-    def __init__(self) -> None:
-        self._keys = Keys()
-
-    def feed(self, text: str) -> list[Action | Refusal]:
-        """One item for each key, in order."""
-        return [
-            KEYS.get(key) or Refusal(Reason.NOT_ALLOWED, f"no such key: {key!r}; {KEYS_HELP}")
-            for key in self._keys.feed(text)
-        ]
-
-
 class Joystick:
     """Actions from the edges of a joystick's buttons.
 
@@ -188,31 +174,41 @@ class Request:
     overdue: bool = False
 
 
-class Scorer:
-    """What is asked of the episode recorder, each key press once, and is not answered yet."""
+class Requests:
+    """What is asked and not answered yet."""
 
-    def __init__(self, answer_limit_ns: int = ANSWER_LIMIT_NS) -> None:
-        self._answer_limit_ns = answer_limit_ns
-        self._pressed_ns: dict[Action, int] = {}
+    def __init__(self) -> None:
         self._pending: dict[int, Request] = {}
-        self._number = 0
+        self._newest = Request(0, Action.STOP, 0)
+
+    def new(self, action: Action, now_ns: int) -> Request:
+        self._newest = Request(self._newest.number + 1, action, now_ns)
+        self._pending[self._newest.number] = self._newest
+        return self._newest
+
+    def forget(self, request: Request) -> None:
+        self._pending.pop(request.number, None)
+
+    def overdue(self, now_ns: int) -> list[Request]:
+        """Requests that have just gone unanswered for too long. Their answers still count when they come."""
+        requests = self._pending.values()
+        late = [item for item in requests if not item.overdue and now_ns - item.sent_ns > ANSWER_LIMIT_NS]
+        for request in late:
+            request.overdue = True
+        return late
+
+
+class Scorer(Requests):
+    """What is asked of the episode recorder, once for each key press."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pressed_ns: dict[Action, int] = {}
 
     def pressed(self, action: Action, now_ns: int) -> bool:
         """Whether a key is pressed anew, and not held."""
         before_ns, self._pressed_ns[action] = self._pressed_ns.get(action), now_ns
         return before_ns is None or now_ns - before_ns > REPEAT_LIMIT_NS
-
-    def asked(self, action: Action, now_ns: int) -> Request:
-        self._number += 1
-        self._pending[self._number] = Request(self._number, action, now_ns)
-        return self._pending[self._number]
-
-    def answered(self, request: Request) -> None:
-        self._pending.pop(request.number, None)
-
-    def overdue(self, now_ns: int) -> list[Request]:
-        """Requests that have just gone unanswered for too long."""
-        return _newly_overdue(self._pending.values(), now_ns - self._answer_limit_ns)
 
 
 def next_substep(substeps: Sequence[str], marked: Sequence[str]) -> str:
@@ -229,18 +225,16 @@ def next_substep(substeps: Sequence[str], marked: Sequence[str]) -> str:
     return left[0]
 
 
-class Console:
-    """What was asked of the executor and is not answered yet. Every request it returns is to be sent at once.
+class Console(Requests):
+    """What is asked of the executor. Every request it returns is to be sent at once.
 
     Requests go to several services, so the executor may take them in another order than they were pressed. A stop
     that an older request may have overtaken is said again. Letting go of the dead-man button gives back to the policy,
     and stops where the policy cannot take over.
     """
 
-    def __init__(self, answer_limit_ns: int = ANSWER_LIMIT_NS) -> None:
-        self._answer_limit_ns = answer_limit_ns
-        self._pending: dict[int, Request] = {}
-        self._newest = Request(0, Action.STOP, 0)
+    def __init__(self) -> None:
+        super().__init__()
         self._mode: Mode | None = None
         self._hold: Request | None = None
         self._released = False
@@ -259,28 +253,28 @@ class Console:
         if repeated and action is not Action.STOP and not self._newest.overdue:
             self._released = self._released and action is not Action.HOLD
             return None
-        request = self._make(action, now_ns)
+        request = self.new(action, now_ns)
         if action is Action.HOLD:
             self._hold, self._released = request, False
         return request
 
     def answered(self, request: Request, success: bool, now_ns: int) -> Request | None:
         """Notes an answer; a request that follows from it."""
-        self._pending.pop(request.number, None)
+        self.forget(request)
         if request is self._hold and not success:
             self._hold = None
         if not success:
             # Nobody holds the button and the policy cannot take the arms: teleoperation must not go on.
-            return self._make(Action.STOP, now_ns) if request is self._let_go is self._newest else None
+            return self.new(Action.STOP, now_ns) if request is self._let_go is self._newest else None
         if self._newest.action is Action.STOP and request.number < self._newest.number and request.action in _MOVING:
-            return self._make(Action.STOP, now_ns)
+            return self.new(Action.STOP, now_ns)
         if request is self._hold and self._released:
             return self._give_back(now_ns)
         return None
 
     def not_sent(self, request: Request) -> None:
         """There was nobody to send it to."""
-        self._pending.pop(request.number, None)
+        self.forget(request)
         if request is self._hold:
             self._hold = None
 
@@ -289,10 +283,6 @@ class Console:
         if ended and self._hold and self._hold.number not in self._pending:
             self._hold = None  # somebody else ended it: letting go must not start the policy
         self._mode = mode
-
-    def overdue(self, now_ns: int) -> list[Request]:
-        """Requests that have just gone unanswered for too long. Their answers still count when they come."""
-        return _newly_overdue(self._pending.values(), now_ns - self._answer_limit_ns)
 
     def _release(self, now_ns: int) -> Request | None:
         if self._hold is None:
@@ -304,22 +294,13 @@ class Console:
         return self._give_back(now_ns)
 
     def _give_back(self, now_ns: int) -> Request:
-        self._let_go = self._make(Action.GIVE_BACK, now_ns)
+        self._let_go = self.new(Action.GIVE_BACK, now_ns)
         return self._let_go
 
-    def _make(self, action: Action, now_ns: int) -> Request:
+    def new(self, action: Action, now_ns: int) -> Request:
         if action in _ENDS_HOLD:
             self._hold = None
-        self._newest = Request(self._newest.number + 1, action, now_ns)
-        self._pending[self._newest.number] = self._newest
-        return self._newest
-
-
-def _newly_overdue(pending: Iterable[Request], sent_before_ns: int) -> list[Request]:
-    late = [request for request in pending if not request.overdue and request.sent_ns < sent_before_ns]
-    for request in late:
-        request.overdue = True
-    return late
+        return super().new(action, now_ns)
 
 
 def _ends(sequence: str, character: str) -> bool:

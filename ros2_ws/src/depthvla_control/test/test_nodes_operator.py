@@ -33,7 +33,7 @@ def node_terminal(**parameters):
 class FakeExecutor:
     """Offers the executor's services and topics. `asked` is what was asked, in order; `refuse` what it says no to."""
 
-    def __init__(self, ros, with_set_mode=True):
+    def __init__(self, ros):
         from depthvla_msgs.msg import ExecutorStatus, ModeChange
         from depthvla_msgs.srv import SetMode
         from std_srvs.srv import Trigger
@@ -43,13 +43,12 @@ class FakeExecutor:
         self.asked, self.refuse, self._ModeChange = [], {}, ModeChange
         self.probe = ros.Probe("fake_executor")
         # Modes are set by a thread of their own, so that they can be made to hang.
-        self._mode_probe = ros.Probe("fake_modes") if with_set_mode else None
+        self._mode_probe = ros.Probe("fake_modes")
         self.go_on = threading.Event()
         self.go_on.set()
         for name in TRIGGERS:
             self.probe.node.create_service(Trigger, f"{EXECUTOR}/{name}", self._trigger(name))
-        if self._mode_probe:
-            self._mode_probe.node.create_service(SetMode, f"{EXECUTOR}/set_mode", self._set_mode)
+        self._mode_probe.node.create_service(SetMode, f"{EXECUTOR}/set_mode", self._set_mode)
         self._modes = self.probe.publisher(ModeChange, f"{EXECUTOR}/mode", qos.status())
         status = self.probe.publisher(ExecutorStatus, f"{EXECUTOR}/status", qos.status())
         self.status = ExecutorStatus(mode=POLICY, sequence=41, step=3, steps_left=12, cause="chunks are followed")
@@ -88,8 +87,7 @@ class FakeExecutor:
     def close(self):
         self.go_on.set()
         self.probe.__exit__()
-        if self._mode_probe:
-            self._mode_probe.__exit__()
+        self._mode_probe.__exit__()
 
 
 class FakeRecorder:
@@ -102,8 +100,6 @@ class FakeRecorder:
         from depthvla_control.ros import qos
 
         self.asked, self.refuse = [], {}
-        self.go_on = threading.Event()
-        self.go_on.set()
         self.status = RecorderStatus()
         self.probe = ros.Probe("fake_recorder")
         self._status = self.probe.publisher(RecorderStatus, f"{RECORDER}/status", qos.status())
@@ -120,7 +116,6 @@ class FakeRecorder:
 
     def _answer(self, name):
         def answer(request, response):
-            self.go_on.wait()
             self.asked.append((name, request))
             response.success = name not in self.refuse
             response.message = self.refuse.get(name, f"{name} as asked")
@@ -132,7 +127,6 @@ class FakeRecorder:
         return answer
 
     def close(self):
-        self.go_on.set()
         self.probe.__exit__()
 
 
@@ -142,8 +136,8 @@ class Rig:
     def __init__(self, ros):
         self._ros, self._made = ros, []
 
-    def executor(self, **options):
-        return self._keep(FakeExecutor(self._ros, **options))
+    def executor(self):
+        return self._keep(FakeExecutor(self._ros))
 
     def recorder(self):
         return self._keep(FakeRecorder(self._ros))
@@ -154,10 +148,13 @@ class Rig:
     def both(self, **parameters):
         executor, terminal = self.executor(), self.terminal(**parameters)
         self.see(terminal, "keys: ")
-        names = ["arm", "disarm", "stop", "reset_fault", "set_mode"]
-        self.wait(lambda: all(executor.probe.node.count_clients(f"{EXECUTOR}/{name}") for name in names), "the clients")
-        self.see(terminal, "chunk 41")  # so the node has found the executor, too
+        self.discover(executor)
+        self.see(terminal, "chunk 41")
         return executor, terminal
+
+    def discover(self, fake):
+        self.wait(fake.found, "the node's clients")
+        time.sleep(0.5)  # the node finds the services a moment later, and nothing tells
 
     def wait(self, condition, what):
         return self._ros.wait_until(condition, self._ros.TIMEOUT_S, lambda: what)
@@ -228,7 +225,7 @@ def test_each_key_asks_the_executor_and_the_answer_is_a_line(rig):
 def test_keys_start_score_and_stop_an_episode(rig):
     recorder = rig.recorder()
     _, terminal = rig.both(task="stacking", setting="lamp off", policy="pi0", substeps="[red on blue, green on red]")
-    rig.wait(recorder.found, "the recorder's clients")
+    rig.discover(recorder)
     terminal.type("e")
     rig.see(terminal, "start an episode: done: start as asked")
     recorder.say(state=1, duration_s=3.2)
@@ -268,7 +265,7 @@ def test_keys_start_score_and_stop_an_episode(rig):
 def test_substeps_are_those_of_the_task(rig):
     recorder = rig.recorder()
     _, terminal = rig.both(task="lift")
-    rig.wait(recorder.found, "the recorder's clients")
+    rig.discover(recorder)
     terminal.type("m")
     rig.see(terminal, "mark a substep: done")
     recorder.say(state=1, task="table_bussing", substeps=[])  # started by somebody else
@@ -277,17 +274,6 @@ def test_substeps_are_those_of_the_task(rig):
     terminal.type("m")
     rig.see(terminal, "mark a substep: done", count=2)
     assert [request.substep for _, request in recorder.asked] == ["reached", "pens_in_holder"]
-
-
-def test_recorder_that_does_not_answer_is_said(rig):
-    recorder = rig.recorder()
-    _, terminal = rig.both()
-    rig.wait(recorder.found, "the recorder's clients")
-    recorder.go_on.clear()
-    terminal.type("e")
-    rig.see(terminal, "start an episode: no answer within 1 s: does the recorder hang?")
-    recorder.go_on.set()
-    rig.see(terminal, "start an episode: done: start as asked")
 
 
 def test_scoring_without_a_recorder_is_said_and_stop_still_works(rig):
@@ -322,28 +308,12 @@ def test_stop_does_not_wait_for_a_request_that_hangs(rig):
     assert executor.asked == ["stop", TELEOP, "stop"]
 
 
-def test_missing_service_is_said_at_once(rig):
-    rig.executor(with_set_mode=False)
+def test_missing_executor_is_said_at_once(rig):
     terminal = rig.terminal()
-    rig.see(terminal, "chunk 41")
-    begin = time.monotonic()
-    terminal.type("t")
+    rig.see(terminal, "keys: ")
+    terminal.type("t ")
     rig.see(terminal, f"take over: no {EXECUTOR}/set_mode: is the executor running?")
-    assert time.monotonic() - begin < 2.0
-    terminal.type(" ")
-    rig.see(terminal, "stop: done")
-
-
-def test_held_joystick_button_takes_over_once_and_another_gives_back(rig):
-    executor, _ = rig.both()
-    hold = rig.joystick(executor)
-    hold(5)
-    rig.wait(lambda: executor.asked == [TELEOP], "the take-over")
-    time.sleep(0.3)
-    hold(4)
-    rig.wait(lambda: executor.asked == [TELEOP, POLICY], "giving back, once")
-    hold(1)
-    rig.wait(lambda: executor.asked == [TELEOP, POLICY, "stop"], "the stop")
+    rig.see(terminal, f"stop: no {EXECUTOR}/stop: is the executor running?")
 
 
 def test_dead_man_button_gives_back_when_let_go_but_not_after_a_stop(rig):
@@ -360,17 +330,6 @@ def test_dead_man_button_gives_back_when_let_go_but_not_after_a_stop(rig):
     hold()
     time.sleep(0.3)
     assert executor.asked == [TELEOP, POLICY, TELEOP, "stop"]
-
-
-def test_letting_go_stops_where_the_policy_cannot_take_over(rig):
-    executor, terminal = rig.both(hold_to_teleop=True)
-    executor.refuse = {POLICY: "the policy has nothing to follow"}
-    hold = rig.joystick(executor)
-    hold(5)
-    rig.see(terminal, "take over while held: done")
-    hold()
-    rig.see(terminal, "give back: REFUSED: the policy has nothing to follow")
-    rig.wait(lambda: executor.asked == [TELEOP, POLICY, "stop"], "the stop")
 
 
 def test_joystick_that_falls_silent_while_held_stops(rig):
@@ -421,7 +380,7 @@ def test_terminal_belongs_to_the_node_only_while_it_is_active(rig):
         assert executor.probe.transition("/operator_node", label), terminal.text
     assert terminal.flags() == 0
     rig.see(terminal, "keys: ", count=2)
-    rig.wait(executor.found, "the node's clients")
+    rig.discover(executor)
     rig.see(terminal, "chunk 41", count=2)
     terminal.type(" ")
     rig.wait(lambda: executor.asked == ["stop"], "the stop")
@@ -473,7 +432,7 @@ def test_without_a_terminal_the_keyboard_is_off_and_the_joystick_works(rig, ros)
         hold(1)
         written += read_until(node, "stop: done")
         assert executor.asked == ["stop"]
-        assert "\x1b[K" not in written
+        assert "\x1b" not in written
         node.send_signal(signal.SIGINT)
         assert node.wait(ros.TIMEOUT_S) == 0
     finally:

@@ -8,15 +8,9 @@ import cv2
 import numpy as np
 from rosbags.typesys import Stores, get_typestore
 
-from depthvla_evaluation.bags.recording import BagWriter, register_type
+from depthvla_evaluation.bags.message_types import installed_definition, register_type
+from depthvla_evaluation.bags.recording import BagWriter
 from r1lite_description import robot as robot_description
-
-MESSAGES = Path(__file__).resolve().parents[2]
-
-
-def read_definition(msgtype: str) -> str:
-    package, _, name = msgtype.split("/")
-    return (MESSAGES / package / "msg" / f"{name}.msg").read_text()
 
 
 class SyntheticBag:
@@ -30,7 +24,7 @@ class SyntheticBag:
         self._custom_data = custom_data or {}
         self._store = get_typestore(Stores.ROS2_JAZZY)
         for name in ("ActionChunk", "Counter", "ExecutorStatus", "ModeChange", "Plan", "PolicyStatus", "TaskProgress"):
-            register_type(self._store, f"depthvla_msgs/msg/{name}", read_definition)
+            register_type(self._store, f"depthvla_msgs/msg/{name}", installed_definition)
         self._topics: set[str] = set()
 
     def __enter__(self) -> SyntheticBag:
@@ -49,7 +43,7 @@ class SyntheticBag:
         msgtype = message.__msgtype__
         if topic not in self._topics:
             self._topics.add(topic)
-            self._writer.add_topic(topic, msgtype, [], read_definition)
+            self._writer.add_topic(topic, msgtype)
         data = bytes(self._store.serialize_cdr(message, msgtype))
         self._writer.write(topic, self.ns(received_s), data)
 

@@ -10,7 +10,7 @@ import yaml
 from matplotlib.colors import to_hex
 from synthetic_bag import SyntheticBag
 
-from depthvla_evaluation.bags.recording import EpisodeNotes
+from depthvla_evaluation.bags.notes import EpisodeNotes
 from depthvla_evaluation.report import build as report
 from depthvla_evaluation.report import episode_report, figures
 from depthvla_evaluation.report.comparison import Estimate

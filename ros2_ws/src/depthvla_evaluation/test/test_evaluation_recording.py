@@ -9,16 +9,9 @@ import time
 import pytest
 
 from depthvla_evaluation.bags.bag import Bag, header_stamp_ns
-from depthvla_evaluation.bags.recording import (
-    FLUSH_PERIOD_S,
-    NOTES_FILE,
-    BagWriter,
-    EpisodeNotes,
-    Selector,
-    TopicRule,
-    git_revision,
-    parse_rules,
-)
+from depthvla_evaluation.bags.notes import UNFINISHED, EpisodeNotes
+from depthvla_evaluation.bags.recording import FLUSH_PERIOD_S, BagWriter, git_revision
+from depthvla_evaluation.bags.topic_rules import Selector, TopicRule, parse_rules
 from r1lite_description import robot as robot_description
 
 STRING = "std_msgs/msg/String"
@@ -213,9 +206,9 @@ def test_messages_reach_the_file_in_time_and_notes_lie_beside_it_until_the_bag_i
         time.sleep(0.01)
     assert writer.file_bytes > 100
     writer.note({"task": "count"})
-    while not (tmp_path / "bag" / NOTES_FILE).exists() and time.monotonic() < deadline_s:
+    while not (tmp_path / "bag" / UNFINISHED).exists() and time.monotonic() < deadline_s:
         time.sleep(0.01)
-    assert json.loads((tmp_path / "bag" / NOTES_FILE).read_text()) == {"task": "count"}
+    assert json.loads((tmp_path / "bag" / UNFINISHED).read_text()) == {"task": "count"}
     writer.close({"task": "count", "outcome": "success"})
     assert sorted(path.name for path in (tmp_path / "bag").iterdir()) == ["bag_0.mcap", "metadata.yaml"]
 
@@ -229,7 +222,7 @@ def test_failed_outcome_is_written_where_the_bag_cannot_be(tmp_path, monkeypatch
     monkeypatch.setattr(writer._bag, "close", full)
     with pytest.raises(OSError, match="No space left"):
         writer.close({"outcome": "success", "task": "count"})
-    notes = json.loads((tmp_path / "bag" / NOTES_FILE).read_text())
+    notes = json.loads((tmp_path / "bag" / UNFINISHED).read_text())
     assert notes == {"task": "count", "outcome": "failed", "failure": "[Errno 28] No space left on device"}
 
 
@@ -255,7 +248,7 @@ def test_marks_count_once_and_can_be_taken_back():
 def test_what_nobody_said_is_what_the_policy_said_first():
     notes = EpisodeNotes()
     for model_id, instruction in (("model a", "lift"), ("model a", ""), ("model b", "stack")):
-        notes.hear(model_id, instruction)
+        notes.add_policy(model_id, instruction)
     about = notes.custom_data()
     assert (about["instruction"], about["policy"], about["model_id"]) == ("lift", "model a", "model b")
     assert json.loads(about["model_ids"]) == ["model a", "model b"]
@@ -291,7 +284,7 @@ def test_a_disk_that_does_not_answer_is_a_problem_and_ends_the_wait_for_it(tmp_p
 
     answering = threading.Event()
     monkeypatch.setattr(recording, "HANG_S", 0.05)
-    monkeypatch.setattr(recording, "write_notes", lambda *_: answering.wait(30))
+    monkeypatch.setattr(recording, "write_unfinished", lambda *_: answering.wait(30))
     writer = BagWriter(tmp_path / "bag")
     try:
         with pytest.raises(OSError, match="is incomplete: the bag writer thread hangs"):

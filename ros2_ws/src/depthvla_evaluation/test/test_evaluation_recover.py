@@ -11,11 +11,11 @@ from rosbags.rosbag2 import Reader
 from synthetic_bag import SyntheticBag
 from test_evaluation_bag_files import db3, mcap_file
 
-from depthvla_evaluation.bags import recording
 from depthvla_evaluation.bags.bag import Bag
 from depthvla_evaluation.bags.mcap_file import MAGIC
 from depthvla_evaluation.bags.new_bag import NewBag
-from depthvla_evaluation.bags.recording import NOTES_FILE, BagWriter
+from depthvla_evaluation.bags.notes import UNFINISHED, write_unfinished
+from depthvla_evaluation.bags.recording import BagWriter
 from depthvla_evaluation.bags.recover import broken, main, recover
 
 STRING = "std_msgs/msg/String"
@@ -40,7 +40,7 @@ def killed(path, chunks: int, per_chunk: int = 10):
             writer.write("/words", 1000 + 2 * number, string_message(str(number)))
             writer.write("/pairs", 999 + 2 * number, b"\x00\x01\x00\x00" + struct.pack("<II", number, 7))
         writer.note({"task": "count", "outcome": "", "chunk": str(chunk)})  # notes come with a chunk
-    notes = path / NOTES_FILE
+    notes = path / UNFINISHED
     while not notes.exists() or json.loads(notes.read_text()).get("chunk") != str(chunks - 1):
         time.sleep(0.01)
     copy = path.with_name("killed")
@@ -244,7 +244,7 @@ def test_recovery_that_was_killed_itself_is_run_again(tmp_path):
 
 def test_recorder_killed_while_it_closed_the_bag_had_been_told_the_outcome(tmp_path):
     bag_path = killed(tmp_path / "bag", chunks=1)
-    recording.write_notes(bag_path, {"outcome": "success"})
+    write_unfinished(bag_path, {"outcome": "success"})
     recover(bag_path)
     with Bag(bag_path) as bag:
         assert bag.custom_data["outcome"] == "success"
@@ -263,7 +263,7 @@ def test_earlier_original_is_never_overwritten(tmp_path):
     broken(bag_path).mkdir()
     with pytest.raises(FileExistsError, match="killed.broken exists already"):
         recover(bag_path)
-    assert (bag_path / NOTES_FILE).exists()
+    assert (bag_path / UNFINISHED).exists()
 
 
 def test_a_bag_that_is_being_recorded_is_left_alone(tmp_path):

@@ -11,11 +11,10 @@ from synthetic_bag import SyntheticBag
 from test_data_from_bags import config, frames_of, write_bag
 from test_evaluation_replay import write_bag as write_bag_of_chunks
 
-from depthvla_evaluation.bags import rectification
 from depthvla_evaluation.bags.bag import Bag
 from depthvla_evaluation.bags.episode import read_episode
 from depthvla_evaluation.bags.pictures import read_pictures
-from depthvla_evaluation.bags.recorded_graph import recorded_robot
+from depthvla_evaluation.bags.recorded_graph import calibrations, recorded_calibrations, recorded_robot
 from depthvla_evaluation.bags.replay import observations
 from depthvla_evaluation.dataset.from_bags import FromBagsConfig, convert
 from depthvla_evaluation.viewer.recording import Recording
@@ -137,7 +136,7 @@ def test_a_replayed_observation_is_rectified_as_it_was(tmp_path, robot, home):
 def test_the_calibration_is_the_one_in_the_bag(tmp_path):
     path = write_infos(tmp_path / "bag", BENT, BENT, custom_data=recorded_with(**{"cameras.head.rectify": True}))
     with Bag(path) as bag:
-        found = rectification.as_recorded(bag, ROBOT, CAMERAS)
+        found = recorded_calibrations(bag, ROBOT, CAMERAS)
     assert list(found) == ["head"] and found["head"].same_as(calibration.parse(description()))
 
 
@@ -149,7 +148,7 @@ def test_a_bag_without_one_calibration_is_named(tmp_path):
         other = {"topic": "/other"} if name == "none" else {}
         with Bag(write_infos(tmp_path / name, *(coefficients or (BENT,)), **other)) as bag:
             with pytest.raises(ValueError, match=text):
-                rectification.calibrations(bag, ROBOT, ["head"], {})
+                calibrations(bag, ROBOT, ["head"], {})
 
 
 def test_a_recorded_robot_has_the_topics_that_its_policy_was_given(tmp_path):

@@ -9,6 +9,7 @@ from synthetic_bag import SyntheticBag
 from depthvla_control.refusal import Reason
 from depthvla_evaluation.bags.bag import Bag
 from depthvla_evaluation.bags.replay import observations, recorded_chunks
+from depthvla_evaluation.viewer.recording import Recording
 from depthvla_policy.policy.observation import Observation
 
 FRAME_S = 1 / 15
@@ -152,3 +153,21 @@ def test_a_chunk_of_no_steps_is_an_error_that_names_it(tmp_path, robot):
         bag.chunk(0.0, 0.06, 7)
     with Bag(tmp_path / "bag") as bag, pytest.raises(ValueError, match="chunk 7 .* \\[0, 0\\] steps"):
         recorded_chunks(bag, robot)
+
+
+def test_raw_images_are_replayed_like_compressed_ones(tmp_path, robot, home, monkeypatch):
+    def raw(bag, camera, stamp_s, rgb):
+        height, width, _ = rgb.shape
+        layout = {"height": height, "width": width, "step": 3 * width, "encoding": "rgb8", "is_bigendian": 0}
+        message = bag.make("sensor_msgs/msg/Image", header=bag.header(stamp_s), data=rgb.ravel(), **layout)
+        bag.add(bag.robot.camera(camera).topic, stamp_s, message)
+
+    monkeypatch.setattr(SyntheticBag, "image", raw)
+    with Bag(write_bag(tmp_path / "bag", home)) as bag:
+        pairs = list(observations(bag, robot, CAMERAS))
+        shown = Recording(bag).snapshot(1.0).images["wrist_left"].pixels()
+    for frame, (_, seen) in zip(FRAMES, pairs, strict=True):
+        assert {camera: set(seen.images[camera].ravel()) for camera in CAMERAS} == {
+            c: {grey(c, frame)} for c in CAMERAS
+        }
+    assert shown.shape == (18, 32, 3)

@@ -11,7 +11,7 @@ from synthetic_bag import SyntheticBag
 
 from depthvla_evaluation.bags.bag import Bag, depth_image
 from depthvla_evaluation.bags.episode import read_episode
-from depthvla_evaluation.bags.pictures import camera_image, read_pictures
+from depthvla_evaluation.bags.pictures import read_pictures
 from depthvla_evaluation.report import build as report
 from depthvla_evaluation.report import figures
 from depthvla_evaluation.report.figures import mode_spans
@@ -223,14 +223,6 @@ def test_the_report_is_one_page_with_its_pictures_and_numbers(bag_path, tmp_path
     assert set(written["chunk_latency_ms"]) == {"p50", "p95", "max", "mean"}
     printed = capsys.readouterr().out
     assert "missed ticks     2 of 60" in printed and "depth AbsRel     20.0%" in printed
-
-
-def test_a_raw_camera_image_is_read_like_a_compressed_one():
-    data = np.array([3, 2, 1, 9, 9, 9, 0, 0], np.uint8)  # two pixels of BGR and two bytes of padding
-    values = {"encoding": "bgr8", "width": 2, "height": 1, "step": 8, "data": data}
-    np.testing.assert_array_equal(camera_image(SimpleNamespace(**values)), [[[1, 2, 3], [9, 9, 9]]])
-    with pytest.raises(ValueError, match="encoding 'mono8'"):
-        camera_image(SimpleNamespace(**{**values, "encoding": "mono8"}))
 
 
 def test_a_bag_without_policy_executor_and_simulator_still_makes_a_report(tmp_path):

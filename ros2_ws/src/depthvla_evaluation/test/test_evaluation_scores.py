@@ -9,8 +9,7 @@ import pytest
 
 from depthvla_control.arbiter import Mode
 from depthvla_evaluation.bags.episode import ModeChange
-from depthvla_evaluation.bags.notes import read_notes
-from depthvla_evaluation.bags.recording import EpisodeNotes
+from depthvla_evaluation.bags.notes import EpisodeNotes, read_notes
 from depthvla_evaluation.metrics import (
     bootstrap_difference,
     bootstrap_interval,

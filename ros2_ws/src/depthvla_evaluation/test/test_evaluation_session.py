@@ -15,7 +15,7 @@ from depthvla_evaluation.bags.recording import BagWriter
 from depthvla_evaluation.bags.recover import recover
 from depthvla_evaluation.session import text as session_text
 from depthvla_evaluation.session.folder import Plan, Result, SessionFolder
-from depthvla_evaluation.session.scoring import DONE, KEYS, REDO, Ask, Scoring, Wish
+from depthvla_evaluation.session.scoring import DONE, KEYS, REDO, Kind, Request, Scoring
 from r1lite_description.tasks import Task
 
 TASK = Task(
@@ -243,9 +243,9 @@ class Person:
         self.now_ns += SECOND
         answer = self.scoring.press(key)
         marked = self.scoring.marked
-        if isinstance(answer, Wish) and answer.ask is Ask.MARK:
+        if isinstance(answer, Request) and answer.kind is Kind.MARK:
             self.scoring.marked = (*marked, answer.text)
-        elif isinstance(answer, Wish) and answer.ask is Ask.UNDO:
+        elif isinstance(answer, Request) and answer.kind is Kind.UNDO:
             self.scoring.marked = marked[:-1]
         return answer
 
@@ -253,13 +253,13 @@ class Person:
 def test_keys_mark_in_any_order_and_undo_takes_back_the_newest():
     person = Person()
     assert [person.press(key) for key in "31u2"] == [
-        Wish(Ask.MARK, "three"),
-        Wish(Ask.MARK, "one"),
-        Wish(Ask.UNDO, "one"),
-        Wish(Ask.MARK, "two"),
+        Request(Kind.MARK, "three"),
+        Request(Kind.MARK, "one"),
+        Request(Kind.UNDO, "one"),
+        Request(Kind.MARK, "two"),
     ]
     assert person.scoring.score == 2 and person.scoring.outcome == "failure"
-    assert person.press("1") == Wish(Ask.MARK, "one") and person.scoring.outcome == "success"
+    assert person.press("1") == Request(Kind.MARK, "one") and person.scoring.outcome == "success"
 
 
 @pytest.mark.parametrize("done", DONE)
@@ -268,10 +268,10 @@ def test_score_is_corrected_after_done_and_confirmed_with_enter(done):
     for key in ("1", "2", "3", done):
         person.press(key)
     assert person.scoring.in_review
-    assert person.press("u") == Wish(Ask.UNDO, "three")
-    assert person.press("\n") == Wish(Ask.STOP, "failure")
-    assert person.press("3") == Wish(Ask.MARK, "three")
-    assert person.press("\r") == Wish(Ask.STOP, "success")
+    assert person.press("u") == Request(Kind.UNDO, "three")
+    assert person.press("\n") == Request(Kind.STOP, "failure")
+    assert person.press("3") == Request(Kind.MARK, "three")
+    assert person.press("\r") == Request(Kind.STOP, "success")
 
 
 def test_what_cannot_be_done_is_said():
@@ -281,10 +281,10 @@ def test_what_cannot_be_done_is_said():
         "there is no substep 4",
         "there is no substep 0",
         "no such key: 'd'",
-        Wish(Ask.MARK, "one"),
+        Request(Kind.MARK, "one"),
         "one is marked already",
     ]
-    assert [person.press(key) for key in "xq"] == [Wish(Ask.ABORT), Wish(Ask.QUIT)]
+    assert [person.press(key) for key in "xq"] == [Request(Kind.ABORT), Request(Kind.QUIT)]
 
 
 def test_a_key_means_the_same_here_and_at_the_console_or_nothing_there():
@@ -293,7 +293,7 @@ def test_a_key_means_the_same_here_and_at_the_console_or_nothing_there():
         "q": Action.QUIT,
     }
     assert not any(key.isdecimal() for key in CONSOLE_KEYS)
-    assert (KEYS["u"], KEYS["q"]) == (Ask.UNDO, Ask.QUIT)
+    assert (KEYS["u"], KEYS["q"]) == (Kind.UNDO, Kind.QUIT)
 
 
 def test_the_stop_key_is_none_of_a_score_and_is_shown_whenever_keys_are():
@@ -342,14 +342,6 @@ def test_table_counts_substeps_and_successes_with_an_interval_of_the_mean():
         "  mean progress  50.0% (95 %: 16.7% to 83.3%)",
         "  success        1/4",
     ]
-
-
-def test_before_an_episode_its_scene_the_mean_so_far_and_what_to_put_back_are_said():
-    results = {1: Result("failure", "mine", ("one",)), 2: Result("success", "mine", ("one", "two", "three"))}
-    said = session_text.before(PLAN, results, 3)
-    assert "episode 3/3, scene layout 2" in said
-    assert "2/3 done, mean score 2.00 of 3" in said
-    assert "  - blocks back" in said
 
 
 def test_during_an_episode_marks_time_and_the_way_to_the_arms_are_shown():

@@ -13,7 +13,7 @@ from synthetic_bag import SyntheticBag
 from depthvla_control.arbiter import Mode
 from depthvla_evaluation.bags.bag import Bag
 from depthvla_evaluation.bags.episode import read_episode
-from depthvla_evaluation.bags.recording import EpisodeNotes
+from depthvla_evaluation.bags.notes import EpisodeNotes
 from depthvla_evaluation.report import figures
 from depthvla_evaluation.report.episode_report import write_episode
 from depthvla_evaluation.report.video_frame import BANNER, CHIPS, GAP, Composer

@@ -104,15 +104,14 @@ def test_types_are_recorded_with_the_hash_of_the_installed_ones(ros, tmp_path):
     from ament_index_python.packages import get_package_share_directory
     from rosbags.typesys import Stores, get_typestore
 
-    from depthvla_control.ros.message_types import read_definition
-    from depthvla_evaluation.bags.recording import register_type
+    from depthvla_evaluation.bags.message_types import installed_definition, register_type
 
     store = get_typestore(Stores.ROS2_JAZZY)
     for name in ("ActionChunk", "EpisodeEvent", "ExecutorStatus", "PolicyStatus", "TaskProgress"):
         description = Path(get_package_share_directory("depthvla_msgs"), "msg", f"{name}.json")
         if not description.exists():
             pytest.skip("this distribution has no type hashes")
-        register_type(store, f"depthvla_msgs/msg/{name}", read_definition)
+        register_type(store, f"depthvla_msgs/msg/{name}", installed_definition)
         hashes = {item["type_name"]: item["hash_string"] for item in json.loads(description.read_text())["type_hashes"]}
         assert store.hash_rihs01(f"depthvla_msgs/msg/{name}") == hashes[f"depthvla_msgs/msg/{name}"]
 
@@ -443,26 +442,26 @@ def test_what_makes_no_sense_is_refused_with_a_reason_and_changes_nothing(record
     ],
 )
 def test_an_episode_stays_below_the_root_folder_however_its_name_is_written(ros, tmp_path, name):
-    from depthvla_evaluation.nodes.recorder.bag_folder import below
+    from depthvla_evaluation.nodes.episode_recorder_node import folder_below
 
     root = tmp_path / "root"
     (root / "a").mkdir(parents=True)
     (root / "link").symlink_to(tmp_path)
     with pytest.raises(ValueError, match=f"bag is .*; allowed: a folder below {root}"):
-        below(str(root), name)
+        folder_below(str(root), name)
 
 
 def test_an_episode_may_lie_anywhere_below_the_root_folder(ros, tmp_path):
-    from depthvla_evaluation.nodes.recorder.bag_folder import below
+    from depthvla_evaluation.nodes.episode_recorder_node import folder_below
 
     root = tmp_path / "root"
     (root / "real").mkdir(parents=True)
     (root / "link").symlink_to(root / "real")
     (tmp_path / "to_root").symlink_to(root)
     for name in ("bag", "session/episode_01", "link/bag", "100 %Y", ".hidden"):
-        assert below(str(root), name) == root / name
-        assert below(str(root), str(root / name)) == root / name
-    assert below(str(tmp_path / "to_root"), str(root / "bag")) == root / "bag"
+        assert folder_below(str(root), name) == root / name
+        assert folder_below(str(root), str(root / name)) == root / name
+    assert folder_below(str(tmp_path / "to_root"), str(root / "bag")) == root / "bag"
 
 
 def test_a_request_for_a_bag_elsewhere_is_refused_and_writes_nothing(recorder, tmp_path):

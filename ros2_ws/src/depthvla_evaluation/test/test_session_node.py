@@ -17,7 +17,7 @@ pytestmark = pytest.mark.xdist_group("graph")
 
 MODULE = "depthvla_evaluation.nodes.session"
 RECORDER = "depthvla_evaluation.nodes.episode_recorder_node"
-HOLD, POLICY = 1, 3
+DISARMED, HOLD, POLICY = 0, 1, 3
 TASK = {
     "name": "mine",
     "instruction": "do it",
@@ -47,10 +47,12 @@ class Graph:
         self._progress = self.probe.publisher(TaskProgress, "/simulator_node/task_progress", qos.status())
         self._answer("/simulator_node/reset", ResetScene, self._stage)
         self._answer("/chunk_executor_node/stop", Trigger, lambda request: "stop")
+        self._answer("/chunk_executor_node/disarm", Trigger, lambda request: self._change_mode(DISARMED, "disarm"))
+        self._answer("/chunk_executor_node/arm", Trigger, lambda request: self._change_mode(HOLD, "arm"))
         self.resetting = threading.Event()  # how long a reset takes
         self.resetting.set()
-        mode = self.probe.publisher(ModeChange, "/chunk_executor_node/mode", qos.status())
-        mode.publish(ModeChange(mode=HOLD))
+        self._modes = self.probe.publisher(ModeChange, "/chunk_executor_node/mode", qos.status())
+        self._change_mode(HOLD)
         self.recorder = self.start_recorder()
 
     def _answer(self, name, kind, understood):
@@ -69,6 +71,12 @@ class Graph:
         progress.header.stamp = self.probe.node.get_clock().now().to_msg()
         self._progress.publish(progress)
         return "seed", request.seed
+
+    def _change_mode(self, mode, name=""):
+        from depthvla_msgs.msg import ModeChange
+
+        self._modes.publish(ModeChange(mode=mode))
+        return name
 
     @property
     def stops(self):
@@ -302,14 +310,22 @@ def test_killed_session_or_recorder_loses_one_episode_and_the_same_command_goes_
     assert "episode_02: aborted" in it.text and "the same command goes on with episode 2/2" in it.text
     assert it.restored()
 
-    # The policy is told the sentence of the scene that was staged, and so is the recorder.
-    asked = [[("seed", seed), f"do it with block {seed}", POLICY] for seed in (0, 0, 0, 1)]
+    # The arms are disarmed while the scene is reset. The policy and the recorder are told the sentence of the scene.
+    asked = [["disarm", ("seed", seed), f"do it with block {seed}", "arm", POLICY] for seed in (0, 0, 0, 1)]
     assert graph.asked == [item for episode in asked for item in episode]
     assert graph.aside() == ["episode_01.aborted-1", "episode_01.unfinished-1", "episode_02.aborted-1"]
     assert marks(custom_data(graph.folder / "aside/episode_01.aborted-1")) == ["begun"]
     ((name, about),) = graph.episodes().items()
     assert (name, about["scene"], about["outcome"], marks(about)) == ("episode_01", "seed 0", "failure", ["begun"])
     assert about["instruction"] == "do it with block 0"
+
+
+def test_a_folder_in_which_the_recorder_does_not_record_is_refused_at_once(graph, tmp_path):
+    graph.folder = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    it = graph.session()
+    assert graph.end(it) == 1
+    assert "allowed: a folder below" in it.text and "bag_root" in it.text and "enter: begin" not in it.text
+    assert it.restored()
 
 
 @pytest.mark.parametrize(

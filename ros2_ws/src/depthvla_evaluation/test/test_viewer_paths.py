@@ -7,7 +7,7 @@ from depthvla_control.arbiter import Mode
 from depthvla_control.chunk import Chunk
 from depthvla_control.execution_plan import Plan
 from depthvla_evaluation.viewer.paths import DIMMED, grasp_frame, motions, paths
-from depthvla_evaluation.viewer.snapshot import caption, joint_positions
+from depthvla_evaluation.viewer.snapshot import Snapshot, joint_positions
 from r1lite_description.kinematics import Kinematics
 
 T0, PERIOD_NS = 1_700_000_000_000_000_000, 66_666_667
@@ -74,10 +74,9 @@ def test_a_plan_is_drawn_while_the_policy_is_in_command_and_else_the_chunk_is_a_
 
 
 def test_the_caption_says_who_is_in_command_what_for_and_what_is_wrong():
-    assert caption(Mode.HOLD, "stopped", "stack", "camera head is old") == (
-        'HOLD: stopped\n"stack"\nno chunks: camera head is old'
-    )
-    assert caption(None, "", "", "") == "the executor is not heard"
+    held = Snapshot(T0, mode=Mode.HOLD, cause="stopped", instruction="stack", complaint="camera head is old")
+    assert held.caption == 'HOLD: stopped\n"stack"\nno chunks: camera head is old'
+    assert Snapshot(T0).caption == "the executor is not heard"
 
 
 def test_joints_that_are_not_finite_are_left_out():

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from depthvla_evaluation.viewer.clouds import depth_colours, point_colours, points
+from depthvla_evaluation.viewer.clouds import depth_colours
 from depthvla_evaluation.viewer.shapes import PLAIN, shapes
+from depthvla_policy.policy.point_clouds import point_colours, points
 from r1lite_description.share import urdf_file
 
 URDF = """

@@ -1,4 +1,4 @@
-"""A node's calibration comes from a file or a topic, and a policy that is to see straight images sees no others."""
+"""A node's calibration comes from a file or a topic, and a policy that is to see rectified images sees no others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from test_nodes_policy import HEIGHT, WIDTH, Rig
 
 TOPIC = "/camera_info"
 K = np.array([[50.0, 0.0, 31.5], [0.0, 50.0, 17.5], [0.0, 0.0, 1.0]])
-STRAIGHT_K = np.array([[40.0, 0.0, 30.5], [0.0, 42.0, 18.5], [0.0, 0.0, 1.0]])
+RECTIFIED_K = np.array([[40.0, 0.0, 30.5], [0.0, 42.0, 18.5], [0.0, 0.0, 1.0]])
 BENT = [-0.3, 0.08, 0.001, 0.0, 0.0]
 PICTURE = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
@@ -19,7 +19,7 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np
 def camera_info(**changes):
     from sensor_msgs.msg import CameraInfo
 
-    p = np.hstack([STRAIGHT_K, np.zeros((3, 1))]).ravel()
+    p = np.hstack([RECTIFIED_K, np.zeros((3, 1))]).ravel()
     values = {"height": HEIGHT, "width": WIDTH, "distortion_model": "plumb_bob", "d": BENT, "k": K.ravel(), "p": p}
     return CameraInfo(**{**values, **changes})
 
@@ -31,7 +31,7 @@ def written(path):
         "camera_matrix": {"data": K.ravel().tolist()},
         "distortion_model": "plumb_bob",
         "distortion_coefficients": {"data": BENT},
-        "projection_matrix": {"data": np.hstack([STRAIGHT_K, np.zeros((3, 1))]).ravel().tolist()},
+        "projection_matrix": {"data": np.hstack([RECTIFIED_K, np.zeros((3, 1))]).ravel().tolist()},
     }
     path.write_text(yaml.safe_dump(values))
     return path
@@ -71,28 +71,28 @@ def heard(ros):
         yield make
 
 
-def test_a_file_and_the_topic_straighten_alike_and_tell_of_a_pinhole(heard, tmp_path):
+def test_a_file_and_the_topic_rectify_alike_and_tell_of_a_pinhole(heard, tmp_path):
     by_topic, by_file = heard(camera_info()), heard(file=written(tmp_path / "head.yaml"))
-    straight = by_topic.straighten(PICTURE)
-    np.testing.assert_array_equal(straight, by_file.straighten(PICTURE))
-    assert not np.array_equal(straight, PICTURE)
+    rectified = by_topic.rectify(PICTURE)
+    np.testing.assert_array_equal(rectified, by_file.rectify(PICTURE))
+    assert not np.array_equal(rectified, PICTURE)
     for found in (by_topic, by_file):
-        np.testing.assert_array_equal(found.of_images().k, STRAIGHT_K)
+        np.testing.assert_array_equal(found.of_images().k, RECTIFIED_K)
         assert not found.of_images().d.any()
 
 
 def test_what_is_not_to_be_rectified_stays_as_it_came(heard):
     found = heard(camera_info(), rectify=False)
-    assert found.straighten(PICTURE) is PICTURE
+    assert found.rectify(PICTURE) is PICTURE
     np.testing.assert_array_equal(found.of_images().k, K)
     assert found.of_images().d.tolist() == BENT
 
 
 def test_a_camera_that_is_calibrated_anew_is_rectified_anew(heard):
     found = heard(camera_info(), camera_info(d=[0.2, 0.0, 0.0, 0.0, 0.0]))
-    before, after = found.straighten(PICTURE), found.straighten(PICTURE)
+    before, after = found.rectify(PICTURE), found.rectify(PICTURE)
     assert not np.array_equal(before, after)
-    np.testing.assert_array_equal(after, found.straighten(PICTURE))
+    np.testing.assert_array_equal(after, found.rectify(PICTURE))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_without_a_usable_calibration_there_is_no_image(heard, change, text):
     found = heard(camera_info(**change))
     for _ in range(2):
         with pytest.raises(ValueError, match=text):
-            found.straighten(PICTURE)
+            found.rectify(PICTURE)
 
 
 def test_a_policy_makes_no_chunk_of_a_camera_that_cannot_be_rectified(ros, robot, home, checkpoint, tmp_path):
@@ -136,7 +136,7 @@ def test_a_policy_makes_no_chunk_of_a_camera_that_cannot_be_rectified(ros, robot
             for name in ("head", "wrist_left", "wrist_right")
         }
         rig.probe.wait_for(lambda: all(infos.values()), what="camera_info of depth")
-        for name, k in (("head", STRAIGHT_K), ("wrist_left", STRAIGHT_K), ("wrist_right", K)):
+        for name, k in (("head", RECTIFIED_K), ("wrist_left", RECTIFIED_K), ("wrist_right", K)):
             info = infos[name][-1]
             assert not any(info.d)
             # The tiny model takes the central square of the image.

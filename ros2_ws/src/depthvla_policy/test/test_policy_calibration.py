@@ -124,7 +124,7 @@ def test_a_calibration_is_read_as_it_was_described(tmp_path):
 
 def test_the_rectified_camera_is_a_pinhole_of_the_projection_matrix():
     straight = calibration.from_camera_info(camera_info()).rectified()
-    assert straight.k.ravel().tolist() == STRAIGHT_K and not straight.d.any() and straight.is_straight
+    assert straight.k.ravel().tolist() == STRAIGHT_K and not straight.d.any() and straight.is_rectified
 
 
 @pytest.mark.parametrize("p", [[0.0] * 12, projection(K)])
@@ -132,7 +132,7 @@ def test_the_rectified_camera_is_a_pinhole_of_the_projection_matrix():
 def test_a_camera_without_distortion_keeps_its_image(name, d, p):
     picture = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     found = calibration.from_camera_info(camera_info(distortion_model=name, d=d, p=p))
-    assert found.is_straight and Rectifier(found)(picture) is picture
+    assert found.is_rectified and Rectifier(found)(picture) is picture
 
 
 def test_without_a_projection_matrix_the_camera_matrix_stays(tmp_path):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 import zlib
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from depthvla_policy.policy.images import PNG, RAW_ENCODINGS, decode_depth_mm, decode_jpeg, decode_raw
+from depthvla_policy.policy.camera_images import EncodedImage, camera_image, network_image
+from depthvla_policy.policy.images import PNG, RAW_ENCODINGS, ImageFit, decode_depth_mm, decode_jpeg, decode_raw
 
 RNG = np.random.default_rng(0)
 RGB = cv2.resize(RNG.integers(0, 255, (9, 16, 3), np.uint8), (320, 180), interpolation=cv2.INTER_CUBIC)
@@ -162,3 +164,24 @@ def test_a_raw_image_that_is_none_is_refused(changed, message):
     about = {"height": 180, "width": 320, "step": 960, "encoding": "rgb8"} | changed
     with pytest.raises(ValueError, match=message):
         decode_raw(RGB.tobytes(), **about)
+
+
+def test_an_image_is_decoded_then_rectified_then_fitted_whatever_it_comes_as():
+    def rectify(image):
+        return image[:, ::-1]
+
+    fit = ImageFit(32, "crop")
+    data = RGB.tobytes()
+    layout = {"encoding": "rgb8", "height": 180, "width": 320, "step": 960}
+    for image in (
+        RGB,  # a video's frame
+        EncodedImage(encode(".png")),
+        SimpleNamespace(format="png", data=np.frombuffer(encode(".png"), np.uint8)),  # a message from a bag
+        SimpleNamespace(data=np.frombuffer(data, np.uint8), **layout),
+        EncodedImage(data, **layout),
+    ):
+        np.testing.assert_array_equal(camera_image(image), RGB)
+        np.testing.assert_array_equal(camera_image(image, rectify), rectify(RGB))
+        np.testing.assert_array_equal(network_image(image, fit, rectify), fit.apply(rectify(RGB)))
+    with pytest.raises(ValueError, match="^/head: 7 bytes are not a JPEG or PNG image"):
+        camera_image(EncodedImage(b"nothing", topic="/head"))

@@ -29,7 +29,9 @@ from rclpy.signals import SignalHandlerOptions
 from depthvla_control.arbiter import Mode
 from depthvla_control.ros import qos
 from depthvla_control.ros.isolation import apply
+from depthvla_control.ros.terminal import Screen
 from depthvla_evaluation.report import build as report
+from depthvla_policy.nodes.policy.inference_loop import chunk_rate_hz
 from r1lite_bringup.graph import ArgumentError, environment, graph
 
 DISCOVERY_S = 2.0  # until nodes of somebody else's run are seen
@@ -37,6 +39,7 @@ START_LIMIT_S = 120.0  # from starting the processes to the first chunk
 SILENCE_LIMIT_S = 6.0  # of a node that otherwise speaks at least once a second: it was killed or is stuck
 STOP_LIMIT_S = 40.0
 AFTER_SUCCESS_S = 1.5  # what is still recorded once the task is done
+MISSED_SHARE = 0.02  # of the control ticks, that a machine may miss that is fast enough
 LOG_LINES = 25  # of the nodes' output, shown when something failed
 
 
@@ -109,6 +112,8 @@ def run(config: DemoConfig) -> int:
     print("building the report from the bag")
     made = report.write_report(config.out / "bag", config.out)
     print(f"\n{report.table(made.summary)}\n\n  report           {made.html}\n")
+    if slow := too_slow(made.summary):
+        print(f"THIS MACHINE IS TOO SLOW for the loop: {slow}; {load()}\n")
     problems = missing_pieces(made.summary)
     if problems:
         raise DemoError("the loop did not run: " + "; ".join(problems))
@@ -202,7 +207,7 @@ class Watch:
             if process.poll() is not None:
                 raise DemoError(f"the graph ended before the first chunk, with exit code {process.returncode}")
             if waited > START_LIMIT_S:
-                raise DemoError(f"no chunk within {START_LIMIT_S:.0f} s; {self._seen.starting()}")
+                raise DemoError(f"no chunk within {START_LIMIT_S:.0f} s; {self._seen.starting()}; {load()}")
         self._line.end()
 
     def follow(self, process: subprocess.Popen, names: Sequence[str], duration_s: float) -> None:
@@ -222,7 +227,7 @@ class Watch:
             known |= present
             silent = self._seen.silent(time.monotonic() - SILENCE_LIMIT_S)
             if silent:
-                raise DemoError(f"{', '.join(silent)} has said nothing for {SILENCE_LIMIT_S:.0f} s")
+                raise DemoError(f"{', '.join(silent)} has said nothing for {SILENCE_LIMIT_S:.0f} s; {load()}")
             if self._seen.success and succeeded_s is None:
                 succeeded_s = now_s
             if succeeded_s is not None and now_s > succeeded_s + AFTER_SUCCESS_S:
@@ -314,22 +319,36 @@ class Line:
     """A line that is rewritten in a terminal; elsewhere a new line is written every few seconds."""
 
     def __init__(self, every_s: float = 3.0) -> None:
-        self._terminal = sys.stdout.isatty()
-        self._every_s = every_s
+        self._screen, self._every_s = Screen(), every_s
         self._text, self._written_s = "", 0.0
 
     def show(self, text: str) -> None:
-        self._text = text
-        now_s = time.monotonic()
-        if self._terminal:
-            width = shutil.get_terminal_size().columns - 1
-            print(f"\r{text[:width]:<{width}}", end="", flush=True)
+        self._text, now_s = text, time.monotonic()
+        if self._screen.rewrites:
+            self._screen.show(text)
         elif now_s - self._written_s >= self._every_s:
             self._written_s = now_s
-            print(text, flush=True)
+            self._screen.print(text)
 
     def end(self) -> None:
-        print("" if self._terminal else self._text, flush=True)
+        self._screen.show("")
+        self._screen.print(self._text)
+
+
+def too_slow(summary: Mapping) -> str:
+    """What shows that this machine did not keep up with the loop; empty where it did."""
+    signs, usual_hz = [], chunk_rate_hz(0.0, "cpu")
+    if (summary["missed_ticks"] or 0) > MISSED_SHARE * (summary["ticks"] or 0):
+        signs.append(f"{summary['missed_ticks']} of {summary['ticks']} control ticks were missed")
+    if (summary["chunk_rate_hz"] or 0.0) < usual_hz / 2:
+        signs.append(f"{summary['chunk_rate_hz'] or 0.0:.1f} chunks a second instead of {usual_hz:g}")
+    return " and ".join(signs)
+
+
+def load() -> str:
+    """Whether other programs are to blame, perhaps."""
+    busy, cores = os.getloadavg()[0], os.cpu_count()
+    return f"load {busy:.1f} on {cores} cores" + (": end other programs" if busy > cores else "")
 
 
 def tail(log: Path, lines: int = LOG_LINES) -> str:

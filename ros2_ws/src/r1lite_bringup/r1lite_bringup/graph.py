@@ -5,6 +5,7 @@ The launch file and `process_launch` both start what `graph` returns, so the two
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -213,16 +214,10 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
 def resolve(arguments: Mapping[str, str]) -> dict[str, str]:
     """All arguments with checked values; paths absolute, `model` the checkpoint's folder."""
     values = checked(arguments, ARGUMENTS)
-    try:
-        int(values["seed"])
-    except ValueError:
-        raise ArgumentError(
-            f"seed:={values['seed']!r} is not allowed; allowed: whole numbers, -1 to draw one"
-        ) from None
-    if values["max_rate_hz"] and not _is_rate(values["max_rate_hz"]):
-        raise ArgumentError(f"max_rate_hz:={values['max_rate_hz']!r} is not allowed; allowed: 0.1 to 100, or empty")
-    if not values["viewer_port"].isdecimal() or not 1 <= int(values["viewer_port"]) <= 65535:
-        raise ArgumentError(f"viewer_port:={values['viewer_port']!r} is not allowed; allowed: 1 to 65535")
+    number(values, "seed", int, -1, 2**31 - 1)
+    number(values, "viewer_port", int, 1, 65535)
+    if values["max_rate_hz"]:
+        number(values, "max_rate_hz", float, 0.1, 100)
     if values["leader"] == "true" and values["robot"] != "sim":
         raise ArgumentError("leader:='true' is not allowed with robot:='real', which has leader arms of its own")
     if values["task_options"] and values["robot"] != "sim":
@@ -239,11 +234,18 @@ def resolve(arguments: Mapping[str, str]) -> dict[str, str]:
     return values
 
 
-def _is_rate(text: str) -> bool:
+def number(
+    values: Mapping[str, str], name: str, kind: type[int] | type[float], least: float, most: float
+) -> int | float:
+    """The value of an argument that is a number. Raises ArgumentError where it is none, or out of range."""
     try:
-        return 0.1 <= float(text) <= 100.0
+        value = kind(values[name])
     except ValueError:
-        return False
+        value = math.nan
+    if not least <= value <= most:
+        what = "whole numbers from" if kind is int else "from"
+        raise ArgumentError(f"{name}:={values[name]!r} is not allowed; allowed: {what} {least:.10g} to {most:.10g}")
+    return value
 
 
 def _in_simulation(robot_file: str) -> dict[str, float | str]:

@@ -1,12 +1,11 @@
 """Starts the node graph as processes, where there is no `ros2 launch`: `depthvla up robot:=sim`.
 
-Takes the launch file's arguments, and treats ends and interrupts as the launch file does. `Launcher` is the same thing
-for other programs and tests.
+Takes the launch file's arguments, `name:=value`, which no parser of command lines knows, and treats ends and interrupts
+as the launch file does. `Launcher` is the same thing for other programs and tests.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -28,35 +27,28 @@ PARENT_PERIOD_S = 0.2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    description = "Starts DepthVLA on a simulated or a real R1 Lite. Ctrl-C ends it."
-    return run("python -m r1lite_bringup.process_launch", description, graph.ARGUMENTS, graph.graph, argv)
+    return run("Starts DepthVLA on a simulated or a real R1 Lite. Ctrl-C ends it.", graph.ARGUMENTS, graph.graph, argv)
 
 
 def run(
-    program: str,
     description: str,
     table: Sequence[Argument],
     nodes: Callable[[Mapping[str, str]], list[Node]],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Run a graph until it ends or is interrupted. Returns 0 when asked to end, 1 when an essential node ended."""
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=description,
-        epilog=show_arguments(table),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("arguments", nargs="*", metavar="name:=value", help="see below")
-    parser.add_argument("-s", "--show-args", action="store_true", help="show the arguments and exit")
-    options = parser.parse_args(argv)
-    if options.show_args:
-        print(show_arguments(table))
+    """Run a graph until it ends or is interrupted. Returns 0 when asked to end, 1 when an essential node ended, 2 for
+    arguments that make no sense.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help", "-s", "--show-args"} & set(words):
+        print(f"usage: {Path(sys.argv[0]).name} [name:=value ...]\n\n{description}\n\n{show_arguments(table)}")
         return 0
     try:
-        arguments = parse(options.arguments)
+        arguments = parse(words)
         launcher = Launcher(nodes(arguments), environment=graph.environment(arguments))
     except (ArgumentError, LookupError) as error:
-        parser.exit(2, f"error: {error}\n")
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     parent = Parent()
     # A script that starts this in the background has SIGINT ignored here, and means it none the less when it sends one.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -233,10 +225,8 @@ def command(node: Node) -> list[str]:
     if node.parameter_file:
         words += ["--params-file", str(node.parameter_file)]
     for key, value in node.parameters.items():
-        words += [
-            "-p",
-            f"{key}:={json.dumps(value, ensure_ascii=False)}",
-        ]  # a JSON scalar is a YAML scalar of the same type
+        # A JSON scalar is a YAML scalar of the same type.
+        words += ["-p", f"{key}:={json.dumps(value, ensure_ascii=False)}"]
     for source, target in node.remappings:
         words += ["-r", f"{source}:={target}"]
     return words

@@ -13,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import rclpy
+import tyro
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -82,7 +83,8 @@ def subjects(robot: robot_description.Robot) -> list[Subject]:
     ]
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    tyro.cli(lambda: None, args=argv, description=__doc__)
     path = graph.share().parents[2] / FILE
     path.write_text(text())
     print(path)

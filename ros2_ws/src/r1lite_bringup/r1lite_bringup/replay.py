@@ -1,5 +1,5 @@
 """A recording instead of a robot: the graph that feeds a bag to the policy on simulated time and compares its chunks
-with what was commanded. `python -m r1lite_bringup.replay bag:=FOLDER`, or `ros2 launch` with replay.launch.py.
+with what was commanded. The same as `ros2 launch` with replay.launch.py.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def replay_graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
                 **common,
                 "bag": str(bag),
                 "out": str(Path(values["out"]).expanduser().absolute()),
-                "rate": _number(values, "rate", float),
+                "rate": graph.number(values, "rate", float, 0.01, 100),
                 "wait_for_chunks": values["wait_for_chunks"] == "true",
             },
         ),
@@ -71,7 +71,7 @@ def replay_graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
                 "model": str(graph.model_folder(values["model"])),
                 "device": values["device"],
                 "instruction": values["instruction"] or _instruction(bag),
-                "noise_seed": _number(values, "noise_seed", int),
+                "noise_seed": graph.number(values, "noise_seed", int, -1, 2**31 - 1),
                 "max_rate_hz": MAX_RATE_HZ,
                 # A scene in which nothing moves was recorded, and is not the fault of a camera.
                 "camera_frozen_after_s": 0.0,
@@ -84,7 +84,7 @@ def replay_graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return process_launch.run("python -m r1lite_bringup.replay", __doc__, ARGUMENTS, replay_graph, argv)
+    return process_launch.run(__doc__.strip(), ARGUMENTS, replay_graph, argv)
 
 
 def _instruction(bag: Path) -> str:
@@ -111,13 +111,6 @@ def _recorded_cameras(bag: Path) -> dict[str, bool | str]:
     except (OSError, ValueError) as error:
         raise ArgumentError(f"bag:={str(bag)!r} is not allowed: {error}") from error
     return {name: value for name, value in parameters.items() if name.startswith("cameras.")}
-
-
-def _number(values: Mapping[str, str], name: str, kind: type) -> int | float:
-    try:
-        return kind(values[name])
-    except ValueError:
-        raise ArgumentError(f"{name}:={values[name]!r} is not allowed; allowed: a number") from None
 
 
 if __name__ == "__main__":

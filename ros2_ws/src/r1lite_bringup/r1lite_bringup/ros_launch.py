@@ -88,7 +88,9 @@ def _action(node: graph.Node) -> Node:
 
 def _end_of(node: graph.Node) -> Callable[[ProcessExited, LaunchContext], list[Action] | None]:
     def end(event: ProcessExited, context: LaunchContext) -> list[Action] | None:
-        """Ends everything with a non-zero exit code, unless the node finished or everything is being ended anyway."""
+        """Ends everything with a non-zero exit code, unless the node finished or everything is being ended anyway. Only
+        an exception gives `ros2 launch` such a code.
+        """
         if node.finishes and event.returncode == 0:
             return [Shutdown(reason=f"{event.process_name} is done")]
         if not context.is_shutdown:

@@ -88,7 +88,7 @@ def test_a_state_vector_follows_the_description(file):
 
 
 def test_a_camera_is_recorded_with_its_predicted_depth(file):
-    from depthvla_evaluation.bags.recording import parse_rules
+    from depthvla_evaluation.bags.topic_rules import parse_rules
     from r1lite_bringup import graph
 
     parameters = yaml.safe_load(

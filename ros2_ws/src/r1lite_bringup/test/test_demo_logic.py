@@ -72,6 +72,13 @@ def test_each_missing_piece_is_named(change, complaint):
     assert [complaint in piece for piece in demo.missing_pieces({**GOOD, **change})] == [True]
 
 
+def test_a_machine_that_is_too_slow_is_told():
+    fast = {"ticks": 1000, "missed_ticks": 20, "chunk_rate_hz": 3.0}
+    assert demo.too_slow(fast) == ""
+    assert demo.too_slow({**fast, "missed_ticks": 21}) == "21 of 1000 control ticks were missed"
+    assert demo.too_slow({**fast, "chunk_rate_hz": 1.5}) == "1.5 chunks a second instead of 3.75"
+
+
 def test_the_line_tells_mode_rate_progress_and_what_keeps_the_policy_from_working():
     seen = demo.Seen()
     assert "simulator ..." in seen.starting()

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from depthvla_control.ros import isolation
-from depthvla_policy.nodes.policy.chunk_rate import chunk_rate_hz
+from depthvla_policy.nodes.policy.inference_loop import chunk_rate_hz
 from r1lite_bringup import graph
 from r1lite_description import robot, tasks
 from r1lite_sim.nodes import simulator_node

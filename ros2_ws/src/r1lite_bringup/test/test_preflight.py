@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not sourced")
+
+from sensor_msgs.msg import CameraInfo, JointState  # noqa: E402
 
 from r1lite_bringup import graph  # noqa: E402
 from r1lite_bringup.preflight import (  # noqa: E402
@@ -20,16 +24,13 @@ from r1lite_bringup.preflight import (  # noqa: E402
     checks_host,
     checks_policy,
     checks_streams,
-    run,
+    findings,
     settings,
-    table,
-    units,
-    verdict,
 )
-from r1lite_bringup.preflight.host import Host  # noqa: E402
-from r1lite_bringup.preflight.observed import Calibration, Endpoint, Graph, Joints, Picture, Sample  # noqa: E402
+from r1lite_bringup.preflight.checks_host import Host  # noqa: E402
+from r1lite_bringup.preflight.findings import Finding, Override, Verdict  # noqa: E402
+from r1lite_bringup.preflight.measure import Endpoint, Graph, Picture, Sample  # noqa: E402
 from r1lite_bringup.preflight.settings import CAMERA_INFO, JOINT_STATE, MESSAGE_TYPES  # noqa: E402
-from r1lite_bringup.preflight.verdict import Finding, Override, Verdict  # noqa: E402
 from r1lite_description import robot as robot_description  # noqa: E402
 
 FAIL, WARN, PASS, SKIP = Verdict.FAIL, Verdict.WARN, Verdict.PASS, Verdict.SKIP
@@ -61,6 +62,10 @@ def sample(rate_hz=15.0, delay_s=0.03, seconds=2.0, values=(), **changes) -> Sam
     stamps = received - round(delay_s * 1e9)
     made = Sample("/topic", tuple(received.tolist()), tuple(stamps.tolist()), values=tuple(values))
     return dataclasses.replace(made, **changes)
+
+
+def state(position, names=()) -> JointState:
+    return JointState(position=list(position), name=list(names))
 
 
 def camera_rate(rate_hz: float, **changes) -> Finding:
@@ -138,22 +143,22 @@ def test_stamps_must_be_given_and_advance():
 
 
 def test_joints_in_another_order_are_judged_by_their_names():
-    turned = Joints(MIDDLE[::-1], LIMB.joints[::-1])
+    turned = state(MIDDLE[::-1], LIMB.joints[::-1])
     found = checks_streams.joints("arm", sample(values=[turned]), ROBOT, LIMB)
     assert found.verdict is PASS and "by their names: " + ", ".join(f"{at:.2f}" for at in MIDDLE) in found.seen
-    other = Joints(MIDDLE, ROBOT.limbs[1].joints)
+    other = state(MIDDLE, ROBOT.limbs[1].joints)
     assert checks_streams.joints("arm", sample(values=[other]), ROBOT, LIMB).verdict is FAIL
     assert (
-        checks_streams.opening("gripper", sample(values=[Joints((50.0,), ("right_gripper",))]), ROBOT, LIMB).verdict
+        checks_streams.opening("gripper", sample(values=[state((50.0,), ("right_gripper",))]), ROBOT, LIMB).verdict
         is FAIL
     )
 
 
 def test_an_arm_folded_at_its_zero_is_within_its_limits():
-    found = checks_streams.joints("arm", sample(values=[Joints((0.0,) * 6)]), ROBOT, LIMB)
+    found = checks_streams.joints("arm", sample(values=[state((0.0,) * 6)]), ROBOT, LIMB)
     assert found.verdict is PASS, "the joints' zero lies on hard stops, a degree outside the limits"
     beyond = (0.0, -0.05, *(0.0,) * 4)
-    found = checks_streams.joints("arm", sample(values=[Joints(beyond)]), ROBOT, LIMB)
+    found = checks_streams.joints("arm", sample(values=[state(beyond)]), ROBOT, LIMB)
     assert found.verdict is WARN and LIMB.joints[1] in found.seen
 
 
@@ -161,7 +166,7 @@ def test_an_arm_folded_at_its_zero_is_within_its_limits():
 def test_one_bad_message_of_an_arm_is_enough(position):
     assert (
         checks_streams.joints(
-            "arm", sample(values=[Joints(at) for at in (MIDDLE, position, MIDDLE)]), ROBOT, LIMB
+            "arm", sample(values=[state(at) for at in (MIDDLE, position, MIDDLE)]), ROBOT, LIMB
         ).verdict
         is FAIL
     )
@@ -171,7 +176,7 @@ def test_one_bad_message_of_an_arm_is_enough(position):
     ("opening", "expected"), [(97.0, PASS), (102.0, PASS), (150.0, FAIL), (0.097, WARN), (1.0, WARN), (-20.0, FAIL)]
 )
 def test_a_gripper_reads_mm(opening, expected):
-    assert checks_streams.opening("gripper", sample(values=[Joints((opening,))]), ROBOT, LIMB).verdict is expected
+    assert checks_streams.opening("gripper", sample(values=[state((opening,))]), ROBOT, LIMB).verdict is expected
 
 
 @pytest.mark.parametrize(
@@ -191,7 +196,7 @@ def test_pictures_are_judged_by_encoding_cut_and_content(picture, expected, says
 
 
 def test_a_wide_camera_that_is_not_rectified_passes_with_a_note():
-    distorted = sample(values=[Calibration(1280, 720, (1.0,) * 9, (0.1, 0.0))])
+    distorted = sample(values=[CameraInfo(width=1280, height=720, k=[1.0] * 9, d=[0.1, 0.0])])
     assert checks_camera.is_unrectified(WRIST, distorted)
     assert not checks_camera.is_unrectified(dataclasses.replace(WRIST, topic="/wrist/image_rect_raw"), distorted)
     found = checks_camera.picture("camera", sample(values=[Picture("jpeg", 1280, 720, 60.0)]), True)
@@ -208,7 +213,8 @@ def test_a_camera_matrix_beside_the_image_becomes_a_parameter():
 
 
 RECTIFIED = dataclasses.replace(WRIST, rectify=True)
-BENT = Calibration(1280, 720, (700.0, 0.0, 640.0, 0.0, 700.0, 360.0, 0.0, 0.0, 1.0), (0.1, 0.0, 0.0, 0.0, 0.0))
+K = [700.0, 0.0, 640.0, 0.0, 700.0, 360.0, 0.0, 0.0, 1.0]
+BENT = CameraInfo(width=1280, height=720, k=K, d=[0.1, 0.0, 0.0, 0.0, 0.0])
 YAML = """\
 image_width: 1280
 image_height: 720
@@ -258,20 +264,22 @@ def published(topic: str, transport: str) -> Graph:
 )
 def test_a_unit_with_other_topics_gets_parameters_with_which_it_passes(tmp_path, ending, transport):
     topic = WRIST.topic.removesuffix("image_raw/compressed") + ending
-    camera, found = units.find_camera("camera", WRIST, published(topic, transport))
+    camera, found = checks_camera.find_camera("camera", WRIST, published(topic, transport))
     assert found.verdict is FAIL and topic in found.seen
     assert (camera.topic, camera.transport) == (topic, transport)
-    units.write_parameters(tmp_path, [found], [camera], None)
+    settings.write_parameters(tmp_path, [found], [camera], None)
     again = settings.read(ROBOT, tmp_path)
     assert again.cameras[1] == camera
-    assert units.find_camera("camera", again.cameras[1], published(topic, transport))[1].verdict is PASS
+    assert checks_camera.find_camera("camera", again.cameras[1], published(topic, transport))[1].verdict is PASS
     unchanged = dataclasses.replace(again, cameras=SETTINGS.cameras)
     assert unchanged == SETTINGS, "whatever else was set stays"
 
 
 def test_another_eye_is_not_taken_for_the_camera():
     head = SETTINGS.cameras[0]
-    camera, found = units.find_camera("camera", head, published(head.topic.replace("left_raw", "right_raw"), "raw"))
+    camera, found = checks_camera.find_camera(
+        "camera", head, published(head.topic.replace("left_raw", "right_raw"), "raw")
+    )
     assert camera is None and found.verdict is FAIL and not found.overrides
 
 
@@ -315,27 +323,27 @@ def test_a_recorder_is_no_tracker():
 
 
 def test_allowed_publishers_of_several_topics_are_one_list():
-    findings = [writers("/joint_tracker"), writers("/other_joint_tracker")]
-    assert verdict.overrides(findings) == {
+    found = [writers("/joint_tracker"), writers("/other_joint_tracker")]
+    assert findings.overrides(found) == {
         "chunk_executor_node": {"allowed_publishers": ["/joint_tracker", "/other_joint_tracker"]}
     }
 
 
 def test_a_leader_arm_that_moves_or_is_no_leader_arm_is_told():
     still = [(*MIDDLE, 50.0), (*MIDDLE, 90.0)]
-    assert checks_graph.leader("leader", sample(values=map(Joints, still)), 6).verdict is PASS, (
+    assert checks_graph.leader("leader", sample(values=map(state, still)), 6).verdict is PASS, (
         "the gripper does not count"
     )
     moved = [MIDDLE, (MIDDLE[0] + 0.1, *MIDDLE[1:])]
-    assert checks_graph.leader("leader", sample(values=map(Joints, moved)), 6).verdict is WARN
-    assert checks_graph.leader("leader", sample(values=[Joints((float("nan"),) * 6)]), 6).verdict is WARN
-    assert checks_graph.leader("leader", sample(values=[Joints((0.0,) * 3)]), 6).verdict is WARN
+    assert checks_graph.leader("leader", sample(values=map(state, moved)), 6).verdict is WARN
+    assert checks_graph.leader("leader", sample(values=[state((float("nan"),) * 6)]), 6).verdict is WARN
+    assert checks_graph.leader("leader", sample(values=[state((0.0,) * 3)]), 6).verdict is WARN
     assert checks_graph.leader("leader", SILENT, 6).verdict is PASS
 
 
 def on_host(simulated=False, **changes) -> dict[str, Verdict]:
-    findings = checks_host.check(dataclasses.replace(HOST, **changes), simulated, 1024)
-    return {finding.name: finding.verdict for finding in findings if finding.verdict is not PASS}
+    found = checks_host.check(dataclasses.replace(HOST, **changes), simulated, 1024)
+    return {finding.name: finding.verdict for finding in found if finding.verdict is not PASS}
 
 
 @pytest.mark.parametrize(
@@ -398,7 +406,7 @@ def test_inference_must_end_before_the_chunk_before_does(latency_ms, expected):
 
 
 def test_the_policy_is_loaded_and_timed_in_a_process_of_its_own(checkpoint):
-    result = checks_policy.try_out(["--model", str(checkpoint), "--runs", "2"])
+    result = checks_policy.load(["--model", str(checkpoint), "--runs", "2"])
     load, latency = checks_policy.check(result, max_rate_hz=5.0)
     assert load.verdict is PASS and result["model_id"] in load.seen
     assert "control periods" in latency.seen
@@ -406,7 +414,7 @@ def test_the_policy_is_loaded_and_timed_in_a_process_of_its_own(checkpoint):
 
 def test_a_policy_that_does_not_load_fails_with_the_reason(tmp_path):
     pytest.importorskip("torch", reason="torch is not installed")
-    load, latency = checks_policy.check(checks_policy.try_out(["--model", str(tmp_path)]), max_rate_hz=5.0)
+    load, latency = checks_policy.check(checks_policy.load(["--model", str(tmp_path)]), max_rate_hz=5.0)
     assert (load.verdict, latency.verdict) == (FAIL, SKIP)
     assert "config.json" in load.seen
 
@@ -420,31 +428,37 @@ FINDINGS = [
 ]
 
 
+def shown(found, hints=False, width=120, **options) -> str:
+    console = Console(file=io.StringIO(), width=width, **options)
+    findings.show(found, console, hints=hints)
+    return console.file.getvalue()
+
+
 def test_the_table_has_colours_and_hints_only_where_asked_for():
-    plain = table.text(FINDINGS, colour=False, hints=False, width=120)
+    plain = shown(FINDINGS)
     assert "\x1b" not in plain and "boot it" not in plain
     assert "1 PASS, 1 WARN, 1 FAIL, 2 SKIP. Not ready: arm left: topic" in plain
     assert "policy_node:\n  a.b: c" in plain
     assert "SKIP  arm left: QoS, rate  no such topic" in plain
-    coloured = table.text(FINDINGS, colour=True, hints=True, width=120)
-    assert "\x1b[31;1mFAIL\x1b[0m" in coloured and "-> boot it" in coloured
-    assert table.text(FINDINGS[:2], colour=False, hints=False, width=120).endswith("Ready.")
+    coloured = shown(FINDINGS, hints=True, force_terminal=True, color_system="standard", _environ={})
+    assert "\x1b[1;31mFAIL\x1b[0m" in coloured and "-> boot it" in coloured
+    assert shown(FINDINGS[:2]).endswith("Ready.\n")
 
 
 def test_topics_stay_whole_in_a_narrow_terminal():
     long = Finding("arm: topic", FAIL, "not published", "JointState on /a/very/long/topic/that-does/not/fit/in/here")
-    assert "/a/very/long/topic/that-does/not/fit/in/here" in table.text([long], colour=False, hints=False, width=60)
+    assert "/a/very/long/topic/that-does/not/fit/in/here" in shown([long], width=60)
 
 
-@pytest.mark.parametrize(("findings", "code"), [(FINDINGS, 1), (FINDINGS[:2], 0), ([], 0)])
-def test_the_exit_code_says_whether_anything_failed(monkeypatch, tmp_path, findings, code):
-    monkeypatch.setattr(run, "look", lambda asked, progress: run.Result(list(findings), list(SETTINGS.cameras)))
+@pytest.mark.parametrize(("found", "code"), [(FINDINGS, 1), (FINDINGS[:2], 0), ([], 0)])
+def test_the_exit_code_says_whether_anything_failed(monkeypatch, tmp_path, found, code):
+    monkeypatch.setattr(__main__, "look", lambda *_: __main__.Result(list(found), list(SETTINGS.cameras)))
     monkeypatch.setattr(__main__.graph, "environment", lambda arguments: {})
     report = tmp_path / "made" / "report.json"
     assert __main__.main(["--json", str(report)]) == code
     content = json.loads(report.read_text())
     assert content["exit_code"] == code
-    assert [item["name"] for item in content["findings"]] == [finding.name for finding in findings]
+    assert [item["name"] for item in content["findings"]] == [finding.name for finding in found]
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,9 @@ from preflight_robot import (
     raw,
 )
 
-from r1lite_bringup.preflight import settings
-from r1lite_bringup.preflight.units import write_parameters
-from r1lite_bringup.preflight.verdict import Verdict, exit_code, overrides
+from r1lite_bringup.preflight import __main__, settings
+from r1lite_bringup.preflight.findings import Verdict, exit_code, overrides
+from r1lite_bringup.preflight.settings import write_parameters
 
 TESTED = dataclasses.replace(ROBOT, rates_hz=dataclasses.replace(ROBOT.rates_hz, arm_feedback=FEEDBACK_HZ))
 HEAD, WRIST_LEFT, WRIST_RIGHT = ROBOT.cameras
@@ -238,21 +238,9 @@ FAULTS = [pytest.param(robot, fault, id=fault.name) for robot, faults in ROBOTS.
 
 
 def look(nodes: settings.Settings, bags: Path):
-    from r1lite_bringup.preflight import run
-
-    asked = run.Asked(
-        robot=TESTED,
-        settings=nodes,
-        simulated=False,
-        seconds=0.4,
-        discovery_s=1.0,
-        model="",
-        device="cpu",
-        latency=False,
-        robot_file="",
-        bags=bags,
+    return __main__.look(
+        __main__.PreflightConfig(seconds=0.4, discovery_s=5.0, bags=bags), TESTED, nodes, lambda text: None
     )
-    return run.look(asked, lambda text: None)
 
 
 @pytest.fixture(scope="module")
@@ -367,15 +355,13 @@ def test_it_publishes_nothing(ros):
 
 
 def test_the_simulator_is_ready(ros, tmp_path):
-    from r1lite_bringup.preflight.__main__ import main
-
     with ros.NodeProcess(
         "r1lite_sim.nodes.simulator_node", {"autostart": True, "image_width": 64, "image_height": 36}
     ) as sim:
         sim.wait_for_output("seed 0")
         report = tmp_path / "preflight.json"
         words = ["--robot", "sim", "--seconds", "0.5", "--discovery-s", "20", "--json", str(report)]
-        code = main(words)
+        code = __main__.main(words)
     found = json.loads(report.read_text())
     assert [item for item in found["findings"] if item["verdict"] == "FAIL"] == []
     assert code == found["exit_code"] == 0

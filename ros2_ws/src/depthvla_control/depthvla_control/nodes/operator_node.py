@@ -25,13 +25,14 @@ from std_srvs.srv import Trigger
 from depthvla_control.arbiter import Mode
 from depthvla_control.operator_input import (
     ANSWER_LIMIT_NS,
+    KEYS,
     KEYS_HELP,
     NO_BUTTON,
     SCORING,
     Action,
     Console,
     Joystick,
-    Keyboard,
+    Keys,
     Request,
     Scorer,
     button_parameter,
@@ -44,7 +45,7 @@ from depthvla_control.ros.messages import nanoseconds
 from depthvla_control.ros.parameters import Parameter
 from depthvla_control.ros.polling import PolledSubscription
 from depthvla_control.ros.runtime import COMMON_PARAMETERS, ManagedNode, run
-from depthvla_control.ros.terminal import Screen, Terminal, open_terminal, terminal_restored
+from depthvla_control.ros.terminal import Screen, Terminal, open_terminal
 from r1lite_description import tasks
 
 STATUS_PERIOD_S = 0.2
@@ -131,7 +132,7 @@ class OperatorNode(ManagedNode):
         self.create_timer(STATUS_PERIOD_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def activate(self) -> None:
-        self._console, self._keyboard, self._joystick = Console(), Keyboard(), self._new_joystick()
+        self._console, self._keys, self._joystick = Console(), Keys(), self._new_joystick()
         self._scorer = Scorer()
         self._heard_s, self._silent, self._keyboard_lost = time.monotonic(), False, False
         self._terminal, why_not = open_terminal(self._type)
@@ -181,11 +182,11 @@ class OperatorNode(ManagedNode):
                     self._close_terminal()
                     self._keyboard_lost = True
                     self._screen.say("THE KEYBOARD IS OFF: the terminal was closed")
-                for action in self._keyboard.feed(text):
-                    if isinstance(action, Refusal):
-                        self._screen.say(str(action))
+                for key in self._keys.feed(text):
+                    if key in KEYS:
+                        self._ask(KEYS[key])
                     else:
-                        self._ask(action)
+                        self._screen.say(f"no such key: {key!r}; {KEYS_HELP}")
 
     def _on_joy(self, message: Joy) -> None:
         if not self.active:
@@ -200,7 +201,7 @@ class OperatorNode(ManagedNode):
     def _ask(self, action: Action) -> None:
         if action is Action.QUIT:
             self._screen.say("quit; the executor stays in the mode that it is in")
-            signal.raise_signal(signal.SIGINT)
+            self.finished = True
             return
         if action in SCORING:
             self._score(action)
@@ -251,7 +252,7 @@ class OperatorNode(ManagedNode):
         if not client.service_is_ready():
             self._screen.say(f"{action.value}: no {client.srv_name}: is the recorder running?")
             return
-        request = self._scorer.asked(action, time.monotonic_ns())
+        request = self._scorer.new(action, time.monotonic_ns())
         future = client.call_async(client.srv_type.Request(**spoken))
         future.add_done_callback(lambda future: self._on_score(request, future))
 
@@ -262,7 +263,7 @@ class OperatorNode(ManagedNode):
         return given or (list(tasks.load(task).substeps) if task in tasks.names() else [])
 
     def _on_score(self, request: Request, future: Future) -> None:
-        self._scorer.answered(request)
+        self._scorer.forget(request)
         action, failed = request.action, future.exception()
         self._screen.say(f"{action.value}: no answer: {failed}" if failed else _answer_line(action, future.result()))
 
@@ -343,12 +344,11 @@ def _status_line(status: ExecutorStatus) -> str:
     return " | ".join([*parts, status.cause])
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    with terminal_restored():
-        # A terminal that is closed, or Ctrl-\, ends the node as properly as any other signal.
-        for number in (signal.SIGHUP, signal.SIGQUIT):
-            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
-        return run(OperatorNode, args, about=__doc__, parameters=PARAMETERS)
+def main(argv: Sequence[str] | None = None) -> int:
+    # Ctrl-\ ends the node as properly as Ctrl-C.
+    signal.signal(signal.SIGQUIT, lambda *_: signal.raise_signal(signal.SIGTERM))
+    args = None if argv is None else [sys.argv[0], *argv]
+    return run(OperatorNode, args, about=f"{__doc__}\n{KEYS_HELP}", parameters=PARAMETERS)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class ManagedNode(LifecycleNode):
         declare(self, (*parameters, *COMMON_PARAMETERS))
         self.active = False
         self.exit_code = 0  # of the process, once it was asked to end
+        self.finished = False  # set by a node that ends its process itself
         self._answer_impossible_transitions()
         Diagnostics(self, "state", self._health)
 
@@ -207,7 +208,7 @@ def run(
     parameters: Sequence[Parameter] = (),
     of_robot: Callable[[Robot], Sequence[Parameter]] = lambda robot: (),
 ) -> int:
-    """A process's main function: spins the node until a signal, shuts it down and returns the exit code.
+    """A process's main function: spins the node until a signal or its own end, shuts it down, returns the exit code.
 
     A signal is SIGINT, SIGTERM, SIGHUP, or the end of the process that started this one. After it the code is the
     node's `exit_code`; 1 when the node cannot be made, does not start by itself where it should, or raises; 2 for
@@ -243,9 +244,10 @@ def run(
         executor.add_node(node)
         if node.value("autostart") and not _start(node):
             return 1
-        while not stopping:
+        while not (stopping or node.finished):
             executor.spin_once(timeout_sec=SPIN_TIMEOUT_S)
-        node.get_logger().info(f"shutting down on {stopping}")
+        if not node.finished:
+            node.get_logger().info(f"shutting down on {stopping}")
     except Exception as error:
         logger = node.get_logger() if node else rclpy.logging.get_logger("depthvla_policy")
         known = isinstance(error, EXPECTED_ERRORS) and node is None

@@ -1,69 +1,82 @@
 """A person's terminal: lines with what is going on below them, and keys one by one.
 
-What a key means is none of its business.
+What a key means is none of its business. Keys are read here and not by prompt_toolkit: its parser keeps a space back
+until a paste ends and takes Alt and a letter for that letter; space must stop at once, and nothing may arm by mistake.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
-import shutil
 import signal
 import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-CLEAR, UP = "\r\x1b[K", "\x1b[1A"
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
 MARK_PASTED, DO_NOT_MARK_PASTED = "\x1b[?2004h", "\x1b[?2004l"  # pasted text comes between two sequences
 
 
 class Screen:
-    """Lines on standard output, and below them, on a terminal, a few that are rewritten in place."""
+    """Lines on standard output, and below them, on a terminal, a few that are rewritten in place. Any thread may."""
 
     def __init__(self) -> None:
-        self._fixed = sys.stdout.isatty()
+        self._console = Console(highlight=False, markup=False, emoji=False)
+        self._live: Live | None = None
         self._shown = ""
-        self._lock = threading.Lock()  # several threads have something to say
+        self._lock = threading.RLock()
+        atexit.register(self.show, "")  # the cursor is hidden meanwhile
 
-    def say(self, text: str) -> None:
+    @property
+    def rewrites(self) -> bool:
+        """Whether `show` shows anything."""
+        return self._console.is_terminal
+
+    def say(self, text: str, *, bell: bool = False) -> None:
         """With the time of day, for what happens."""
+        if bell:
+            self._write(self._console.bell)
         self.print(f"{time.strftime('%H:%M:%S')} {text}")
 
     def print(self, text: str) -> None:
-        with self._lock:
-            erasing = self._erasing() if self._shown else ""
-            self._write(f"{erasing}{text}\n{self._shown}")
+        self._write(lambda: self._console.print(text, soft_wrap=True))
 
     def show(self, text: str) -> None:
-        if not self._fixed:
+        """What is to stand below the lines from now on; empty: nothing."""
+        if self.rewrites and text != self._shown:
+            self._write(lambda: self._rewrite(text))
+
+    def _rewrite(self, text: str) -> None:
+        self._shown = text
+        if not text:
+            live, self._live = self._live, None
+            live.stop()
             return
-        columns = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be rewritten
-        text = "\n".join(line[:columns] for line in text.split("\n"))
+        if self._live is None:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stderr=False)
+            self._live.start()
+        self._live.update(Text(text, no_wrap=True, overflow="crop"), refresh=True)
+
+    def _write(self, write: Callable[[], None]) -> None:
         with self._lock:
-            if text != self._shown:
-                erasing, self._shown = self._erasing(), text
-                self._write(erasing + text)
-
-    def _erasing(self) -> str:
-        return CLEAR + (UP + CLEAR) * self._shown.count("\n")
-
-    @staticmethod
-    def _write(text: str) -> None:
-        try:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        except OSError:
-            # Whoever read it is gone; the joystick still has to work, and what is left in the buffer must not turn the
-            # end of the process into a failure.
-            with open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            try:
+                write()
+            except OSError:
+                # Whoever read it is gone; the joystick still has to work, and what is left in the buffer must not turn
+                # the end of the process into a failure.
+                with open(os.devnull, "w") as nowhere:
+                    os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 class Terminal:
-    """Standard input key by key, read on a thread of its own. The owner must close it.
+    """Standard input key by key, read on a thread of its own. Closed by its owner, or when the process ends.
 
     Args:
         typed: called from the thread with what was typed, and with "" when no more will come: the terminal is gone, or
@@ -83,8 +96,10 @@ class Terminal:
         self._tell(MARK_PASTED)
         self._on_continue = signal.signal(signal.SIGCONT, self._continue)
         self._thread.start()
+        atexit.register(self.close)
 
     def close(self) -> None:
+        atexit.unregister(self.close)
         signal.signal(signal.SIGCONT, self._on_continue)
         os.close(self._wake)
         self._thread.join()
@@ -146,18 +161,3 @@ def terminal_refusal() -> str:
         if os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
             return "this runs in the background of its terminal"
     return ""
-
-
-@contextlib.contextmanager
-def terminal_restored() -> Iterator[None]:
-    """Puts the terminal's settings back, however the body ends."""
-    try:
-        before = termios.tcgetattr(0)
-    except termios.error:
-        yield
-        return
-    try:
-        yield
-    finally:
-        with contextlib.suppress(termios.error):
-            termios.tcsetattr(0, termios.TCSANOW, before)

@@ -74,26 +74,27 @@ class Bag:
     @property
     def topics(self) -> dict[str, Topic]:
         topics: dict[str, Topic] = {}
-        for found in sorted(self._files.connections, key=lambda connection: connection.topic):
-            known = topics.get(found.topic)
-            msgtype = found.msgtype if known is None or known.type == found.msgtype else "several types"
-            topics[found.topic] = Topic(found.topic, msgtype, found.count + (known.count if known else 0))
+        for connection in sorted(self._files.connections, key=lambda connection: connection.topic):
+            name, msgtype, count = connection.topic, connection.msgtype, connection.count
+            if known := topics.get(name):
+                msgtype, count = msgtype if known.type == msgtype else "several types", count + known.count
+            topics[name] = Topic(name, msgtype, count)
         return topics
 
     @property
     def remarks(self) -> list[str]:
         """What a reader of this bag should know, a sentence each."""
-        said = []
+        remarks = []
         if foreign := sorted(self._types.foreign):
-            said.append(
+            remarks.append(
                 f"bag {self.path} has no definition of {', '.join(foreign)}: its recorder kept none; standard or"
                 " installed ones are taken"
             )
-        for found in self._files.connections:
-            if found.msgtype in self._types.missing - self._types.foreign:
-                kept = f" (kept as {found.encoding!r})" if found.encoding else ""
-                said.append(f"bag {self.path}: {found.topic} is left out{kept}: {self._types.problem(found.msgtype)}")
-        return said
+        for topic, msgtype, encoding, *_ in self._files.connections:
+            if msgtype in self._types.missing - self._types.foreign:
+                kept = f" (kept as {encoding!r})" if encoding else ""
+                remarks.append(f"bag {self.path}: {topic} is left out{kept}: {self._types.problem(msgtype)}")
+        return remarks
 
     @property
     def start_ns(self) -> int:
@@ -121,23 +122,17 @@ class Bag:
 
         With `stamps_ns` (topic -> header stamps) only messages with these stamps are looked into.
         """
-        for connection, received_ns, data in self.serialised(topics, checked=True):
+        for connection, received_ns, data in self.serialised(topics):
             if stamps_ns is None or header_stamp_ns(data) in stamps_ns[connection.topic]:
                 yield connection.topic, received_ns, self.deserialise(connection, received_ns, data)
 
     def stamps(self, topics: Iterable[str]) -> dict[str, np.ndarray]:
         """Header stamps [ns] of topics whose messages start with a header: topic -> (N,) int64, sorted."""
-        stamps: dict[str, list[int]] = {topic: [] for topic in topics}
-        for connection, _, data in self.serialised(stamps, checked=True):
-            stamps[connection.topic].append(header_stamp_ns(data))
-        return {topic: np.sort(np.array(values, dtype=np.int64)) for topic, values in stamps.items()}
+        return self.scan((), topics)[1]
 
     def read(self, topics: Iterable[str]) -> dict[str, list[tuple[int, Any]]]:
         """All messages of several topics in one pass: topic -> [(time of reception in ns, message)]."""
-        streams: dict[str, list[tuple[int, Any]]] = {topic: [] for topic in topics}
-        for topic, received_ns, message in self.messages(streams):
-            streams[topic].append((received_ns, message))
-        return streams
+        return self.scan(topics, ())[0]
 
     def scan(
         self, topics: Iterable[str], stamped: Iterable[str]
@@ -145,7 +140,7 @@ class Bag:
         """`read` of `topics` and `stamps` of others, in one pass over the bag."""
         streams: dict[str, list[tuple[int, Any]]] = {topic: [] for topic in topics}
         stamps: dict[str, list[int]] = {topic: [] for topic in stamped}
-        for connection, received_ns, data in self.serialised([*streams, *stamps], checked=True):
+        for connection, received_ns, data in self.serialised([*streams, *stamps]):
             if connection.topic in stamps:
                 stamps[connection.topic].append(header_stamp_ns(data))
             else:
@@ -153,18 +148,18 @@ class Bag:
                 streams[connection.topic].append((received_ns, message))
         return streams, {topic: np.sort(np.array(values, dtype=np.int64)) for topic, values in stamps.items()}
 
-    def serialised(self, topics: Iterable[str], *, checked: bool = False) -> Iterator[tuple[Connection, int, bytes]]:
+    def serialised(self, topics: Iterable[str]) -> Iterator[tuple[Connection, int, bytes]]:
         """Yield (connection with topic and msgtype, time of reception in ns, data) in order of reception.
 
-        With `checked`, and in everything else that reads messages, one that does not have the checksum written with it
-        is a ValueError; without, it is given out as it is.
+        Here and in everything else that reads messages, one without the checksum that it was written with is a
+        ValueError.
         """
         with self._named():
-            yield from self._files.messages(set(topics), checked=checked)
+            yield from self._files.messages(set(topics))
 
     def check(self) -> None:
         """Look at every message. Raises ValueError where something is damaged."""
-        for _ in self.serialised(self.topics, checked=True):
+        for _ in self.serialised(self.topics):
             pass
 
     def deserialise(self, connection: Connection, received_ns: int, data: bytes) -> Any:
@@ -194,14 +189,19 @@ def header_stamp_ns(data: bytes) -> int:
     return sec * 1_000_000_000 + nanosec
 
 
+def nanoseconds(value: Any) -> int:
+    """A builtin_interfaces/Time or Duration."""
+    return value.sec * 1_000_000_000 + value.nanosec
+
+
 def stamp_ns(message: Any) -> int:
     """Stamp of a message with a header."""
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+    return nanoseconds(message.header.stamp)
 
 
-def duration_s(message: Any) -> float:
+def duration_s(value: Any) -> float:
     """A builtin_interfaces/Duration in seconds."""
-    return message.sec + message.nanosec * 1e-9
+    return value.sec + value.nanosec * 1e-9
 
 
 def joint_stream(messages: Iterable[tuple[int, Any]], robot: Robot, where: slice) -> JointStream:

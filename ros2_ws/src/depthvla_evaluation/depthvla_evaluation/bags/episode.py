@@ -5,8 +5,10 @@ Everything comes from the bag, the robot's description included. `pictures` read
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +21,9 @@ from depthvla_evaluation.bags.recorded_graph import (
     SIMULATOR,
     info_topic,
     picture_topics,
+    recorded_rectifiers,
     recorded_robot,
 )
-from depthvla_evaluation.bags.rectification import rectifiers
 from depthvla_policy.policy.calibration import Rectifier
 from r1lite_description.robot import Robot
 
@@ -110,7 +112,7 @@ class Episode:
     policy_reasons: tuple[str, ...]  # why there was no chunk after the first one, as often as the policy said so
     picture_stamps: dict[str, np.ndarray]  # topic of images or depth -> (N,) stamps [ns], sorted
     camera_matrices: dict[str, np.ndarray]  # topic of images or depth -> (3, 3), as far as they were recorded
-    rectifiers: dict[str, Rectifier | None]  # as of `rectification.rectifiers`; matrices are those of rectified images
+    rectifiers: dict[str, Rectifier | None]  # as of `recorded_rectifiers`; matrices are those of rectified images
     notes: Notes
 
     def seconds(self, stamps_ns: np.ndarray) -> np.ndarray:
@@ -142,10 +144,10 @@ def read_episode(bag: Bag) -> Episode:
     streams, stamps = bag.scan([*names, *infos], infos.values())
     chunks = _chunks(streams[f"{POLICY}/action_chunk"])
     matrices = {image: camera_matrix(streams[info][0][1]) for info, image in infos.items() if streams[info]}
-    rectified = rectifiers(bag, robot)
+    rectified = recorded_rectifiers(bag, robot)
     for topic, rectifier in rectified.items():
         matrices.pop(topic, None)
-        matrices |= {topic: rectifier.calibration.straight_k} if rectifier else {}
+        matrices |= {topic: rectifier.calibration.rectified_k} if rectifier else {}
     start_ns = int(chunks.stamp_ns[0]) if chunks.stamp_ns.size else bag.start_ns
     return Episode(
         robot=robot,
@@ -174,9 +176,7 @@ def read_episode(bag: Bag) -> Episode:
 
 
 def _chunks(messages: list) -> Chunks:
-    def array(get, dtype=np.float64) -> np.ndarray:
-        return np.array([get(message) for _, message in messages], dtype=dtype)
-
+    array = partial(_array, messages)
     return Chunks(
         stamp_ns=array(stamp_ns, np.int64),
         received_ns=np.array([received_ns for received_ns, _ in messages], dtype=np.int64),
@@ -190,8 +190,7 @@ def _chunks(messages: list) -> Chunks:
 
 
 def _ticks(messages: list) -> Ticks:
-    def array(get, dtype=np.float64) -> np.ndarray:
-        return np.array([get(message) for _, message in messages], dtype=dtype)
+    array = partial(_array, messages)
 
     def counted(name: str) -> np.ndarray:
         counts = array(lambda m: getattr(m, name), np.int64)
@@ -224,9 +223,9 @@ def _ticks(messages: list) -> Ticks:
 
 def _progress(messages: list) -> Progress:
     return Progress(
-        stamp_ns=np.array([stamp_ns(m) for _, m in messages], dtype=np.int64),
-        progress=np.array([m.progress for _, m in messages], dtype=np.float64),
-        success=np.array([m.success for _, m in messages], dtype=bool),
+        stamp_ns=_array(messages, stamp_ns, np.int64),
+        progress=_array(messages, lambda m: m.progress),
+        success=_array(messages, lambda m: m.success, bool),
         seed=messages[-1][1].seed if messages else -1,
         task=messages[-1][1].task if messages else "",
     )
@@ -246,6 +245,10 @@ def _info_topics(robot: Robot) -> dict[str, str]:
         image, predicted, true = picture_topics(camera)
         topics |= {camera.camera_info: image, info_topic(predicted): predicted, info_topic(true): true}
     return topics
+
+
+def _array(messages: list, get: Callable[[Any], Any], dtype: type = np.float64) -> np.ndarray:
+    return np.array([get(message) for _, message in messages], dtype=dtype)
 
 
 def _distinct(values: Iterable[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Files of the MCAP format, read with their checksums, and as far as they are whole. Knows nothing of ROS.
+"""Files of the MCAP format, read with their checksums, and as far as they are whole.
 
 Own code beside the library, which does not check the index's checksum nor say where damage is, takes what is cut short
 as it is, and reads nothing behind damage.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from mcap.exceptions import EndOfFile, McapError
@@ -25,7 +26,7 @@ from mcap.stream_reader import MAGIC_SIZE, CRCValidationError, StreamReader, get
 from mcap.writer import MCAP0_MAGIC as MAGIC
 
 KINDS = frozenset(Opcode)
-TAKEN = {Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE, Opcode.CHUNK, Opcode.METADATA}  # the others are an index
+RECOVERED = {Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE, Opcode.CHUNK, Opcode.METADATA}  # the others are an index
 RECORD = struct.Struct("<BQ")  # kind, length
 CRC_SIZE = 4
 COMPRESSIONS = ("zstd", "lz4", "")
@@ -38,7 +39,26 @@ class DamageError(ValueError):
     """The file is not what was written."""
 
 
-class _Whole(io.BufferedReader):
+class Connection(NamedTuple):
+    """A topic of a file. encoding, definition: of its type, as the recorder kept it; empty where it kept none. qos:
+    text or lists. count: of its messages.
+    """
+
+    topic: str
+    msgtype: str
+    encoding: str
+    definition: str
+    qos: Any
+    count: int = 0
+
+
+def connection(channel: Channel, schema: Schema | None) -> Connection:
+    name, encoding, text = (schema.name, schema.encoding, schema.data) if schema else ("", "", b"")
+    qos = channel.metadata.get("offered_qos_profiles", "")
+    return Connection(channel.topic, name, encoding, text.decode(errors="replace"), qos)
+
+
+class _StrictReader(io.BufferedReader):
     """Gives as many bytes as are asked for or raises EndOfFile, whatever size damage makes of it."""
 
     def __init__(self, raw: io.FileIO | io.BytesIO) -> None:
@@ -62,17 +82,17 @@ class _Whole(io.BufferedReader):
 
     def record(self, at: int, behind: int) -> McapRecord:
         self.seek(at)
-        frame = _Whole(io.BytesIO(self.read(behind - at)))
+        frame = _StrictReader(io.BytesIO(self.read(behind - at)))
         return next(StreamReader(frame, skip_magic=True, emit_chunks=True).records)
 
     def frames(self) -> Iterator[tuple[int, int]]:
-        """Begin and end of each record; those of other kinds than TAKEN are left out."""
+        """Begin and end of each record; those of other kinds than RECOVERED are left out."""
         at = 0
         while at < self.end:
             kind, behind = self.frame(at)
             if not behind:
                 raise EndOfFile("a record in it reaches beyond its end")
-            if kind in TAKEN:
+            if kind in RECOVERED:
                 yield at, behind
             at = behind
 
@@ -85,8 +105,7 @@ class _Whole(io.BufferedReader):
 class McapFile:
     """A file that was closed; its index where it has one, else it is looked through.
 
-    schemas, channels: by their numbers. counts: messages by number of their channel. start_ns, end_ns: times of the
-    first and the last message.
+    start_ns, end_ns: times of the first and the last message.
 
     Raises:
         DamageError: the file is cut off, or something in it does not have the checksum written with it.
@@ -94,34 +113,44 @@ class McapFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.schemas: dict[int, Schema] = {}
-        self.channels: dict[int, Channel] = {}
-        self.counts: Counter[int] = Counter()
+        self._schemas: dict[int, Schema] = {}
+        self._channels: dict[int, Channel] = {}
+        self._counts: Counter[int] = Counter()
         self.start_ns, self.end_ns = NEVER_NS, 0
         self._chunks: list[ChunkIndex] = []
         self._in_order = False
-        with _Whole(io.FileIO(path)) as file, _named(lambda: f"{path} is damaged: it"):
+        with _StrictReader(io.FileIO(path)) as file, _as_damage(lambda: f"{path} is damaged: it"):
             self._indexed = self._read_index(file)
             if not self._indexed:
                 self._look_through(file)
+        self._connections: dict[int, Connection] = {}
+        for number, channel in self._channels.items():
+            known = connection(channel, self._schemas.get(channel.schema_id))
+            if channel.message_encoding != "cdr":  # a recording of something else in the same kind of file
+                known = known._replace(encoding=channel.message_encoding)
+            self._connections[number] = known._replace(count=self._counts[number])
 
-    def messages(self, topics: Collection[str], *, checked: bool = True) -> Iterator[tuple[int, int, bytes]]:
-        """Yield (channel, time in ns, data) in order of time; only with `checked`, checksums count.
+    @property
+    def connections(self) -> list[Connection]:
+        return list(self._connections.values())
+
+    def messages(self, topics: Collection[str]) -> Iterator[tuple[Connection, int, bytes]]:
+        """Yield (connection, time in ns, data) in order of time.
 
         Without an index, and not written in order of time, they are all in memory at once.
         """
         kind = SeekingReader if self._indexed else NonSeekingReader
-        with _Whole(io.FileIO(self.path)) as file, _named(lambda: self._last_read(file)):
+        with _StrictReader(io.FileIO(self.path)) as file, _as_damage(lambda: self._last_read(file)):
             self._compare_heads(file)
-            found = kind(file, validate_crcs=checked)
-            for _, _, message in found.iter_messages(topics, log_time_order=not self._in_order):
-                yield message.channel_id, message.log_time, message.data
+            reader = kind(file, validate_crcs=True)
+            for _, _, message in reader.iter_messages(topics, log_time_order=not self._in_order):
+                yield self._connections[message.channel_id], message.log_time, message.data
 
-    def _read_index(self, file: _Whole) -> bool:
+    def _read_index(self, file: _StrictReader) -> bool:
         """Whether it tells of every message."""
         if file.end < MAGIC_SIZE or file.read(MAGIC_SIZE) != MAGIC:
             raise DamageError(f"{self.path} is no MCAP file")
-        with _named(lambda: f"{self.path} has no end: it was cut off, or its recorder was killed; its footer"):
+        with _as_damage(lambda: f"{self.path} has no end: it was cut off, or its recorder was killed; its footer"):
             footer = file.footer()
             file.seek(min(footer.summary_start, file.end))
         if not footer.summary_start:
@@ -142,25 +171,25 @@ class McapFile:
         undefined = channels - summary.channels.keys() or schemas - {0, *summary.schemas}
         if undefined or counts.total() != counted.message_count:
             return False
-        self.schemas, self.channels, self.counts, self._chunks = summary.schemas, summary.channels, counts, chunks
+        self._schemas, self._channels, self._counts, self._chunks = summary.schemas, summary.channels, counts, chunks
         if counted.message_count:
             self.start_ns, self.end_ns = counted.message_start_time, counted.message_end_time
         return True
 
-    def _look_through(self, file: _Whole) -> None:
+    def _look_through(self, file: _StrictReader) -> None:
         file.seek(0)
         self._in_order = True
         for record in StreamReader(file).records:
             if isinstance(record, Schema):
-                self.schemas[record.id] = record
+                self._schemas[record.id] = record
             elif isinstance(record, Channel):
-                self.channels[record.id] = record
+                self._channels[record.id] = record
             elif isinstance(record, Message):
-                self.counts[record.channel_id] += 1
+                self._counts[record.channel_id] += 1
                 self._in_order &= record.log_time >= self.end_ns
                 self.start_ns, self.end_ns = min(self.start_ns, record.log_time), max(self.end_ns, record.log_time)
 
-    def _compare_heads(self, file: _Whole) -> None:
+    def _compare_heads(self, file: _StrictReader) -> None:
         """A chunk whose head, with the checksum, is zeros would be read as an empty one."""
         for chunk in self._chunks:
             name = chunk.compression.encode()
@@ -172,7 +201,7 @@ class McapFile:
                 raise ValueError("its index speaks of another one")
         file.seek(0)
 
-    def _last_read(self, file: _Whole) -> str:
+    def _last_read(self, file: _StrictReader) -> str:
         passed = [chunk for chunk in self._chunks if chunk.chunk_start_offset < file.tell()]
         if not passed:
             return f"{self.path}: what is before byte {file.tell()}"
@@ -183,7 +212,7 @@ class McapFile:
 
 
 @contextmanager
-def _named(what: Callable[[], str]) -> Iterator[None]:
+def _as_damage(what: Callable[[], str]) -> Iterator[None]:
     """Makes a DamageError of the many errors that the library and its decompressors raise."""
     try:
         yield
@@ -203,15 +232,15 @@ class Salvaged:
 
 
 def salvage(path: Path, take: Callable[[McapRecord], None]) -> Salvaged:
-    """Hands every whole record of TAKEN to `take`, those in chunks included, whatever else is wrong with the file.
+    """Hands every whole record of RECOVERED to `take`, those in chunks included, whatever else is wrong with the file.
 
     Schemas and channels come first where the file has them in an index. A chunk that does not have its checksum is left
     out but for those, without which others could not be read.
     """
-    found, end = Salvaged(), path.stat().st_size
+    salvaged, end = Salvaged(), path.stat().st_size
     if not end:
-        return found
-    with _Whole(io.FileIO(path)) as file, mmap.mmap(file.fileno(), end, access=mmap.ACCESS_READ) as data:
+        return salvaged
+    with _StrictReader(io.FileIO(path)) as file, mmap.mmap(file.fileno(), end, access=mmap.ACCESS_READ) as data:
         with suppress(McapError, OSError, ValueError, struct.error):
             file.seek(file.footer().summary_start or end)
             for record in StreamReader(file, skip_magic=True).records:
@@ -219,25 +248,28 @@ def salvage(path: Path, take: Callable[[McapRecord], None]) -> Salvaged:
                     take(record)
         at = MAGIC_SIZE if data[:MAGIC_SIZE] == MAGIC else _next_chunk(data, 0)
         if at > MAGIC_SIZE:
-            found.damaged, found.unread_bytes = ([f"{path.name}: the first {at} bytes"], 0) if at < end else ([], end)
+            if at < end:
+                salvaged.damaged.append(f"{path.name}: the first {at} bytes")
+            else:
+                salvaged.unread_bytes = end
         while at < end and data[at : at + MAGIC_SIZE] != MAGIC:
             (kind, behind), problem = file.frame(at), ""
             if kind not in KINDS:
                 behind = _next_chunk(data, at + 1)
                 problem = f"{behind - at} bytes from byte {at}"
-            elif kind in TAKEN and (problem := _take(file, at, behind, take)):
+            elif kind in RECOVERED and (problem := _take(file, at, behind, take)):
                 problem = f"the chunk at byte {at} {problem}"
             if problem and behind == end:  # not written to its end: what a power failure leaves, for one
-                found.unread_bytes = end - at
+                salvaged.unread_bytes = end - at
                 break
             if problem:
-                found.damaged.append(f"{path.name}: {problem}")
+                salvaged.damaged.append(f"{path.name}: {problem}")
                 behind = min(behind, _next_chunk(data, at + 1))  # its length may be what is damaged
             at = behind
-    return found
+    return salvaged
 
 
-def _take(file: _Whole, at: int, behind: int, take: Callable[[McapRecord], None]) -> str:
+def _take(file: _StrictReader, at: int, behind: int, take: Callable[[McapRecord], None]) -> str:
     """Why a record, or a chunk of them, is not whole; empty where it is."""
     problem, frames = "", [(at, behind)]
     try:
@@ -248,7 +280,7 @@ def _take(file: _Whole, at: int, behind: int, take: Callable[[McapRecord], None]
             content = stream.read(size)
             if chunk.uncompressed_crc and crc32(content) != chunk.uncompressed_crc:
                 problem = NOT_ITS_SUM
-            file = _Whole(io.BytesIO(content))
+            file = _StrictReader(io.BytesIO(content))
             frames = list(file.frames())
     except Exception as error:  # the library and each decompressor have errors of their own
         return f"cannot be read ({error})"

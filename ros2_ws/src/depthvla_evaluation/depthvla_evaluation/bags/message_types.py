@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,8 +13,6 @@ from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_
 from rosbags.typesys.store import Typestore
 
 IDL_SECTION = "=" * 80 + "\n"
-# Of a package in this source tree; installed packages are asked first.
-SOURCES = Path(__file__).resolve().parents[4]
 
 
 class MessageTypes:
@@ -83,7 +82,7 @@ class MessageTypes:
             humble = self._distribution == "humble"
             self._standard = get_typestore(Stores.ROS2_HUMBLE if humble else Stores.ROS2_JAZZY)
         with suppress(LookupError, OSError, ValueError):
-            register_type(self._standard, msgtype, _installed)
+            register_type(self._standard, msgtype, installed_definition)
         if msgtype in self._standard.fielddefs:
             return self._standard
         return f"there is no definition of {msgtype or 'its type'}, neither in the bag nor installed"
@@ -114,13 +113,32 @@ def _parse(msgtype: str, encoding: str, text: str) -> dict:
     return types
 
 
-def _installed(msgtype: str) -> str:
-    """The .msg text of a type. Raises LookupError, OSError or ValueError where there is none."""
+def message_class(msgtype: str) -> type:
+    """The class of an installed type, named as a ROS graph or a bag does: "sensor_msgs/msg/Image".
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    package, kind, name = msgtype.split("/")
+    module = importlib.import_module(f"{package}.{kind}")
+    if not hasattr(module, name):
+        raise ImportError(f"package {package} has no type {msgtype}")
+    return getattr(module, name)
+
+
+def installed_definition(msgtype: str) -> str:
+    """The .msg text of a type, from the installed packages or else from those in this source tree.
+
+    Raises:
+        LookupError, OSError, ValueError: there is none.
+    """
     package, _, name = msgtype.split("/")
-    folders = [SOURCES / package]
+    folders = [parent / package for parent in Path(__file__).parents]
     with suppress(ImportError, LookupError):
         from ament_index_python.packages import get_package_share_directory
 
         folders.insert(0, Path(get_package_share_directory(package)))
-    path = next((folder for folder in folders if (folder / "msg" / f"{name}.msg").exists()), folders[0])
-    return (path / "msg" / f"{name}.msg").read_text()
+    paths = [path for folder in folders if (path := folder / "msg" / f"{name}.msg").is_file()]
+    if not paths:
+        raise LookupError(f"package {package}, where there is one, has no message {name}")
+    return paths[0].read_text()

@@ -1,4 +1,7 @@
-"""A new rosbag2 folder: one MCAP file, named and described as rosbag2's own recorder does."""
+"""A new rosbag2 folder: one MCAP file, named and described as rosbag2's own recorder does.
+
+Own code beside rosbags' writer, which cannot hand an unfinished chunk to the file and needs every type defined.
+"""
 
 from __future__ import annotations
 
@@ -73,20 +76,20 @@ class NewBag:
 
     def close(self, custom_data: Mapping[str, str]) -> None:
         """Write the index, and metadata.yaml with `custom_data`."""
-        about = self._about(dict(custom_data))
-        self._writer.add_metadata("rosbag2", {"serialized_metadata": yaml.safe_dump(about, allow_unicode=True)})
+        metadata = self._metadata(dict(custom_data))
+        self._writer.add_metadata("rosbag2", {"serialized_metadata": yaml.safe_dump(metadata, allow_unicode=True)})
         self._writer.finish()
         files.to_disk(self._file)
         self._file.close()
         temporary = self.path / f"{METADATA}.tmp"
-        temporary.write_text(yaml.safe_dump({"rosbag2_bagfile_information": about}, allow_unicode=True))
+        temporary.write_text(yaml.safe_dump({"rosbag2_bagfile_information": metadata}, allow_unicode=True))
         files.put(temporary, self.path / METADATA)
 
     def abort(self) -> None:
         """Close the file as it is."""
         self._file.close()
 
-    def _about(self, custom_data: dict[str, str]) -> dict:
+    def _metadata(self, custom_data: dict[str, str]) -> dict:
         count = sum(topic.count for topic in self._topics.values())
         start = {"nanoseconds_since_epoch": self._start_ns}
         duration = {"nanoseconds": max(0, self._end_ns - self._start_ns) if count else 0}

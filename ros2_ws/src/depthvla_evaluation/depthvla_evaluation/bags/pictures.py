@@ -16,8 +16,7 @@ from depthvla_evaluation.bags.bag import PAIR_TOLERANCE_NS, Bag, depth_image, st
 from depthvla_evaluation.bags.episode import Episode
 from depthvla_evaluation.bags.recorded_graph import picture_topics, predicted_topic, true_topic
 from depthvla_evaluation.metrics import DepthErrors, depth_errors, resample
-from depthvla_policy.policy.calibration import Rectifier
-from depthvla_policy.policy.images import decode_jpeg, decode_raw
+from depthvla_policy.policy.camera_images import camera_image
 from r1lite_description.robot import Camera
 
 
@@ -55,7 +54,7 @@ def read_pictures(
 ) -> Pictures:
     """The predicted depth nearest to each time with what belongs to it, and the errors of all depth, in one pass.
 
-    Where a camera has no predicted depth, its image nearest to the time stands alone. `watch` is called for every
+    Where a camera has no predicted depth, its image nearest to the time is shown alone. `watch` is called for every
     camera image and every predicted depth image, with topic, time of reception [ns] and message, in order of reception.
     """
     pairs = _Pairs(episode)
@@ -108,24 +107,6 @@ def depth_pairs(episode: Episode) -> dict[str, dict[int, int]]:
                 if nearest is not None:
                     pairs.setdefault(camera, {})[stamp] = nearest
     return pairs
-
-
-def camera_image(message: Any, rectify: Rectifier | None = None) -> np.ndarray:
-    """A sensor_msgs/CompressedImage or Image as (H, W, 3) uint8 RGB, and rectified.
-
-    Raises:
-        ValueError: the bytes are not an image, or of an encoding or size that is not allowed.
-    """
-    image = _decoded(message)
-    return rectify(image) if rectify else image
-
-
-def _decoded(message: Any) -> np.ndarray:
-    if not hasattr(message, "encoding"):
-        return decode_jpeg(message.data)
-    return decode_raw(
-        message.data, height=message.height, width=message.width, step=message.step, encoding=message.encoding
-    )
 
 
 class _Pairs:

@@ -1,197 +1,29 @@
-"""What is said about an episode, which of its messages are recorded, and the thread that writes them to a bag.
-
-Works on serialised messages and knows no middleware: `nodes.episode_recorder_node` hands them over.
-"""
+"""The thread that writes an episode's serialised messages to a bag. Knows no middleware."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import queue
 import subprocess
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from rosbags.interfaces import Qos
 from rosbags.typesys import Stores, get_typestore
 
 from depthvla_control.worker import Worker
-from depthvla_evaluation.bags.bag import PAIR_TOLERANCE_NS, header_stamp_ns
-from depthvla_evaluation.bags.message_types import register_type
+from depthvla_evaluation.bags.message_types import installed_definition, register_type
 from depthvla_evaluation.bags.new_bag import NewBag
-from r1lite_description import files
-from r1lite_description.robot import Robot
+from depthvla_evaluation.bags.notes import FAILED, UNFINISHED, write_unfinished
 
-PAIR_HISTORY = 32  # messages of a paired topic that wait for their partner: 2 s at 15 Hz
 # What a killed recorder has not handed to the file yet is lost: at most this, and one poll of the middleware.
 FLUSH_PERIOD_S = 0.3
 HANG_S = 10.0  # a disk that takes longer for a message does not answer
 POLL_S = 0.5
-NOTES_FILE = "unfinished.json"  # the custom data of a bag that is not closed yet
-OUTCOMES = ("success", "failure", "aborted")
-FAILED = "failed"  # outcome of a recording that is not whole, whatever was said
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A substep that was done, and when [ns since the epoch]."""
-
-    substep: str
-    time_ns: int
-
-
-class EpisodeNotes:
-    """What people say about an episode, and what the policy said of itself while it was recorded."""
-
-    def __init__(
-        self, task: str = "", instruction: str = "", setting: str = "", policy: str = "", *, scene: str = ""
-    ) -> None:
-        self.task, self.setting, self.scene = task, setting, scene
-        self.marks: list[Mark] = []
-        self._instruction, self._policy = instruction, policy
-        self._models: list[str] = []  # in the order of appearance
-        self._instructions: list[str] = []
-        self._outcome, self._notes, self._failure = "", "", ""
-
-    @property
-    def substeps(self) -> list[str]:
-        return [mark.substep for mark in self.marks]
-
-    def mark(self, substep: str, time_ns: int) -> None:
-        """Raises ValueError for a substep without a name, or one that counts already."""
-        if not substep:
-            raise ValueError("substep is empty; allowed: the name of the substep that was done")
-        if substep in self.substeps:
-            raise ValueError(f"substep {substep!r} is marked already; marked are {', '.join(self.substeps)}")
-        self.marks.append(Mark(substep, time_ns))
-
-    def undo(self) -> str:
-        """Takes the newest mark back and returns its substep. Raises ValueError where there is none."""
-        if not self.marks:
-            raise ValueError("no substep is marked: there is nothing to undo")
-        return self.marks.pop().substep
-
-    def hear(self, model_id: str, instruction: str) -> None:
-        """Take what the policy says of itself."""
-        for value, known in ((model_id, self._models), (instruction, self._instructions)):
-            if value and value not in known:
-                known.append(value)
-
-    def end(self, outcome: str, notes: str = "", failure: str = "") -> None:
-        """`failure` says why the recording is not whole; empty where it is."""
-        self._outcome, self._notes, self._failure = FAILED if failure else outcome, notes, failure
-
-    def custom_data(self) -> dict[str, str]:
-        """For the bag's metadata. Lists are JSON."""
-        return {
-            "task": self.task,
-            "instruction": self._instruction or (self._instructions[0] if self._instructions else ""),
-            "setting": self.setting,
-            "scene": self.scene,
-            "policy": self._policy or (self._models[0] if self._models else ""),
-            "outcome": self._outcome,
-            "notes": self._notes,
-            "failure": self._failure,
-            "substeps": json.dumps([{"substep": mark.substep, "time_ns": mark.time_ns} for mark in self.marks]),
-            "model_id": self._models[-1] if self._models else "",
-            "model_ids": json.dumps(self._models),
-            "policy_instructions": json.dumps(self._instructions),
-        }
-
-
-@dataclass(frozen=True)
-class TopicRule:
-    """One topic to record.
-
-    max_rate_hz: messages beyond this rate are left out; None keeps all.
-    paired_with: keep only the message whose header stamp is nearest to that of a kept message of this other topic, and
-    at most PAIR_TOLERANCE_NS away.
-    required: an episode without this topic is not whole.
-    """
-
-    topic: str
-    max_rate_hz: float | None = None
-    paired_with: str | None = None
-    required: bool = False
-
-
-def parse_rules(entries: Sequence[str], robot: Robot) -> dict[str, TopicRule]:
-    """Read entries of the form `/topic [max_rate_hz=5.0] [paired_with=/other] [required]`; topic -> rule.
-
-    An entry with `{camera.…}` or `{limb.…}` stands for one topic of each camera or limb of the robot, for example
-    `{camera.topic}`, `/policy_node/depth/{camera.name}/image`, `{limb.topics.arm_feedback}`.
-
-    Raises:
-        ValueError: an entry cannot be read; the message names it.
-    """
-    rules: dict[str, TopicRule] = {}
-    for entry in entries:
-        for text in _expand(entry, robot):
-            rule = _parse_rule(text, entry)
-            if rule.topic in rules:
-                raise ValueError(f"topic {rule.topic} is listed twice (again by {entry!r})")
-            rules[rule.topic] = rule
-    for rule in rules.values():
-        if rule.paired_with is not None and rule.paired_with not in rules:
-            raise ValueError(f"topic {rule.topic} is paired with {rule.paired_with}, which is not recorded")
-    return rules
-
-
-class Selector:
-    """Applies the rules to a stream of messages: what comes in is (topic, time, data), what comes out is to be kept."""
-
-    def __init__(self, rules: dict[str, TopicRule]) -> None:
-        self._rules = rules
-        self._due_ns: dict[str, int] = {}
-        paired = {rule.topic: rule.paired_with for rule in rules.values() if rule.paired_with}
-        self._waiting: dict[str, deque] = {topic: deque(maxlen=PAIR_HISTORY) for topic in paired}
-        self._unanswered: dict[str, deque] = {topic: deque(maxlen=PAIR_HISTORY) for topic in paired}
-        self._followers = {partner: [t for t, p in paired.items() if p == partner] for partner in paired.values()}
-
-    def offer(self, topic: str, received_ns: int, data: bytes) -> list[tuple[str, int, bytes]]:
-        """Take a message in order of reception; return the messages that this one makes worth keeping."""
-        rule = self._rules[topic]
-        if rule.paired_with is not None and not self._answers(topic, header_stamp_ns(data)):
-            self._waiting[topic].append((header_stamp_ns(data), received_ns, data))
-            return []
-        if rule.max_rate_hz is not None and not self._due(topic, received_ns, round(1e9 / rule.max_rate_hz)):
-            return []
-        kept = [(topic, received_ns, data)]
-        for follower in self._followers.get(topic, ()):
-            kept += self._release(follower, header_stamp_ns(data))
-        return kept
-
-    def _answers(self, follower: str, stamp_ns: int) -> bool:
-        """Whether a kept message of the partner has waited for this stamp."""
-        unanswered = self._unanswered[follower]
-        nearest = min(unanswered, key=lambda asked_ns: abs(asked_ns - stamp_ns), default=None)
-        if nearest is None or abs(nearest - stamp_ns) > PAIR_TOLERANCE_NS:
-            return False
-        unanswered.remove(nearest)
-        return True
-
-    def _release(self, follower: str, stamp_ns: int) -> list[tuple[str, int, bytes]]:
-        """The waiting message that belongs to a partner's stamp; where there is none yet, the stamp is remembered."""
-        waiting = self._waiting[follower]
-        nearest = min(waiting, key=lambda item: abs(item[0] - stamp_ns), default=None)
-        if nearest is None or abs(nearest[0] - stamp_ns) > PAIR_TOLERANCE_NS:
-            self._unanswered[follower].append(stamp_ns)
-            return []
-        waiting.remove(nearest)
-        return [(follower, *nearest[1:])]
-
-    def _due(self, topic: str, received_ns: int, period_ns: int) -> bool:
-        due_ns = self._due_ns.get(topic, received_ns)
-        if received_ns < due_ns:
-            return False
-        # The grid is kept as long as messages come, so that jitter does not lower the mean rate.
-        self._due_ns[topic] = due_ns + period_ns if received_ns < due_ns + period_ns else received_ns + period_ns
-        return True
 
 
 class BagWriter:
@@ -200,7 +32,7 @@ class BagWriter:
     A disk that cannot keep up fills a backlog of at most `backlog_limit_bytes`; what does not fit is dropped and
     counted. After a write error nothing more is written, `error` says why, and `close` raises.
 
-    A chunk reaches the file at least every FLUSH_PERIOD_S, and what `note` was told is beside it in NOTES_FILE until
+    A chunk reaches the file at least every FLUSH_PERIOD_S, and what `note` was told is beside it in UNFINISHED until
     the bag is closed, so that `recover` can make a bag of what a killed process leaves.
 
     Raises:
@@ -235,9 +67,13 @@ class BagWriter:
         return sum(file.stat().st_size for file in self.path.glob("*.mcap"))
 
     def add_topic(
-        self, topic: str, msgtype: str, offered_qos: Sequence[Qos], read_definition: Callable[[str], str]
+        self,
+        topic: str,
+        msgtype: str,
+        offered_qos: Sequence[Qos] = (),
+        read_definition: Callable[[str], str] = installed_definition,
     ) -> None:
-        """Make a topic known before its first message. `read_definition` gives the .msg text of a type by its name."""
+        """Make a topic known before its first message. Raises as `read_definition`, which gives a type's .msg text."""
         register_type(self._typestore, msgtype, read_definition)
         self._topics[topic] = (msgtype, offered_qos)
 
@@ -270,14 +106,14 @@ class BagWriter:
         if self.error is None:
             try:
                 self._bag.close(custom_data)
-                (self.path / NOTES_FILE).unlink(missing_ok=True)
+                (self.path / UNFINISHED).unlink(missing_ok=True)
                 return
             except OSError as error:
                 self.error = str(error)
         with suppress(OSError):
             self._bag.abort()
         with suppress(OSError):
-            write_notes(self.path, {**custom_data, "outcome": FAILED, "failure": self.error})
+            write_unfinished(self.path, {**custom_data, "outcome": FAILED, "failure": self.error})
         raise OSError(f"bag {self.path} is incomplete: {self.error}")
 
     def _run(self) -> None:
@@ -309,7 +145,7 @@ class BagWriter:
             self.written += 1
         elif item:
             self._bag.flush()  # notes come after the messages that they speak of
-            write_notes(self.path, item)
+            write_unfinished(self.path, item)
 
     def _number(self, topic: str) -> int:
         if topic not in self._numbers:
@@ -320,12 +156,6 @@ class BagWriter:
                 topic, msgtype, encoding="ros2msg", definition=definition, hash_=hash_, qos=offered_qos
             )
         return self._numbers[topic]
-
-
-def write_notes(bag: Path, custom_data: dict[str, str]) -> None:
-    temporary = bag / f"{NOTES_FILE}.tmp"
-    temporary.write_text(json.dumps(custom_data))
-    files.put(temporary, bag / NOTES_FILE)
 
 
 def describe_machine() -> dict[str, str | int | float]:
@@ -361,43 +191,3 @@ def git_revision(folder: Path) -> str:
         return git("rev-parse", "HEAD") + ("+dirty" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-def _expand(entry: str, robot: Robot) -> list[str]:
-    if "{camera." in entry:
-        fields = [{"camera": camera} for camera in robot.cameras]
-    elif "{limb." in entry:
-        fields = [{"limb": limb} for limb in robot.limbs]
-    else:
-        fields = [{}]
-    try:
-        return [entry.format(**item) for item in fields]
-    except (KeyError, AttributeError, IndexError, ValueError) as error:
-        raise ValueError(
-            f"topic entry {entry!r} has an unknown placeholder ({error}); allowed: fields of one camera or one limb"
-        ) from error
-
-
-def _parse_rule(text: str, entry: str) -> TopicRule:
-    topic, *options = text.split() or [""]
-    if not topic.startswith("/"):
-        raise ValueError(f"topic entry {entry!r} must start with an absolute topic name")
-    values: dict[str, float | str | bool] = {}
-    for option in options:
-        key, _, value = option.partition("=")
-        if key == "max_rate_hz":
-            try:
-                values[key] = float(value)
-            except ValueError:
-                values[key] = -1.0
-            if not 0 < values[key] < float("inf"):
-                raise ValueError(f"topic entry {entry!r}: max_rate_hz is {value!r}; it must be a number above 0")
-        elif key == "paired_with" and value.startswith("/"):
-            values[key] = value
-        elif option == "required":
-            values[key] = True
-        else:
-            raise ValueError(
-                f"topic entry {entry!r}: option {option!r}; allowed: max_rate_hz=N, paired_with=/TOPIC, required"
-            )
-    return TopicRule(topic, **values)

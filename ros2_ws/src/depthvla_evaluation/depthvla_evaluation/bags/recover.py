@@ -1,7 +1,7 @@
 """Makes bags whole that were damaged, or whose recorder was killed: python -m depthvla_evaluation.bags.recover BAG...
 
 Every message that is whole, of MCAP and of SQLite files, goes into a new MCAP bag with an index and metadata, which
-takes the old one's place; what is missing is said, with exit code 1. The old one is kept as BAG.broken. A bag that is
+takes the old one's place; what is missing is named, with exit code 1. The old one is kept as BAG.broken. A bag that is
 whole is left as it is.
 """
 
@@ -27,15 +27,15 @@ from mcap import records as mcap
 from rosbags.rosbag2.metadata import parse_qos
 
 from depthvla_evaluation.bags.bag import Bag
-from depthvla_evaluation.bags.mcap_file import salvage
+from depthvla_evaluation.bags.mcap_file import Connection, connection, salvage
 from depthvla_evaluation.bags.message_types import MessageTypes
 from depthvla_evaluation.bags.new_bag import NewBag
-from depthvla_evaluation.bags.recording import FAILED, NOTES_FILE
-from depthvla_evaluation.bags.storage import Connection, Metadata, Sqlite, mcap_connection, read_metadata
+from depthvla_evaluation.bags.notes import FAILED, UNFINISHED
+from depthvla_evaluation.bags.storage import METADATA, Metadata, Sqlite, read_metadata
 
 KILLED = "the recorder ended without closing the bag"
 DAMAGED = "the recording was damaged after it was closed"
-SHOWN = 5  # of damaged places
+SHOWN = 5  # damaged places
 ZSTD = b"\x28\xb5\x2f\xfd"  # what its data begins with
 
 
@@ -63,20 +63,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = 0
     for bag in config.bags:
         try:
-            found = recover(bag)
+            recovered = recover(bag)
         except (OSError, ValueError) as error:
             print(f"recover: {error}", file=sys.stderr)
             code = 1
             continue
-        if found is None:
+        if recovered is None:
             print(f"{bag} is whole")
             continue
         print(
-            f"{bag}: {found.messages} messages recovered into MCAP, {found.unread_bytes} bytes at the end were no whole"
-            f" chunk; the original is {broken(bag)}"
+            f"{bag}: {recovered.messages} messages recovered into MCAP, {recovered.unread_bytes} bytes at the end were"
+            f" no whole chunk; the original is {broken(bag)}"
         )
-        more = len(found.damaged) - SHOWN
-        lost = [*found.damaged[:SHOWN], *([f"{more} more places"] if more > 0 else []), *found.missing]
+        more = len(recovered.damaged) - SHOWN
+        lost = [*recovered.damaged[:SHOWN], *([f"{more} more places"] if more > 0 else []), *recovered.missing]
         for line in lost:
             print(f"{bag}: not recovered: {line}")
             code = 1
@@ -97,9 +97,9 @@ def recover(bag: str | Path) -> Recovered | None:
         made.rename(bag)  # an earlier run ended between the two renames
     if not bag.is_dir():
         raise FileNotFoundError(f"bag {bag} does not exist, or is no folder")
-    closed = (bag / "metadata.yaml").exists()
+    closed = (bag / METADATA).exists()
     if closed and _is_whole(bag):
-        (bag / NOTES_FILE).unlink(missing_ok=True)
+        (bag / UNFINISHED).unlink(missing_ok=True)
         shutil.rmtree(made.parent, ignore_errors=True)
         return None
     if broken(bag).exists():
@@ -109,11 +109,11 @@ def recover(bag: str | Path) -> Recovered | None:
         raise ValueError(f"bag {bag} has neither metadata.yaml nor an MCAP or SQLite (.db3) file")
     _refuse_in_progress(bag, files)
     shutil.rmtree(made.parent, ignore_errors=True)
-    found = _rewrite(files, made, bag, closed=closed)
+    recovered = _rewrite(files, made, bag, closed=closed)
     bag.rename(broken(bag))
     made.rename(bag)
     made.parent.rmdir()
-    return found
+    return recovered
 
 
 def _refuse_in_progress(bag: Path, files: Sequence[Path]) -> None:
@@ -142,11 +142,10 @@ def _is_whole(bag: Path) -> bool:
 def _files(bag: Path) -> list[Path]:
     """In the order of the recording where the metadata says it; numbers in names are compared as such."""
     kinds = ("*.mcap", "*.db3", "*.mcap.zstd", "*.db3.zstd")
-    there = sorted((path for kind in kinds for path in bag.glob(kind)), key=lambda path: (len(path.name), path.name))
+    paths = sorted((path for kind in kinds for path in bag.glob(kind)), key=lambda path: (len(path.name), path.name))
     with suppress(OSError, ValueError):
-        named = list(read_metadata(bag).files)
-        there = [*named, *(path for path in there if path not in named)]
-    return there
+        paths = list(dict.fromkeys([*read_metadata(bag).files, *paths]))
+    return paths
 
 
 def _rewrite(files: Sequence[Path], made: Path, bag: Path, *, closed: bool) -> Recovered:
@@ -157,25 +156,27 @@ def _rewrite(files: Sequence[Path], made: Path, bag: Path, *, closed: bool) -> R
     with tempfile.TemporaryDirectory(dir=made.parent) as folder:
         for path in files:
             copy.add(path, Path(folder))
-    found = copy.found()
-    lost = metadata.messages - found.messages
-    if closed and found.messages and lost > 0:
-        found = dataclasses.replace(found, missing=(*found.missing, f"{lost} of {metadata.messages} messages"))
-    if closed and not found.messages:
+    recovered = copy.summary()
+    lost = metadata.messages - recovered.messages
+    if closed and recovered.messages and lost > 0:
+        recovered = dataclasses.replace(
+            recovered, missing=(*recovered.missing, f"{lost} of {metadata.messages} messages")
+        )
+    if closed and not recovered.messages:
         copy.bag.abort()
-        raise ValueError(f"bag {bag}: nothing can be read of it: {', '.join(found.damaged) or 'no whole record'}")
+        raise ValueError(f"bag {bag}: nothing can be read of it: {', '.join(recovered.damaged) or 'no whole record'}")
     notes = {**copy.custom, **metadata.custom}
     with suppress(OSError, ValueError):
-        notes |= json.loads((bag / NOTES_FILE).read_text())
-    about = {"original": broken(bag).name, **dataclasses.asdict(found)}
-    if found.damaged or found.missing or (closed and found.unread_bytes):
-        about["outcome"] = notes.get("outcome", "")
+        notes |= json.loads((bag / UNFINISHED).read_text())
+    history = {"original": broken(bag).name, **dataclasses.asdict(recovered)}
+    if recovered.damaged or recovered.missing or (closed and recovered.unread_bytes):
+        history["outcome"] = notes.get("outcome", "")
         notes |= {"outcome": FAILED, "failure": DAMAGED if closed else KILLED}
     elif not closed and not notes.get("outcome"):
         # Killed while it was closing, a recorder had been told the outcome and had written everything.
         notes |= {"outcome": FAILED, "failure": KILLED}
-    copy.bag.close({**notes, "recovered": json.dumps(about)})
-    return found
+    copy.bag.close({**notes, "recovered": json.dumps(history)})
+    return recovered
 
 
 class _Copy:
@@ -202,13 +203,13 @@ class _Copy:
         if path.suffix == ".mcap":
             self._schemas: dict[int, mcap.Schema] = {}
             self._channels: dict[int, mcap.Channel] = {}
-            found = salvage(path, self._take)
-            self._damaged += found.damaged
-            self._unread_bytes += found.unread_bytes
+            salvaged = salvage(path, self._take)
+            self._damaged += salvaged.damaged
+            self._unread_bytes += salvaged.unread_bytes
         else:
             self._add_sqlite(path, folder)
 
-    def found(self) -> Recovered:
+    def summary(self) -> Recovered:
         missing = [f"{count} messages of {what}" for what, count in self._lost.items()]
         if self._types.foreign:
             names = ", ".join(sorted(self._types.foreign))
@@ -223,30 +224,29 @@ class _Copy:
             self._channels[record.id] = record
         elif isinstance(record, mcap.Metadata) and record.name == "rosbag2":
             with suppress(yaml.YAMLError, AttributeError):
-                about = yaml.safe_load(record.metadata.get("serialized_metadata", ""))
-                self.custom |= about.get("custom_data") or {}
+                metadata = yaml.safe_load(record.metadata.get("serialized_metadata", ""))
+                self.custom |= metadata.get("custom_data") or {}
         elif isinstance(record, mcap.Message):
             channel = self._channels.get(record.channel_id)
             if channel is None:
                 self._lost[f"channel {record.channel_id}, which is named in a damaged part"] += 1
                 return
-            connection = mcap_connection(channel, self._schemas.get(channel.schema_id))
-            self._write(connection, record.log_time, record.data)
+            self._write(connection(channel, self._schemas.get(channel.schema_id)), record.log_time, record.data)
 
-    def _write(self, connection: Connection, time_ns: int, data: bytes) -> None:
-        if connection not in self._numbers:
-            msgtype = connection.msgtype or self._types_of.get(connection.topic, "")
+    def _write(self, source: Connection, time_ns: int, data: bytes) -> None:
+        if source not in self._numbers:
+            msgtype = source.msgtype or self._types_of.get(source.topic, "")
             if not msgtype:
-                self._lost[f"{connection.topic}, which has no type"] += 1
+                self._lost[f"{source.topic}, which has no type"] += 1
                 return
-            self._numbers[connection] = self._add_topic(connection._replace(msgtype=msgtype))
+            self._numbers[source] = self._add_topic(source._replace(msgtype=msgtype))
         if data[:4] == ZSTD:  # compressed one by one; no message of its own begins so
             data = zstd.decompress(data)
-        self.bag.write(self._numbers[connection], time_ns, data)
+        self.bag.write(self._numbers[source], time_ns, data)
         self._messages += 1
 
-    def _add_topic(self, connection: Connection) -> int:
-        topic, msgtype, encoding, text = connection[:4]
+    def _add_topic(self, source: Connection) -> int:
+        topic, msgtype, encoding, text, profiles, _ = source
         self._types.add(msgtype, encoding, text)
         known = self._types.definition(msgtype)
         if msgtype in self._types.missing:
@@ -255,7 +255,7 @@ class _Copy:
                 self._undefined[topic] = msgtype
         qos: list[Any] = []
         with suppress(Exception):  # quality of service in words that nobody knows is no reason to lose messages
-            qos = parse_qos(connection.qos)
+            qos = parse_qos(profiles)
         hash_ = known[1] if known else ""
         return self.bag.add_topic(topic, msgtype, encoding=encoding, definition=text, hash_=hash_, qos=qos)
 

@@ -1,4 +1,7 @@
-"""The files of a rosbag2 recording, whoever wrote them: MCAP or SQLite, whole, split or compressed, closed or not."""
+"""The files of a rosbag2 recording, whoever wrote them: MCAP or SQLite, whole, split or compressed, closed or not.
+
+Own code beside rosbags' reader, which refuses a whole bag for one type without a definition.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,13 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
 
 import yaml
 from backports import zstd
-from mcap.records import Channel, Schema
 
-from depthvla_evaluation.bags.mcap_file import NEVER_NS, DamageError, McapFile
+from depthvla_evaluation.bags.mcap_file import NEVER_NS, Connection, DamageError, McapFile
 
 METADATA = "metadata.yaml"
-
-
-class Connection(NamedTuple):
-    """encoding, definition: of the type, as the recorder kept it; empty where it kept none. qos: text or lists."""
-
-    topic: str
-    msgtype: str
-    encoding: str
-    definition: str
-    qos: Any
-    count: int
 
 
 @dataclass(frozen=True)
@@ -43,38 +33,6 @@ class Metadata:
     custom: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
     messages: int = 0
-
-
-def mcap_connection(channel: Channel, schema: Schema | None) -> Connection:
-    """With a count of 0."""
-    name, encoding, text = (schema.name, schema.encoding, schema.data) if schema else ("", "", b"")
-    qos = channel.metadata.get("offered_qos_profiles", "")
-    return Connection(channel.topic, name, encoding, text.decode(errors="replace"), qos, 0)
-
-
-class Mcap:
-    """Connections and messages of one MCAP file."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = McapFile(path)
-        self.start_ns, self.end_ns = self._file.start_ns, self._file.end_ns
-        self._connections: dict[int, Connection] = {}
-        for number, channel in self._file.channels.items():
-            connection = mcap_connection(channel, self._file.schemas.get(channel.schema_id))
-            if channel.message_encoding != "cdr":  # a recording of something else in the same kind of file
-                connection = connection._replace(encoding=channel.message_encoding)
-            self._connections[number] = connection._replace(count=self._file.counts[number])
-
-    @property
-    def connections(self) -> list[Connection]:
-        return list(self._connections.values())
-
-    def messages(self, topics: Collection[str], *, checked: bool) -> Iterator[tuple[Connection, int, bytes]]:
-        for channel, time_ns, data in self._file.messages(topics, checked=checked):
-            yield self._connections[channel], time_ns, data
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
 
 class Sqlite:
@@ -126,8 +84,8 @@ class Sqlite:
         if start_ns is not None:
             self.start_ns, self.end_ns = start_ns, end_ns
 
-    def messages(self, topics: Collection[str], *, checked: bool) -> Iterator[tuple[Connection, int, bytes]]:
-        """SQLite keeps no checksums: `checked` makes no difference."""
+    def messages(self, topics: Collection[str]) -> Iterator[tuple[Connection, int, bytes]]:
+        """(connection, time of reception in ns, data) in order of time. SQLite keeps no checksums."""
         wanted = [number for number, item in self._connections.items() if item.topic in topics]
         marks = ", ".join("?" * len(wanted))
         query = f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({marks}) ORDER BY timestamp, id"
@@ -162,7 +120,7 @@ class Sqlite:
         self._base.close()
 
 
-OPEN = {".mcap": Mcap, ".db3": Sqlite}
+OPEN = {".mcap": McapFile, ".db3": Sqlite}
 
 
 class Files:
@@ -182,14 +140,13 @@ class Files:
         except BaseException:
             self._stack.close()
             raise
-        found: dict[tuple[str, str], Connection] = {}
+        self._connections: dict[tuple[str, str], Connection] = {}
         for connection in (connection for file in self._files for connection in file.connections):
-            known = found.get(self._key(connection))
+            known = self._connections.get(self._key(connection))
             count = connection.count + (known.count if known else 0)
             better = known if known and known.definition else connection
             msgtype = connection.msgtype or self.metadata.types.get(connection.topic, "")
-            found[self._key(connection)] = better._replace(count=count, msgtype=msgtype)
-        self._connections = found
+            self._connections[self._key(connection)] = better._replace(count=count, msgtype=msgtype)
         self.start_ns = min((file.start_ns for file in self._files), default=NEVER_NS)
         self.end_ns = max((file.end_ns for file in self._files), default=0)
         distributions = (getattr(file, "distribution", "") for file in self._files)
@@ -199,10 +156,10 @@ class Files:
     def connections(self) -> list[Connection]:
         return list(self._connections.values())
 
-    def messages(self, topics: Collection[str], *, checked: bool) -> Iterator[tuple[Connection, int, bytes]]:
+    def messages(self, topics: Collection[str]) -> Iterator[tuple[Connection, int, bytes]]:
         """(connection, time of reception in ns, data), file after file, each in order of time."""
         for file in self._files:
-            for connection, time_ns, data in file.messages(topics, checked=checked):
+            for connection, time_ns, data in file.messages(topics):
                 if self.metadata.compression == "message":
                     data = _decompressed(data, connection.topic)
                 yield self._connections[self._key(connection)], time_ns, data
@@ -210,7 +167,7 @@ class Files:
     def close(self) -> None:
         self._stack.close()
 
-    def _open(self, path: Path) -> Mcap | Sqlite:
+    def _open(self, path: Path) -> McapFile | Sqlite:
         if self.metadata.compression == "file":
             folder = self._stack.enter_context(tempfile.TemporaryDirectory())
             unpacked = Path(folder) / path.stem
@@ -223,7 +180,8 @@ class Files:
         if path.suffix not in OPEN:
             raise ValueError(f"{path} is no recording; allowed: a rosbag2 folder, {' or '.join(OPEN)}")
         file = OPEN[path.suffix](path)
-        self._stack.callback(file.close)
+        if isinstance(file, Sqlite):
+            self._stack.callback(file.close)
         return file
 
     @staticmethod
@@ -244,7 +202,7 @@ def read_metadata(folder: Path) -> Metadata:
         files = tuple(folder / PurePath(name).name for name in raw["relative_file_paths"])
         topics = [row["topic_metadata"] for row in raw.get("topics_with_message_count") or ()]
         compression = str(raw.get("compression_mode") or "").lower()
-        found = Metadata(
+        metadata = Metadata(
             files=files,
             compression=compression if compression in ("file", "message") else "",
             distribution=str(raw.get("ros_distro") or ""),
@@ -258,9 +216,9 @@ def read_metadata(folder: Path) -> Metadata:
     missing = [str(file) for file in files if not file.exists()]
     if missing:
         raise ValueError(f"{path} names {', '.join(missing)}, which is not there")
-    if found.compression and how != "zstd":
+    if metadata.compression and how != "zstd":
         raise ValueError(f"{path}: compression_format is {how!r}; allowed: 'zstd'")
-    return found
+    return metadata
 
 
 def _decompressed(data: bytes, topic: str) -> bytes:

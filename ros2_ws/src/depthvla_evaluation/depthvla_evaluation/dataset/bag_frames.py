@@ -13,10 +13,10 @@ import numpy as np
 
 from depthvla_control.arbiter import Mode
 from depthvla_evaluation.bags.bag import Bag, JointStream, joint_stream, stamp_ns
-from depthvla_evaluation.bags.complete_frames import EARLY
+from depthvla_evaluation.bags.complete_frames import ObservationFeed
 from depthvla_evaluation.bags.recorded_graph import EXECUTOR, POLICY
 from depthvla_policy.policy.images import decode_jpeg
-from depthvla_policy.policy.observation_buffer import ObservationBuffer, ObservationLimits, RawObservation
+from depthvla_policy.policy.observation_buffer import ObservationLimits, RawObservation
 from r1lite_description.robot import Robot
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -37,8 +37,8 @@ class BagFrame:
 
 
 class BagFrames:
-    """Iterate to get the frames in order. `left_out` counts the head frames that gave none, by reason; `stamps_ns` are
-    those of the head frames that are looked at, one a control period.
+    """Iterate to get the frames in order, one a control period. `left_out` counts the head frames that gave none, by
+    reason.
 
     The action of a frame is what was commanded when its image was taken, `lead_steps` control periods later for other
     data: step k of a chunk is due at the image's stamp + k periods.
@@ -51,15 +51,13 @@ class BagFrames:
         self._bag, self._robot, self._limits = bag, robot, limits
         self._period_ns = round(robot.period_s * 1e9)
         self._lead_ns = lead_steps * self._period_ns
-        self._cameras = {camera.topic: camera.name for camera in robot.cameras}
-        for topic in self._cameras:
-            found = bag.topics[topic].type if topic in bag.topics else "missing"
-            if found != COMPRESSED:
-                raise ValueError(f"bag {bag.path}: {topic} is {found}; it must be {COMPRESSED}")
+        for camera in robot.cameras:
+            kind = bag.topics[camera.topic].type if camera.topic in bag.topics else "missing"
+            if kind != COMPRESSED:
+                raise ValueError(f"bag {bag.path}: {camera.topic} is {kind}; it must be {COMPRESSED}")
         self._read_streams()
-        reference = robot.cameras[0].topic
-        self.stamps_ns = _thinned(bag.stamps([reference])[reference], self._period_ns)
         self.left_out: Counter[str] = Counter()
+        self.total = bag.topics[robot.cameras[0].topic].count  # of head frames, before a faster camera loses some
 
     def __iter__(self) -> Iterator[BagFrame]:
         for raw in self._observations():
@@ -70,24 +68,16 @@ class BagFrames:
                 yield frame
 
     def _observations(self) -> Iterator[RawObservation]:
-        robot, taken = self._robot, 0
-        arms = {limb.topics.arm_feedback: limb.name for limb in robot.limbs}
-        grippers = {limb.topics.gripper_feedback: limb.name for limb in robot.limbs}
-        buffer = ObservationBuffer(robot, list(self._cameras.values()), self._limits)
-        wanted, reference = set(self.stamps_ns.tolist()), robot.cameras[0].topic
-        for topic, now_ns, message in self._bag.messages([*self._cameras, *arms, *grippers]):
-            stamp = stamp_ns(message)
-            if topic in arms:
-                buffer.add_arm(arms[topic], stamp, message.position, now_ns, message.name)
-            elif topic in grippers:
-                buffer.add_gripper(grippers[topic], stamp, message.position, now_ns, message.name)
-            elif topic != reference or stamp in wanted:
-                buffer.add_image(self._cameras[topic], stamp, bytes(message.data), now_ns)
-            raw = buffer.take(now_ns)
-            if isinstance(raw, RawObservation):
+        feed, taken = ObservationFeed(self._robot, self._limits), 0
+        for topic, now_ns, message in self._bag.messages([*feed.cameras, *feed.joints]):
+            if topic in feed.joints:
+                feed.add_joints(topic, message, now_ns)
+            else:
+                feed.add_image(topic, stamp_ns(message), bytes(message.data), now_ns)
+            for raw in feed.observations(now_ns):
                 taken += 1
                 yield raw
-        self.left_out["no complete observation"] = len(self.stamps_ns) - taken
+        self.left_out["no complete observation"] = feed.frames - taken
 
     def _frame(self, raw: RawObservation) -> BagFrame | str:
         """The frame, or why there is none."""
@@ -131,25 +121,13 @@ class BagFrames:
         ticks = [message for _, message in streams[f"{EXECUTOR}/status"]]
         self._ticks_ns = np.array([stamp_ns(message) for message in ticks], dtype=np.int64)
         self._modes = [message.mode for message in ticks]
-        spoken = [*streams[f"{POLICY}/status"], *streams[f"{POLICY}/action_chunk"]]
-        spoken = sorted((stamp_ns(message), message.instruction) for _, message in spoken if message.instruction)
-        spoken = spoken or [(0, bag.custom_data.get("instruction", ""))]
-        if not spoken[0][1]:
+        told = [*streams[f"{POLICY}/status"], *streams[f"{POLICY}/action_chunk"]]
+        told = sorted((stamp_ns(message), message.instruction) for _, message in told if message.instruction)
+        told = told or [(0, bag.custom_data.get("instruction", ""))]
+        if not told[0][1]:
             raise ValueError(f"bag {bag.path} tells no instruction")
-        self._instruction_ns = np.array([stamp for stamp, _ in spoken], dtype=np.int64)
-        self._instructions = [instruction for _, instruction in spoken]
-
-
-def _thinned(stamps_ns: np.ndarray, period_ns: int) -> np.ndarray:
-    """One stamp a period: a faster camera loses frames, jitter loses none."""
-    kept: list[int] = []
-    due_ns = 0
-    for stamp in stamps_ns.tolist():
-        if stamp >= due_ns - EARLY * period_ns:
-            kept.append(stamp)
-            late = stamp > due_ns + EARLY * period_ns
-            due_ns = (stamp if late else due_ns) + period_ns
-    return np.array(kept, dtype=np.int64)
+        self._instruction_ns = np.array([stamp for stamp, _ in told], dtype=np.int64)
+        self._instructions = [instruction for _, instruction in told]
 
 
 def _at(stream: JointStream, time_ns: int, gap_ns: float) -> np.ndarray | None:

@@ -17,8 +17,7 @@ from tqdm import tqdm
 
 from depthvla_control.arbiter import Mode
 from depthvla_evaluation.bags.bag import Bag
-from depthvla_evaluation.bags.recorded_graph import is_simulated, recorded_robot
-from depthvla_evaluation.bags.rectification import as_recorded, calibrations
+from depthvla_evaluation.bags.recorded_graph import calibrations, is_simulated, recorded_calibrations, recorded_robot
 from depthvla_evaluation.dataset.bag_frames import IN_COMMAND, BagFrame, BagFrames
 from depthvla_policy.data.lerobot_writer import DatasetWriter, Frame
 from depthvla_policy.policy import made_for
@@ -39,7 +38,7 @@ class FromBagsConfig:
     out: Path
     """folder of the dataset; created when missing, continued when it is there"""
     outcomes: tuple[Literal["success", "failure", "aborted", "failed", "unscored"], ...] = ("success",)
-    """bags to take, by what was said when the recording ended"""
+    """bags to take, by the outcome that was given when the recording ended"""
     keep: Literal["all", "interventions", "policy"] = "all"
     """frames to take, by who was in command"""
     min_frames: int = 16
@@ -106,13 +105,13 @@ def convert(path: Path, config: FromBagsConfig) -> str:
 
 def _calibrations(bag: Bag, robot: Robot, config: FromBagsConfig) -> dict[str, Calibration]:
     if config.rectify is None:
-        return as_recorded(bag, robot, [camera.name for camera in robot.cameras])
+        return recorded_calibrations(bag, robot, [camera.name for camera in robot.cameras])
     return calibrations(bag, robot, config.rectify, config.calibration_files)
 
 
 def _write(writer: DatasetWriter, frames: BagFrames, robot: Robot, bag: str, config: FromBagsConfig) -> str:
     episodes, before = len(writer.episodes), writer.frames
-    there = {(row.get("bag"), row.get("begin_ns")) for row in writer.episodes}
+    known = {(row.get("bag"), row.get("begin_ns")) for row in writer.episodes}
     kept, left_out = KEPT[config.keep], Counter()
     last: BagFrame | None = None
     begin_ns = 0
@@ -122,14 +121,14 @@ def _write(writer: DatasetWriter, frames: BagFrames, robot: Robot, bag: str, con
             return
         if writer.length < config.min_frames:
             left_out["too short"] += writer.length
-        elif (bag, begin_ns) in there:
+        elif (bag, begin_ns) in known:
             left_out["in the dataset already"] += writer.length
         else:
             writer.save_episode({"bag": bag, "begin_ns": begin_ns})
         writer.discard_episode()
 
-    with tqdm(frames, total=len(frames.stamps_ns), desc=bag, unit="frame", mininterval=1.0) as found:
-        for frame in found:
+    with tqdm(frames, total=frames.total, desc=bag, unit="frame", mininterval=1.0) as shown:
+        for frame in shown:
             if frame.mode not in kept:
                 left_out[frame.mode.name] += 1
                 continue

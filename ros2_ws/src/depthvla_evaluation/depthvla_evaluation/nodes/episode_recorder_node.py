@@ -6,7 +6,6 @@ An episode lasts from ~/start to ~/stop; with `record_on_activate`, the first on
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import sys
@@ -23,21 +22,15 @@ from sensor_msgs.msg import CameraInfo
 
 from depthvla_control.ros import qos
 from depthvla_control.ros.diagnostics import ERROR, OK, WARN, Health
-from depthvla_control.ros.message_types import read_definition
 from depthvla_control.ros.parameters import Parameter
 from depthvla_control.ros.runtime import ManagedNode, run
-from depthvla_evaluation.bags.recording import (
-    OUTCOMES,
-    BagWriter,
-    EpisodeNotes,
-    describe_machine,
-    git_revision,
-    parse_rules,
-)
-from depthvla_evaluation.nodes.recorder.bag_folder import below
+from depthvla_evaluation.bags.notes import OUTCOMES, EpisodeNotes
+from depthvla_evaluation.bags.recording import BagWriter, describe_machine, git_revision
+from depthvla_evaluation.bags.topic_rules import parse_rules
 from depthvla_evaluation.nodes.recorder.node_parameters import NodeParameters
 from depthvla_evaluation.nodes.recorder.recording import Recording, bag_qos
 from r1lite_description import robot as robot_description
+from r1lite_description.kinematics import read_urdf
 from r1lite_description.robot import Limb
 from r1lite_description.share import robot_file
 
@@ -91,7 +84,7 @@ class EpisodeRecorderNode(ManagedNode):
             "robot": path.read_text(),
             "urdf": self._read_urdf(path.absolute().parents[1] / "urdf" / f"{self._robot.name}.urdf.xacro"),
             "git_revision": git_revision(Path(__file__).resolve().parent),
-            "machine": json.dumps(describe_machine()),
+            "machine": describe_machine(),
         }
         self._ended = RecorderStatus()
         self._status = self.create_lifecycle_publisher(RecorderStatus, "~/status", qos.status())
@@ -147,7 +140,7 @@ class EpisodeRecorderNode(ManagedNode):
             notes = EpisodeNotes(
                 request.task, request.instruction, request.setting, request.policy, scene=request.scene
             )
-            asked = str(below(self.value("bag_root"), request.bag)) if request.bag else ""
+            asked = str(folder_below(self.value("bag_root"), request.bag)) if request.bag else ""
             self._begin(notes, asked or time.strftime(self.value("bag")))
         except (OSError, ValueError) as error:
             return _answer(response, False, str(error))
@@ -166,7 +159,7 @@ class EpisodeRecorderNode(ManagedNode):
             changed = recording.notes.undo() if request.undo else request.substep
         except ValueError as error:
             return _answer(response, False, str(error))
-        self._say(EpisodeEvent.UNDO if request.undo else EpisodeEvent.SUBSTEP, changed)
+        self._add_event(EpisodeEvent.UNDO if request.undo else EpisodeEvent.SUBSTEP, changed)
         recording.keep(self._custom_data(recording))
         self._publish_status()
         return _answer(response, True, f"marked: {', '.join(recording.notes.substeps) or 'nothing'}")
@@ -190,7 +183,7 @@ class EpisodeRecorderNode(ManagedNode):
         if free_mb < least_mb:
             raise OSError(f"the disk of bag {path} has {free_mb:.0f} MB left; min_free_mb is {least_mb}")
         writer = BagWriter(path, self.value("backlog_limit_mb") * 2**20)
-        writer.add_topic(self._events.topic_name, EVENT_TYPE, [bag_qos(EVENT_QOS)], read_definition)
+        writer.add_topic(self._events.topic_name, EVENT_TYPE, [bag_qos(EVENT_QOS)])
         for parameters in self._others:
             parameters.forget()
         commands = {topic: COMMAND_TYPE for limb in self._robot.limbs for topic in _commands(limb)}
@@ -199,7 +192,7 @@ class EpisodeRecorderNode(ManagedNode):
         )
         self.workers.append(writer.worker)
         recording.start(self._poll)
-        self._say(EpisodeEvent.START, notes.task)
+        self._add_event(EpisodeEvent.START, notes.task)
         self._tick()
         self.get_logger().info(f"recording {len(self._rules)} topics to {path}")
 
@@ -217,8 +210,7 @@ class EpisodeRecorderNode(ManagedNode):
         """Ends a recording that nobody stopped."""
         if self._recording is None:
             return
-        spoken = () if self._recording.on_activate else ("aborted", "the recorder was ended")
-        failure = self._end(*spoken)
+        failure = self._end() if self._recording.on_activate else self._end("aborted", "the recorder was ended")
         if failure:
             raise OSError(failure)
 
@@ -229,7 +221,7 @@ class EpisodeRecorderNode(ManagedNode):
         writer = recording.writer
         if recording.on_activate and (missing := recording.not_heard_since(-math.inf)):
             self.get_logger().warning(f"nothing ever came on {', '.join(missing)}")
-        self._say(EpisodeEvent.STOP, outcome)
+        self._add_event(EpisodeEvent.STOP, outcome)
         recording.notes.end(outcome, notes, failure)
         try:
             recording.close(self._custom_data(recording))
@@ -246,7 +238,7 @@ class EpisodeRecorderNode(ManagedNode):
             self.get_logger().info(f"closed {writer.path}: {writer.written} messages")
         return failure
 
-    def _say(self, kind: int, text: str) -> None:
+    def _add_event(self, kind: int, text: str) -> None:
         """Publishes an event, and records it without waiting for it to come back."""
         event = EpisodeEvent(kind=kind, text=text)
         event.header.stamp = self.get_clock().now().to_msg()
@@ -285,16 +277,15 @@ class EpisodeRecorderNode(ManagedNode):
         calibrated = recording.heard(CameraInfo)
         known = {item.name: item.values for item in self._others if item.values is not None}
         uncalibrated = [camera.camera_info for camera in self._robot.cameras if camera.camera_info not in calibrated]
-        return {
+        return recording.notes.custom_data(
             **self._surroundings,
-            **recording.notes.custom_data(),
-            "parameters": json.dumps(known, default=list),  # of an array type of ROS, too
-            "parameters_missing": json.dumps([item.name for item in self._others if item.values is None]),
-            "calibration": json.dumps(calibrated),
-            "calibration_missing": json.dumps(uncalibrated),
-            "topics_missing": json.dumps(recording.not_heard_since(-math.inf)),
-            "messages_lost": json.dumps(recording.lost()),
-        }
+            parameters=known,
+            parameters_missing=[item.name for item in self._others if item.values is None],
+            calibration=calibrated,
+            calibration_missing=uncalibrated,
+            topics_missing=recording.not_heard_since(-math.inf),
+            messages_lost=recording.lost(),
+        )
 
     def _read_urdf(self, default: Path) -> str:
         """The robot's URDF; empty, with a warning, where there is none."""
@@ -302,14 +293,25 @@ class EpisodeRecorderNode(ManagedNode):
         if not path.exists() and not self.value("urdf_file"):
             self.get_logger().warning(f"there is no {path}: episodes are recorded without a URDF")
             return ""
-        if path.suffix != ".xacro":
-            return path.read_text()
         try:
-            import xacro
+            return read_urdf(path)
         except ImportError as error:
             self.get_logger().warning(f"{path} is kept as it is, not as URDF: {error}")
             return path.read_text()
-        return xacro.process_file(str(path)).toxml()
+
+
+def folder_below(root: str, name: str) -> Path:
+    """The folder `name` below `root`; an absolute name has to be there already. Neither exists yet, perhaps.
+
+    Raises:
+        ValueError: it would be elsewhere, however it is written.
+    """
+    top = Path(root).expanduser().absolute()
+    path = top / name if name.isprintable() else top
+    inside = ".." not in path.parts and not name.startswith("~") and path.resolve() != top.resolve()
+    if not inside or top.resolve() not in path.resolve().parents:
+        raise ValueError(f"bag is {name!r}; allowed: a folder below {top}, which the recorder's bag_root names")
+    return path
 
 
 def _answer(response, success: bool, message: str):

@@ -7,7 +7,6 @@ Commands are not played: nothing here moves a robot.
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import threading
 import time
@@ -24,13 +23,13 @@ from depthvla_control.chunk import Chunk
 from depthvla_control.refusal import Refusal
 from depthvla_control.ros import qos
 from depthvla_control.ros.diagnostics import ERROR, OK, Health
-from depthvla_control.ros.message_types import message_class
 from depthvla_control.ros.messages import chunk_from_message, time_message
 from depthvla_control.ros.parameters import Parameter
 from depthvla_control.ros.runtime import ManagedNode, run
 from depthvla_evaluation import open_loop
 from depthvla_evaluation.bags.bag import Bag
 from depthvla_evaluation.bags.complete_frames import CompleteFrames
+from depthvla_evaluation.bags.message_types import message_class
 from depthvla_evaluation.bags.recorded_graph import recorded_robot
 from depthvla_evaluation.bags.replay import recorded_chunks
 from depthvla_evaluation.nodes.bag_player import BagPlayer, Played
@@ -221,7 +220,7 @@ class ReplayNode(ManagedNode):
             if self._error:
                 self.get_logger().error(self._error)
                 self.exit_code = 1
-            signal.raise_signal(signal.SIGINT)
+            self.finished = True
 
     def _needed_topics(self) -> list[str]:
         robot: Robot = self._robot

@@ -1,4 +1,4 @@
-"""Scored episodes of a task, one after the other: python -m depthvla_evaluation.nodes.session --task lift --out FOLDER.
+"""Scored episodes of a task, one after the other.
 
 Run it in a terminal of its own, beside the operator's console: it records and scores, and does not move the arms; space
 stops them, whatever it is busy with. What counts is in `evaluation.session.folder`, what a key does to a score in
@@ -19,11 +19,11 @@ from pathlib import Path
 import tyro
 
 from depthvla_control.operator_input import REPEAT_LIMIT_NS, STOP_KEY, Keys
-from depthvla_control.ros.terminal import Screen, Terminal, terminal_refusal, terminal_restored
+from depthvla_control.ros.terminal import Screen, Terminal, terminal_refusal
 from depthvla_evaluation.nodes.session_graph import SessionGraph
 from depthvla_evaluation.session import text as session_text
 from depthvla_evaluation.session.folder import Plan, SessionFolder
-from depthvla_evaluation.session.scoring import ENTER, REDO, Ask, Scoring, Wish
+from depthvla_evaluation.session.scoring import ENTER, REDO, Kind, Request, Scoring
 from r1lite_description import tasks
 
 KEY_PERIOD_S = 0.1  # how often what is shown is made anew while nobody presses a key
@@ -109,9 +109,10 @@ class Session:
         self._graph, self._keyboard, self._screen = graph, keyboard, screen
 
     def run(self) -> None:
-        """Until all episodes are done, or somebody ends it."""
+        """Until all episodes are done, or somebody ends it. Raises ValueError where the recorder refuses the folder."""
         try:
             self._sort()
+            self._graph.check_folder(self._folder.path)
             while True:
                 number = self._folder.next()
                 if not self._go_on(number):
@@ -176,9 +177,10 @@ class Session:
         plan, graph, screen = self._plan, self._graph, self._screen
         bag, stops = self._folder.bag(number), self._keyboard.stops
         screen.show(f"getting ready; {session_text.STOP}")
-        instruction = plan.task.instruction
-        failed = graph.reset_scene(plan.scene(number)) if plan.simulator else ""
-        if plan.simulator and not failed:
+        instruction, disarmed, failed = plan.task.instruction, False, ""
+        if plan.simulator:
+            disarmed, failed = graph.disarm()  # to armed arms the jump of the reset is a fault
+            failed = failed or graph.reset_scene(plan.scene(number))
             instruction = graph.staged_instruction  # which names what the task leaves open: colours, an arm
         failed = failed or graph.set_instruction(instruction)
         if failed:
@@ -203,15 +205,19 @@ class Session:
         if failed:
             screen.say(f"NOT STARTED: {failed}")
             return
-        if self._config.give_command and (refused := self._give_command(stops)):
+        if self._config.give_command and (refused := self._give_command(stops, disarmed)):
             screen.say(f"the policy does not have the arms: {refused}; {session_text.hand_over(graph.mode)}")
         self._score(bag)
 
-    def _give_command(self, stops: int) -> str:
-        """Why the policy was not given the arms; "" where it was. `stops`: how many there were before the episode."""
+    def _give_command(self, stops: int, disarmed: bool) -> str:
+        """Why the policy was not given the arms; "" where it was. `stops`: how many there were before the episode;
+        `disarmed`: the arms were armed before the scene was reset, and are to be again.
+        """
         if self._keyboard.stops != stops:
             return STOPPED
-        refused = self._graph.give_command()
+        refused = self._graph.arm() if disarmed else ""
+        if not refused and self._keyboard.stops == stops:
+            refused = self._graph.give_command()
         if self._keyboard.stops != stops:
             self._graph.stop_arms()  # the one before may have overtaken the request
             return STOPPED
@@ -225,35 +231,37 @@ class Session:
         while not (over := self._graph.ended(bag)):
             scoring.marked = tuple(self._graph.status.substeps)
             if scoring.over_time and not warned:
-                self._screen.say(f"\aTIME LIMIT: {task.time_limit_s:g} s ARE OVER; the arms do not stop by themselves")
+                self._screen.say(
+                    f"TIME LIMIT: {task.time_limit_s:g} s ARE OVER; the arms do not stop by themselves", bell=True
+                )
                 warned = True
             self._screen.show(session_text.during(task, scoring, self._graph.mode))
             key = self._keyboard.key(KEY_PERIOD_S)
             answer = scoring.press(key) if key else None
-            if isinstance(answer, Wish):
+            if isinstance(answer, Request):
                 if self._do(answer):
                     return
             elif answer:
                 self._screen.say(answer)
-        self._screen.say(f"\a{over}")
+        self._screen.say(over, bell=True)
 
-    def _do(self, wish: Wish) -> bool:
+    def _do(self, request: Request) -> bool:
         """Asks the recorder; whether the recording is over."""
-        ask, graph = wish.ask, self._graph
-        if ask is Ask.QUIT:
+        kind, graph = request.kind, self._graph
+        if kind is Kind.QUIT:
             raise Ended("quit")
-        if ask in (Ask.MARK, Ask.UNDO):
-            failed = graph.mark(wish.text) if ask is Ask.MARK else graph.undo(wish.text)
-            self._screen.say(failed or f"{ask.value}: {wish.text}")
+        if kind in (Kind.MARK, Kind.UNDO):
+            failed = graph.mark(request.text) if kind is Kind.MARK else graph.undo(request.text)
+            self._screen.say(failed or f"{kind.value}: {request.text}")
             return False
-        notes = self._text("aborted, because: ") if ask is Ask.ABORT else ""
+        notes = self._text("aborted, because: ") if kind is Kind.ABORT else ""
         self._screen.show("closing the bag")
         bag = graph.recording
-        failed = graph.stop("aborted" if ask is Ask.ABORT else wish.text, notes)
+        failed = graph.stop("aborted" if kind is Kind.ABORT else request.text, notes)
         if not failed and bag and not bag.exists():
             failed = f"THERE IS NO {bag}: does the recorder run on another machine?"
         if failed:
-            self._screen.say(f"\a{failed}")
+            self._screen.say(failed, bell=True)
         return True
 
     def _leave(self, why: str) -> None:
@@ -296,43 +304,41 @@ class Session:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    config = tyro.cli(SessionConfig, args=argv)
-    screen = Screen()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(terminal_restored())
-        try:
-            _check(config)
-            plan = Plan(
-                task=tasks.load(config.task),
-                policy=config.policy,
-                setting=config.setting,
-                episodes=config.episodes,
-                first_scene=config.first_scene,
-                simulator=config.simulator,
-            )
-            why_not = terminal_refusal()
-            if why_not:
-                raise ValueError(f"{why_not}; a session is scored by a person at a terminal")
-            folder = SessionFolder(config.out, plan)
-        except (OSError, ValueError) as error:
-            print(f"session: {error}", file=sys.stderr)
-            return 1
-        stack.callback(folder.close)
-        graph = SessionGraph(
-            recorder=config.recorder,
-            policy=config.policy_node,
-            executor=config.executor,
-            simulator=config.simulator_node,
-            say=screen.say,
+    config, screen = tyro.cli(SessionConfig, args=argv), Screen()
+    try:
+        _check(config)
+        plan = Plan(
+            task=tasks.load(config.task),
+            policy=config.policy,
+            setting=config.setting,
+            episodes=config.episodes,
+            first_scene=config.first_scene,
+            simulator=config.simulator,
         )
-        stack.callback(graph.close)
-        keyboard = Keyboard(graph.stop_arms)
-        for number in SIGNALS:
-            signal.signal(number, keyboard.interrupt)
-        signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # a session that stands still would miss the recorder
-        stack.callback(Terminal(keyboard.type).close)
-        Session(config, folder, graph, keyboard, screen).run()
-        return 0
+        if why_not := terminal_refusal():
+            raise ValueError(f"{why_not}; a session is scored by a person at a terminal")
+        with contextlib.ExitStack() as stack:
+            folder = SessionFolder(config.out, plan)
+            stack.callback(folder.close)
+            graph = SessionGraph(
+                recorder=config.recorder,
+                policy=config.policy_node,
+                executor=config.executor,
+                simulator=config.simulator_node,
+                say=screen.say,
+            )
+            stack.callback(graph.close)
+            keyboard = Keyboard(graph.stop_arms)
+            for number in SIGNALS:
+                signal.signal(number, keyboard.interrupt)
+            signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # a session that stands still would miss the recorder
+            stack.callback(Terminal(keyboard.type).close)
+            stack.callback(screen.show, "")
+            Session(config, folder, graph, keyboard, screen).run()
+    except (OSError, ValueError) as error:
+        print(f"session: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _check(config: SessionConfig) -> None:

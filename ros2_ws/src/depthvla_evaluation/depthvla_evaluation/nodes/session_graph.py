@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import rclpy
 from depthvla_msgs.msg import ModeChange, RecorderStatus, TaskProgress
 from depthvla_msgs.srv import MarkSubstep, ResetScene, SetInstruction, SetMode, StartEpisode, StopEpisode
+from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
@@ -20,6 +22,7 @@ from depthvla_control.arbiter import Mode
 from depthvla_control.operator_input import ANSWER_LIMIT_NS, REPEAT_LIMIT_NS
 from depthvla_control.ros import qos
 from depthvla_control.ros.messages import nanoseconds
+from depthvla_evaluation.nodes.recorder.bag_folder import below
 
 ANSWER_LIMIT_S = 5.0
 CLOSE_LIMIT_S = 30.0  # a bag is closed before ~/stop answers
@@ -57,6 +60,8 @@ class SessionGraph:
         self._stop = node.create_client(StopEpisode, f"{recorder}/stop")
         self._instruction = node.create_client(SetInstruction, f"{policy}/set_instruction")
         self._set_mode = node.create_client(SetMode, f"{executor}/set_mode")
+        self._parameters = node.create_client(GetParameters, f"{recorder}/get_parameters")
+        self._arm, self._disarm = (node.create_client(Trigger, f"{executor}/{name}") for name in ("arm", "disarm"))
         self._reset = node.create_client(ResetScene, f"{simulator}/reset")
         self._simulator, self._progress = simulator, None
         node.create_subscription(TaskProgress, f"{simulator}/task_progress", self._on_progress, qos.status())
@@ -65,7 +70,7 @@ class SessionGraph:
         self._stops: dict[Future, float] = {}  # that are not answered yet, and when they were asked for
         self._stop_waits = False  # for an executor to be there
         node.create_subscription(RecorderStatus, f"{recorder}/status", self._on_status, qos.status())
-        node.create_subscription(ModeChange, f"{executor}/mode", self._on_mode, qos.status())
+        self._modes = node.create_subscription(ModeChange, f"{executor}/mode", self._on_mode, qos.status())
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._spin, name="session_graph", daemon=True)
         self._thread.start()
@@ -139,6 +144,13 @@ class SessionGraph:
         self._wait(lambda: not self.recording, STATUS_LIMIT_S)
         return failed
 
+    def check_folder(self, folder: Path) -> None:
+        """Raises ValueError where the recorder would not record below a folder."""
+        answer, _ = self._call(self._parameters, ANSWER_LIMIT_S, names=["bag_root"])
+        root = answer.values[0].string_value if answer and answer.values else ""
+        if Path(root).is_absolute():  # another one is relative to the folder in which the recorder was started
+            below(root, str(folder / "episode"))
+
     def set_instruction(self, instruction: str) -> str:
         return self._ask(self._instruction, instruction=instruction)
 
@@ -157,6 +169,23 @@ class SessionGraph:
     def _tells_of(self, seed: int) -> bool:
         progress = self._progress
         return progress is not None and progress.seed == seed and nanoseconds(progress.header.stamp) > self._asked_ns
+
+    def disarm(self) -> tuple[bool, str]:
+        """Whether the arms were armed, and why they still are. Returns when they have come to rest and are disarmed."""
+        if not self._wait(lambda: bool(self.mode), STATUS_LIMIT_S):
+            return False, f"no {self._modes.topic_name}: is the executor running?"
+        if self._disarmed():
+            return False, ""
+        failed = self._ask(self._disarm)
+        if failed or self._wait(self._disarmed, ANSWER_LIMIT_S):
+            return True, failed
+        return True, f"the executor is still in {self.mode} {ANSWER_LIMIT_S:g} s after it was asked to disarm"
+
+    def _disarmed(self) -> bool:
+        return self.mode in (Mode.DISARMED.name, Mode.FAULT.name)
+
+    def arm(self) -> str:
+        return self._ask(self._arm)
 
     def give_command(self) -> str:
         """Asks for POLICY, as the console's key does; the executor decides."""
@@ -196,16 +225,20 @@ class SessionGraph:
             self._say(text)
 
     def _ask(self, client, limit_s: float = ANSWER_LIMIT_S, **request) -> str:
+        answer, failed = self._call(client, limit_s, **request)
+        return failed if answer is None else "" if answer.success else f"{client.srv_name}: {answer.message}"
+
+    def _call(self, client, limit_s: float, **request) -> tuple[Any, str]:
+        """The answer, or None and why there is none."""
         name = client.srv_name
         if not client.wait_for_service(ANSWER_LIMIT_S):
-            return f"no {name}: does its node run?"
+            return None, f"no {name}: does its node run?"
         self._asked_ns = self._now_ns()
         future = client.call_async(client.srv_type.Request(**request))
         if not self._wait(future.done, limit_s):
             client.remove_pending_request(future)
-            return f"no answer of {name} within {limit_s:g} s"
-        answer = future.result()
-        return "" if answer.success else f"{name}: {answer.message}"
+            return None, f"no answer of {name} within {limit_s:g} s"
+        return future.result(), ""
 
     def _now_ns(self) -> int:
         return self._node.get_clock().now().nanoseconds

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,6 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from depthvla_control.refusal import Refusal
 from depthvla_control.ros import qos
 from depthvla_control.ros.diagnostics import ERROR, OK, WARN, Health
 from depthvla_control.ros.messages import check_limbs, nanoseconds
@@ -29,8 +29,8 @@ from depthvla_evaluation.nodes.view.listener import Listener
 from depthvla_evaluation.viewer import server as web
 from depthvla_evaluation.viewer.panel import Panel
 from depthvla_evaluation.viewer.scene import Scene
-from depthvla_evaluation.viewer.snapshot import DepthPicture, Picture, Snapshot
-from depthvla_policy.ros import image_messages
+from depthvla_evaluation.viewer.snapshot import DepthPicture, Picture
+from depthvla_policy.policy.camera_images import camera_image, encoded_image
 from r1lite_description import robot as robot_description
 from r1lite_description.robot import Camera, Robot
 
@@ -118,20 +118,15 @@ class ViewerNode(ManagedNode):
         if self._pictures is None:
             self._pictures = _Pictures(self, self._robot, self.value("depth_topic"))
         self._pictures.update(now, heard.joints)
-        snapshot = Snapshot(
-            now_ns=now,
-            joints=heard.joints,
+        snapshot = heard.snapshot(
+            now,
             images=self._pictures.images,
             camera_matrices=self._pictures.camera_matrices,
             depth=self._pictures.depth,
-            chunk=heard.chunk,
-            plan=heard.plan,
-            mode=heard.mode,
-            cause=heard.cause,
-            instruction=heard.instruction,
-            complaint=heard.complaint or self._description.problem,
             latency_ms=np.array(self._latency_ms).reshape(-1, 2),
         )
+        if self._description.problem and not snapshot.complaint:
+            snapshot = replace(snapshot, complaint=self._description.problem)
         if self._description.kinematics is not None:
             self._scene.show(snapshot, self._description.kinematics)
         self._panel.show(snapshot)
@@ -190,12 +185,13 @@ class _Pictures:
                 subscription.destroy()
 
     def _take_image(self, camera: Camera, message: CompressedImage | Image) -> None:
-        convert = image_messages.from_compressed if _compressed(camera) else image_messages.from_image
-        image = convert(message, camera.topic)
-        self.refusal = str(image) if isinstance(image, Refusal) else ""
-        if not self.refusal:
-            stamp_ns = nanoseconds(message.header.stamp)
-            self._seen[camera.name].append(Picture(stamp_ns, partial(image_messages.decode, image)))
+        self.refusal = ""
+        try:
+            image = encoded_image(message, camera.topic)
+        except ValueError as error:
+            self.refusal = str(error)
+        else:
+            self._seen[camera.name].append(Picture(nanoseconds(message.header.stamp), partial(camera_image, image)))
 
     def _take_depth(self, camera: Camera, message: Image) -> None:
         stamp_ns = nanoseconds(message.header.stamp)

@@ -84,18 +84,18 @@ class VisualisationNode(ManagedNode):
 
     def _draw(self) -> None:
         now = self.get_clock().now().nanoseconds
-        heard = self._listener
-        heard.update(now)
+        self._listener.update(now)
+        snapshot = self._listener.snapshot(now)
         if self._overlay:
-            self._overlay.show(heard.caption)
+            self._overlay.show(snapshot.caption)
         kinematics = self._description.kinematics
         if kinematics is None:
             return
         frame = kinematics.root
-        drawn = motions(heard.chunk, heard.plan, heard.mode)
-        found = paths(kinematics, self._robot, drawn, heard.joints, now)
-        self._paths.publish(markers.path_markers(found, frame, LIFETIME_NS))
-        self._text.publish(markers.text_markers(heard.caption, self._above_head(), frame, LIFETIME_NS))
+        moving = motions(snapshot.chunk, snapshot.plan, snapshot.mode)
+        shown = paths(kinematics, self._robot, moving, snapshot.joints, now)
+        self._paths.publish(markers.path_markers(shown, frame, LIFETIME_NS))
+        self._text.publish(markers.text_markers(snapshot.caption, self._above_head(), frame, LIFETIME_NS))
 
     def _above_head(self) -> np.ndarray:
         """(3,) above the reference camera, or above the root of a robot without its frame."""

@@ -18,10 +18,10 @@ from PIL import Image, ImageDraw, ImageFont
 from depthvla_control.arbiter import Mode
 from depthvla_evaluation.bags.bag import JointStream, depth_image
 from depthvla_evaluation.bags.episode import Episode
-from depthvla_evaluation.bags.pictures import camera_image
 from depthvla_evaluation.bags.recorded_graph import picture_topics
 from depthvla_evaluation.metrics import resample
 from depthvla_evaluation.report.figures import GREY, INK, LIGHT, MODE_COLOURS, RED, STYLE, mode_spans
+from depthvla_policy.policy.camera_images import camera_image
 
 WIDTH = 1280
 GAP = 8

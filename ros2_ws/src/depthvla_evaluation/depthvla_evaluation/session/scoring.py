@@ -11,7 +11,7 @@ from depthvla_control.operator_input import REPEAT_LIMIT_NS, STOP_KEY
 ENTER = ("\n", "\r")
 
 
-class Ask(Enum):
+class Kind(Enum):
     MARK = "mark"
     UNDO = "undo"
     STOP = "stop"
@@ -20,14 +20,14 @@ class Ask(Enum):
 
 
 # None of them is another thing to the operator's console, whose keys may be meant. Digits mark.
-KEYS = {"u": Ask.UNDO, "x": Ask.ABORT, "q": Ask.QUIT}
+KEYS = {"u": Kind.UNDO, "x": Kind.ABORT, "q": Kind.QUIT}
 DONE = ("c", *ENTER)
 REDO = "b"  # between two episodes
 
 
 @dataclass(frozen=True)
-class Wish:
-    ask: Ask
+class Request:
+    kind: Kind
     text: str = ""  # the substep that is marked or taken back; the outcome with which it is stopped
 
 
@@ -68,7 +68,7 @@ class Scoring:
     def outcome(self) -> str:
         return "success" if self.score == len(self.substeps) else "failure"
 
-    def press(self, key: str) -> Wish | str | None:
+    def press(self, key: str) -> Request | str | None:
         """What is to be asked, or why nothing is; None where nobody has to know. A key that is held counts once. The
         stop key is none of a score's.
         """
@@ -82,18 +82,18 @@ class Scoring:
         if key.isdecimal():
             return self._mark(int(key))
         if key in KEYS:
-            if KEYS[key] is not Ask.UNDO:
-                return Wish(KEYS[key])
-            return Wish(Ask.UNDO, self.marked[-1]) if self.marked else "nothing is marked"
+            if KEYS[key] is not Kind.UNDO:
+                return Request(KEYS[key])
+            return Request(Kind.UNDO, self.marked[-1]) if self.marked else "nothing is marked"
         if self.in_review and key in ENTER:
-            return Wish(Ask.STOP, self.outcome)
+            return Request(Kind.STOP, self.outcome)
         if not self.in_review and key in DONE:
             self._end_ns, self.in_review = now_ns, True
             return None
         return f"no such key: {key!r}"
 
-    def _mark(self, number: int) -> Wish | str:
+    def _mark(self, number: int) -> Request | str:
         if not 1 <= number <= len(self.substeps):
             return f"there is no substep {number}"
         substep = self.substeps[number - 1]
-        return f"{substep} is marked already" if substep in self.marked else Wish(Ask.MARK, substep)
+        return f"{substep} is marked already" if substep in self.marked else Request(Kind.MARK, substep)

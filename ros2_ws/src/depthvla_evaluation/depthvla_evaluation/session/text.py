@@ -45,10 +45,7 @@ def before(plan: Plan, results: Mapping[int, Result], number: int | None) -> str
         return f"\nall episodes are done\n{progress(plan, results)}"
     lines = [f"\nepisode {number}/{plan.episodes}, scene {plan.scene_name(number)}", progress(plan, results)]
     if plan.simulator:
-        console = CONSOLE[Action.DISARM]
-        lines.append(
-            f"the scene is reset when you begin; disarm first (console: {console}): to armed arms the jump is a fault"
-        )
+        lines.append("the scene is reset when you begin; armed arms are disarmed for that")
     else:
         lines += ["put back:", *(f"  - {item}" for item in plan.task.reset)]
     return "\n".join(lines)

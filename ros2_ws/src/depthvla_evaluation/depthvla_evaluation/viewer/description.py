@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depthvla_evaluation.bags.bag import Bag
-from depthvla_evaluation.viewer.paths import grasp_frame
+from depthvla_evaluation.viewer.paths import kinematics_of
 from depthvla_evaluation.viewer.shapes import shapes
 from r1lite_description.kinematics import Kinematics, read_urdf
 from r1lite_description.robot import Robot
@@ -33,27 +33,20 @@ def description(bag: Bag, robot: Robot) -> Description:
     """
     if kept := bag.custom_data.get("urdf"):
         return Description(kept, Kinematics(kept))
-    links = [grasp_frame(limb.name) for limb in robot.limbs]
-    joints = [joint for limb in robot.limbs for joint in limb.joints]
     installed, why = _installed(robot)
     published = [message.data for _, _, message in bag.messages([TOPIC])] if TOPIC in bag.topics else []
     remarks = []
     for urdf in published[-1:]:
         try:
-            kinematics = Kinematics(urdf)
-            if installed:
-                kinematics.add_frames(Kinematics(installed))
-            kinematics.require(links, joints)
+            kinematics, _ = kinematics_of(robot, urdf, Kinematics(installed) if installed else None)
             seen = urdf if shapes(urdf) or not installed else installed
             return Description(seen, kinematics, (f"the robot is as {TOPIC} in the bag describes it",))
         except ValueError as error:
             remarks.append(f"{TOPIC} in the bag cannot be used: {error}")
     if not installed:
         raise ValueError(f"bag {bag.path} holds no robot description, and {why}")
-    kinematics = Kinematics(installed)
-    kinematics.require(links, joints)
     remarks.append(f"bag {bag.path} holds no robot description; the installed one of {robot.name} is taken")
-    return Description(installed, kinematics, tuple(remarks))
+    return Description(installed, kinematics_of(robot, installed)[0], tuple(remarks))
 
 
 def _installed(robot: Robot) -> tuple[str, str]:

@@ -65,6 +65,19 @@ def grasp_frame(limb: str) -> str:
     return f"{limb}_grasp_frame"
 
 
+def kinematics_of(robot: Robot, urdf: str, frames: Kinematics | None = None) -> tuple[Kinematics, list[str]]:
+    """A description's kinematics, and the frames that it lacks and that were taken from `frames`.
+
+    Raises:
+        ValueError: it cannot be read, or it is not the robot's: a grasp frame or a joint is missing.
+    """
+    kinematics = Kinematics(urdf)
+    added = kinematics.add_frames(frames) if frames else []
+    joints = [joint for limb in robot.limbs for joint in limb.joints]
+    kinematics.require([grasp_frame(limb.name) for limb in robot.limbs], joints)
+    return kinematics, added
+
+
 def paths(
     kinematics: Kinematics,
     robot: Robot,

@@ -11,11 +11,17 @@ import numpy as np
 from depthvla_control.arbiter import Mode
 from depthvla_control.limb_feedback import arm_positions
 from depthvla_evaluation.bags.bag import Bag, camera_matrix, depth_image, duration_s, stamp_ns
-from depthvla_evaluation.bags.pictures import camera_image
-from depthvla_evaluation.bags.recorded_graph import EXECUTOR, POLICY, info_topic, predicted_topic, recorded_robot
-from depthvla_evaluation.bags.rectification import rectifiers
+from depthvla_evaluation.bags.recorded_graph import (
+    EXECUTOR,
+    POLICY,
+    info_topic,
+    predicted_topic,
+    recorded_rectifiers,
+    recorded_robot,
+)
 from depthvla_evaluation.bags.replay import recorded_chunks, recorded_plans
 from depthvla_evaluation.viewer.snapshot import DepthPicture, Picture, Snapshot, joint_positions
+from depthvla_policy.policy.camera_images import camera_image
 from r1lite_description.robot import Camera, Robot
 
 JOINT_STATES = "/joint_states"
@@ -45,7 +51,7 @@ class Recording:
     def __init__(self, bag: Bag, robot: Robot | None = None) -> None:
         """`robot`: the one that the bag holds, when None."""
         self.robot = robot or recorded_robot(bag)
-        self._rectifiers = rectifiers(bag, self.robot)
+        self._rectifiers = recorded_rectifiers(bag, self.robot)
         self.start_ns, self.duration_s = bag.start_ns, bag.duration_s
         chunks = recorded_chunks(bag, self.robot)
         self._streams = {name: _stream(messages) for name, messages in bag.read(self._topics()).items()}
@@ -108,14 +114,14 @@ class Recording:
 
     def _picture(self, topic: str, now_ns: int) -> Picture | None:
         message = self._at(topic, now_ns)
-        if message is None or not hasattr(message, "format"):  # raw images are recorded by nobody
+        if message is None:
             return None
         return Picture(stamp_ns(message), partial(camera_image, message, self._rectifiers.get(topic)))
 
     def _matrix(self, camera: Camera, now_ns: int) -> np.ndarray | None:
         if camera.topic in self._rectifiers:
             rectifier = self._rectifiers[camera.topic]
-            return rectifier.calibration.straight_k if rectifier else None
+            return rectifier.calibration.rectified_k if rectifier else None
         info = self._at(camera.camera_info, now_ns)
         return None if info is None else camera_matrix(info)
 

@@ -1,6 +1,6 @@
 """Draws a snapshot in three dimensions: the robot, its cameras with their pictures, predicted depth as points, paths.
 
-Knows viser's scene and nothing of where a snapshot comes from. `panel` is what stands beside it.
+Knows viser's scene and nothing of where a snapshot comes from. `panel` is what is shown beside it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from depthvla_evaluation.viewer.clouds import depth_colours, point_colours, points
+from depthvla_evaluation.viewer.clouds import depth_colours
 from depthvla_evaluation.viewer.paths import Path, motions, paths
 from depthvla_evaluation.viewer.shapes import Shape, shapes
 from depthvla_evaluation.viewer.snapshot import DepthPicture, Snapshot
+from depthvla_policy.policy.point_clouds import point_colours, points
 from r1lite_description.kinematics import Kinematics
 from r1lite_description.robot import Robot
 
@@ -34,7 +35,7 @@ class Scene:
     """One scene of one server. Parts that cannot be drawn for want of data are left out."""
 
     def __init__(self, server: ViserServer, robot: Robot, urdf: str, depth_range_m: tuple[float, float]) -> None:
-        """`urdf` gives the shapes; where links are is told with each snapshot. `depth_range_m`: of points' colours."""
+        """`urdf` gives the shapes; where links are comes with each snapshot. `depth_range_m`: of points' colours."""
         self._server, self._robot, self._depth_range_m = server, robot, depth_range_m
         self._folders: dict[str, object] = {}
         self._links: dict[str, object] = {}
@@ -67,7 +68,7 @@ class Scene:
             for link, handle in self._links.items():
                 handle.visible = link in poses
                 if link in poses:
-                    _place(handle, poses[link])
+                    _set_pose(handle, poses[link])
             self._show_cameras(snapshot, poses)
             for name, depth in snapshot.depth.items():
                 self._show_depth(name, depth, snapshot, kinematics)
@@ -92,7 +93,7 @@ class Scene:
                 handle = add.add_cylinder(name, radius=shape.size[0], height=shape.size[1], color=colour)
             else:
                 handle = add.add_icosphere(name, radius=shape.size[0], color=colour)
-            _place(handle, shape.pose)
+            _set_pose(handle, shape.pose)
 
     def _show_cameras(self, snapshot: Snapshot, poses: Mapping[str, np.ndarray]) -> None:
         for camera in self._robot.cameras:
@@ -116,29 +117,29 @@ class Scene:
                     )
                 self._frustums[camera.name].image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
                 self._drawn[camera.name] = picture.stamp_ns
-            _place(self._frustums[camera.name], poses[camera.frame_id])
+            _set_pose(self._frustums[camera.name], poses[camera.frame_id])
 
     def _show_depth(self, name: str, depth: DepthPicture, snapshot: Snapshot, kinematics: Kinematics) -> None:
         frame = self._robot.camera(name).frame_id
         if self._drawn.get(f"depth {name}") == depth.stamp_ns or frame not in kinematics.links:
             return
-        places, pixels = points(depth.depth_m, depth.k)
+        xyz, pixels = points(depth.depth_m, depth.k)
         colours = depth_colours(depth.depth_m, *self._depth_range_m)[pixels[:, 1], pixels[:, 0]]
         image, k = depth.picture and depth.picture.pixels(), snapshot.camera_matrices.get(name)
         if image is not None and k is not None:
-            colours = point_colours(places, image, k)
+            colours = point_colours(xyz, image, k)
         cloud = self._server.scene.add_point_cloud(
-            f"/points/{name}", places.astype(np.float32), colours, point_size=POINT_M, point_shape="rounded"
+            f"/points/{name}", xyz.astype(np.float32), colours, point_size=POINT_M, point_shape="rounded"
         )
         # The camera has moved on since its picture was taken.
-        _place(cloud, kinematics.poses([frame], depth.joints)[frame])
+        _set_pose(cloud, kinematics.poses([frame], depth.joints)[frame])
         self._clouds[name] = cloud
         self._drawn[f"depth {name}"] = depth.stamp_ns
 
-    def _show_paths(self, found: Iterable[Path]) -> None:
+    def _show_paths(self, shown: Iterable[Path]) -> None:
         before, self._paths = self._paths, {}
         scene = self._server.scene
-        for path in found:
+        for path in shown:
             name = f"/paths/{path.kind}_{path.limb}"
             colours = path.colours
             shades = _bytes(BACKGROUND + colours[:, 3:] * (colours[:, :3] - BACKGROUND))
@@ -158,10 +159,10 @@ class Scene:
             before[name].remove()
 
 
-def _place(handle, pose: np.ndarray) -> None:
-    turn = cv2.Rodrigues(pose[:3, :3])[0].ravel()
-    angle = np.linalg.norm(turn)
-    axis = turn / angle if angle > 0.0 else turn
+def _set_pose(handle, pose: np.ndarray) -> None:
+    rotation = cv2.Rodrigues(pose[:3, :3])[0].ravel()
+    angle = np.linalg.norm(rotation)
+    axis = rotation / angle if angle > 0.0 else rotation
     handle.position, handle.wxyz = pose[:3, 3], np.array([np.cos(angle / 2), *(np.sin(angle / 2) * axis)])
 
 

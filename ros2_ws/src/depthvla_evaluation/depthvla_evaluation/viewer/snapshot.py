@@ -57,15 +57,11 @@ class Snapshot:
 
     @property
     def caption(self) -> str:
-        return caption(self.mode, self.cause, self.instruction, self.complaint)
-
-
-def caption(mode: Mode | None, cause: str, instruction: str, complaint: str) -> str:
-    """Who is in command and what for, in a few lines."""
-    lines = [f"{mode.name}: {cause}" if mode is not None else "the executor is not heard"]
-    lines += [f'"{instruction}"'] if instruction else []
-    lines += [f"no chunks: {complaint}"] if complaint else []
-    return "\n".join(lines)
+        """Who is in command and what for, in a few lines."""
+        lines = [f"{self.mode.name}: {self.cause}" if self.mode is not None else "the executor is not heard"]
+        lines += [f'"{self.instruction}"'] if self.instruction else []
+        lines += [f"no chunks: {self.complaint}"] if self.complaint else []
+        return "\n".join(lines)
 
 
 def joint_positions(names: Sequence[str], positions: Sequence[float]) -> dict[str, float]:

@@ -28,7 +28,8 @@ from depthvla_policy.data.images import ImageRows, VideoFrames, check_rows, chec
 from depthvla_policy.data.layout import Layout, read_layout
 from depthvla_policy.policy import calibration
 from depthvla_policy.policy.calibration import Rectifier
-from depthvla_policy.policy.images import ImageFit, decode_jpeg
+from depthvla_policy.policy.camera_images import EncodedImage, network_image
+from depthvla_policy.policy.images import ImageFit
 from r1lite_description.robot import Robot
 
 
@@ -190,23 +191,21 @@ class Demonstrations:
         encoded = dict(zip([*stored, *depths], rows.read(files.data, row, [*stored, *depths]), strict=True))
         size = self._fit.size
         images = np.empty((len(self._images), size, size, 3), dtype=np.uint8)
-        for place, feature in enumerate(self._images):
+        for camera, feature in enumerate(self._images):
             if span := files.videos.get(feature):
                 time_s = span.from_s + (at - self._start[episode]) / layout.fps
                 image = videos.read(span.path, time_s, fps=layout.fps)
             else:
-                with _naming(files.data, row, feature):
-                    image = decode_jpeg(encoded[feature])
-            if rectify := self._rectifiers[number].get(feature):
-                image = rectify(image)
-            images[place] = self._fit.apply(image)
+                image = EncodedImage(encoded[feature])
+            with _naming(files.data, row, feature):
+                images[camera] = network_image(image, self._fit, self._rectifiers[number].get(feature))
         if not self.has_depth:
             return images, None
         depth_m = np.full((len(images), self._depth_size, self._depth_size), np.nan, dtype=np.float32)
-        for place, feature in enumerate(self._depths[number]):
+        for camera, feature in enumerate(self._depths[number]):
             if feature:
                 with _naming(files.data, row, feature):
-                    depth_m[place] = self._fit.apply_depth(decode_depth(encoded[feature]), self._depth_size)
+                    depth_m[camera] = self._fit.apply_depth(decode_depth(encoded[feature]), self._depth_size)
         return images, depth_m
 
     def _decode_all(self) -> _Pictures:
@@ -217,11 +216,11 @@ class Demonstrations:
         depth = np.empty(shape, dtype=np.float16) if self.has_depth else None
         position = np.full(len(self._frames.row), -1, dtype=np.int64)
         with tqdm(np.argsort(self._index), desc="decoding", unit="frame", mininterval=1.0) as order:
-            for place, i in enumerate(order):
-                images[place], depth_m = self._decode(int(self._index[i]), int(self._episode[i]))
+            for row, i in enumerate(order):
+                images[row], depth_m = self._decode(int(self._index[i]), int(self._episode[i]))
                 if depth is not None:
-                    depth[place] = depth_m
-                position[self._index[i]] = place
+                    depth[row] = depth_m
+                position[self._index[i]] = row
         self._readers = None
         return _Pictures(images, depth, position)
 
@@ -251,7 +250,7 @@ def split(demonstrations: Demonstrations, held_out_share: float) -> tuple[Demons
 class _Pictures:
     images: np.ndarray  # (P, C, S, S, 3) uint8
     depth_m: np.ndarray | None  # (P, C, d, d) float16
-    position: np.ndarray  # frame -> place in these, -1 for what is not here
+    position: np.ndarray  # frame -> row of these, -1 for what is not here
 
 
 def _check(layout: Layout, robot: Robot, cameras: Sequence[str]) -> None:
@@ -319,9 +318,9 @@ def _target_px(frames: Frames, layout: Layout, first: Sequence[str], fit: ImageF
     to_square = fit.camera_matrix(np.eye(3), width, height, fit.size)
     seen = np.append(frames.target_m, np.ones((len(frames.target_m), 1)), axis=1) @ (to_square @ projection).T
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = (seen[:, :2] / seen[:, 2:]).astype(np.float32)
-        inside = (seen[:, 2] > 0) & ((found > -0.5) & (found < fit.size - 0.5)).all(axis=1)
-    return np.where(inside[:, None], found, nowhere)
+        pixels = (seen[:, :2] / seen[:, 2:]).astype(np.float32)
+        inside = (seen[:, 2] > 0) & ((pixels > -0.5) & (pixels < fit.size - 0.5)).all(axis=1)
+    return np.where(inside[:, None], pixels, nowhere)
 
 
 def _depth_features(layout: Layout, robot: Robot, cameras: Sequence[str]) -> list[str | None]:

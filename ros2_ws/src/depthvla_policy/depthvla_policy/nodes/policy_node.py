@@ -42,12 +42,11 @@ from depthvla_control.ros.parameters import Parameter
 from depthvla_control.ros.polling import PolledSubscription
 from depthvla_control.ros.runtime import ManagedNode, run
 from depthvla_policy.nodes.policy import camera_calibration
-from depthvla_policy.nodes.policy.chunk_rate import CPU_HZ, GPU_HZ, chunk_rate_hz
 from depthvla_policy.nodes.policy.depth_publisher import DepthFrame, DepthPublisher
-from depthvla_policy.nodes.policy.inference_loop import Inference, InferenceLoop
+from depthvla_policy.nodes.policy.inference_loop import CPU_HZ, GPU_HZ, Inference, InferenceLoop, chunk_rate_hz
+from depthvla_policy.policy.camera_images import EncodedImage, EncodingError, camera_image, encoded_image
 from depthvla_policy.policy.observation import Observation
 from depthvla_policy.policy.observation_buffer import JOINT_DEPTH, ObservationBuffer, ObservationLimits, camera_stream
-from depthvla_policy.ros import image_messages
 from r1lite_description import robot as robot_description
 from r1lite_description.robot import Camera, Robot
 
@@ -123,7 +122,7 @@ def load_policy(folder: str, device: str, torch_threads: int, robot: Robot) -> P
     """A policy from its checkpoint. Raises ValueError or FileNotFoundError naming what is wrong with it."""
     if not folder:
         raise ValueError("parameter 'model' is empty; it must name a checkpoint folder")
-    if not Path(folder).is_dir():  # said before torch is imported, which takes seconds
+    if not Path(folder).is_dir():  # before torch is imported, which takes seconds
         raise FileNotFoundError(f"checkpoint {folder} does not exist")
     import torch
 
@@ -267,25 +266,27 @@ class PolicyNode(ManagedNode):
         name = camera.name
         topic, transport = self.value(f"cameras.{name}.topic"), self.value(f"cameras.{name}.transport")
         compressed = transport == "compressed"
-        convert = image_messages.from_compressed if compressed else image_messages.from_image
 
         def store(message: CompressedImage | Image) -> None:
             if self._loop is None:
                 return
-            payload, now = convert(message, topic), self._now_ns()
-            if isinstance(payload, Refusal):
-                self._buffer.refuse_image(name, payload, now)
+            now = self._now_ns()
+            try:
+                image = encoded_image(message, topic)
+            except ValueError as error:
+                reason = Reason.WRONG_ENCODING if isinstance(error, EncodingError) else Reason.WRONG_COUNT
+                self._buffer.refuse_image(name, Refusal(reason, str(error)), now)
             else:
-                self._loop.expect(name, payload)  # first, since the buffer hands it out at once
-                self._buffer.add_image(name, nanoseconds(message.header.stamp), payload, now)
+                self._loop.expect(name, image)  # first, since the buffer hands it out at once
+                self._buffer.add_image(name, nanoseconds(message.header.stamp), image, now)
             self._loop.wake()
 
         profile = qos.stream(self.value("sensor_reliability"), IMAGE_DEPTH)
         self.create_subscription(CompressedImage if compressed else Image, topic, store, profile)
 
-    def _decode(self, image: image_messages.EncodedImage) -> np.ndarray:
-        calibration, pixels = self._calibrations.get(image.topic), image_messages.decode(image)
-        return calibration.straighten(pixels) if calibration else pixels
+    def _decode(self, image: EncodedImage) -> np.ndarray:
+        calibration = self._calibrations.get(image.topic)
+        return camera_image(image, calibration.rectify if calibration else None)
 
     def _read_joints(self) -> None:
         now = self._now_ns()
@@ -336,7 +337,6 @@ class PolicyNode(ManagedNode):
                     {name: raw.stamps_ns[camera_stream(name)] for name in prediction.depth_m},
                     prediction.depth_m,
                     {name: image.frame_id or self._robot.camera(name).frame_id for name, image in raw.images.items()},
-                    {name: image.shape[:2] for name, image in inference.observation.images.items()},
                     inference.observation.images,
                 )
             )
@@ -366,13 +366,13 @@ class PolicyNode(ManagedNode):
         """Notices what the loop's thread cannot say itself."""
         if not self.active:
             return
-        before, found = self._problem, self._loop.worker.problem or self._failing()
+        before, problem = self._problem, self._loop.worker.problem or self._failing()
         since_ns = before.stamp_ns if before.refusal else self._now_ns()
-        self._problem = _State(Refusal(Reason.FAILED, found) if found else None, since_ns)
-        if bool(before.refusal) != bool(found):
+        self._problem = _State(Refusal(Reason.FAILED, problem) if problem else None, since_ns)
+        if bool(before.refusal) != bool(problem):
             self._publish_status()
-            if found:
-                self.get_logger().error(f"the policy is withdrawn: {found}")
+            if problem:
+                self.get_logger().error(f"the policy is withdrawn: {problem}")
 
     def _failing(self) -> str:
         since_s, refusal = self._failing_since_s, self._state.refusal

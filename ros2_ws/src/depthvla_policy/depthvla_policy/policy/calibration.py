@@ -1,4 +1,4 @@
-"""A camera's calibration, from the YAML of camera_calibration or a CameraInfo, and images made straight with it.
+"""A camera's calibration, from the YAML of camera_calibration or a CameraInfo, and images rectified with it.
 
 Knows no ROS, so that the live node, recorded bags and datasets see the same image.
 """
@@ -26,7 +26,7 @@ KEYS = ("image_width", "image_height", "camera_matrix", "distortion_model", "dis
 class Calibration:
     """What CameraInfo says of a camera.
 
-    k: (3, 3) matrix of the image as it comes [px]. d: coefficients of `model`. straight_k: (3, 3) matrix of the
+    k: (3, 3) matrix of the image as it comes [px]. d: coefficients of `model`. rectified_k: (3, 3) matrix of the
     rectified image, the left part of CameraInfo's P. The rotation R of a stereo pair is left out: a rectified image
     stays in its camera's frame.
 
@@ -39,7 +39,7 @@ class Calibration:
     model: str
     k: np.ndarray
     d: np.ndarray
-    straight_k: np.ndarray
+    rectified_k: np.ndarray
 
     def __post_init__(self) -> None:
         if self.width <= 0 or self.height <= 0:
@@ -51,7 +51,7 @@ class Calibration:
             raise ValueError(f"{self.model} has {len(self.d)} coefficients; allowed: {allowed}")
         if not np.all(np.isfinite(self.d)):
             raise ValueError(f"distortion coefficients are {self.d.tolist()}; they must be finite")
-        for name, matrix in (("camera matrix", self.k), ("projection matrix", self.straight_k)):
+        for name, matrix in (("camera matrix", self.k), ("projection matrix", self.rectified_k)):
             focal = matrix[[0, 1], [0, 1]]
             if not np.all(np.isfinite(matrix)) or np.any(focal <= 0) or matrix[2].tolist() != [0, 0, 1]:
                 raise ValueError(
@@ -59,19 +59,19 @@ class Calibration:
                 )
 
     @property
-    def is_straight(self) -> bool:
+    def is_rectified(self) -> bool:
         """Whether rectifying changes nothing."""
-        return not np.any(self.d) and np.array_equal(self.k, self.straight_k)
+        return not np.any(self.d) and np.array_equal(self.k, self.rectified_k)
 
     def rectified(self) -> Calibration:
         """Of the images that `Rectifier` makes."""
         model, d = NO_DISTORTION
-        return Calibration(self.width, self.height, model, self.straight_k, d, self.straight_k)
+        return Calibration(self.width, self.height, model, self.rectified_k, d, self.rectified_k)
 
     def same_as(self, other: Calibration) -> bool:
         if (self.width, self.height, self.model) != (other.width, other.height, other.model):
             return False
-        pairs = ((self.k, other.k), (self.d, other.d), (self.straight_k, other.straight_k))
+        pairs = ((self.k, other.k), (self.d, other.d), (self.rectified_k, other.rectified_k))
         return all(np.array_equal(mine, others) for mine, others in pairs)
 
 
@@ -81,10 +81,10 @@ class Rectifier:
     def __init__(self, calibration: Calibration) -> None:
         self.calibration = calibration
         self._maps: tuple[np.ndarray, np.ndarray] | None = None
-        if not calibration.is_straight:
+        if not calibration.is_rectified:
             c, module = calibration, cv2.fisheye if calibration.model == FISHEYE else cv2
             size = (c.width, c.height)
-            self._maps = module.initUndistortRectifyMap(c.k, c.d, np.eye(3), c.straight_k, size, cv2.CV_16SC2)
+            self._maps = module.initUndistortRectifyMap(c.k, c.d, np.eye(3), c.rectified_k, size, cv2.CV_16SC2)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 -> (H, W, 3) uint8. Raises ValueError for an image of another size than the calibration's."""
@@ -130,7 +130,7 @@ def parse(raw: Any) -> Calibration:
 
 def describe(calibration: Calibration) -> dict[str, Any]:
     """What `parse` reads."""
-    projection = np.hstack([calibration.straight_k, np.zeros((3, 1))])
+    projection = np.hstack([calibration.rectified_k, np.zeros((3, 1))])
     return {
         "image_width": calibration.width,
         "image_height": calibration.height,
@@ -157,10 +157,10 @@ def _calibration(
 ) -> Calibration:
     matrix, coefficients = np.array(k, dtype=np.float64).reshape(3, 3), np.array(d, dtype=np.float64)
     # P of zeros is one that nobody has set.
-    straight = np.array(p, dtype=np.float64).reshape(3, 4)[:, :3] if np.any(p) else matrix
+    rectified = np.array(p, dtype=np.float64).reshape(3, 4)[:, :3] if np.any(p) else matrix
     if not np.any(coefficients):  # drivers name any model, or none, and give any number of zeros
         model, coefficients = NO_DISTORTION
-    return Calibration(int(width), int(height), str(model), matrix, coefficients, straight)
+    return Calibration(int(width), int(height), str(model), matrix, coefficients, rectified)
 
 
 def _data(raw: dict, key: str, count: int | None = None) -> list[float]:

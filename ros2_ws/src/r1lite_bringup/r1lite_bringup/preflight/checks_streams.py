@@ -6,8 +6,8 @@ import numpy as np
 
 from depthvla_control.limb_feedback import arm_positions, gripper_opening
 from depthvla_control.refusal import Refusal
-from r1lite_bringup.preflight.observed import Sample
-from r1lite_bringup.preflight.verdict import Finding, Verdict, skipped
+from r1lite_bringup.preflight.findings import Check, Finding
+from r1lite_bringup.preflight.measure import Sample
 from r1lite_description.robot import Limb, Robot
 
 CAMERA_RATES_HZ = (15.0, 30.0, 60.0)
@@ -43,41 +43,42 @@ def joint_rate(subject: str, sample: Sample, usual_hz: float, max_age_s: float, 
 def _rate(
     subject: str, sample: Sample, expected: str, least_hz: float, *, odd: bool, max_age_s: float, name: str = ""
 ) -> Finding:
-    check, rate, gap = f"{subject}: rate", sample.rate_hz, sample.largest_gap_s
+    rate, gap = sample.rate_hz, sample.largest_gap_s
+    check = Check(f"{subject}: rate", f"{expected}, at least {least_hz:g}" if rate < least_hz else expected)
     if len(sample) < 2:
-        return Finding(check, Verdict.FAIL, f"{len(sample)} messages", expected, SILENT)
+        return check.fail(f"{len(sample)} messages", SILENT)
     lost = f", {sample.lost} of {len(sample) + sample.lost} lost" if sample.lost else ""
     gaps = f", once {gap:.2f} s nothing" if gap > max_age_s else ""
     seen = f"{rate:.1f} Hz{name}{lost}{gaps}"
     if rate < least_hz:
-        return Finding(check, Verdict.FAIL, seen, f"{expected}, at least {least_hz:g}", f"set its rate, or {LOSSES}")
+        return check.fail(seen, f"set its rate, or {LOSSES}")
     if odd or gaps or sample.lost > LOST_SHARE * len(sample):
-        return Finding(check, Verdict.WARN, seen, expected, LOSSES)
-    return Finding(check, Verdict.PASS, seen, expected)
+        return check.warn(seen, LOSSES)
+    return check.passed(seen)
 
 
 def stamps(subject: str, sample: Sample, max_age_s: float, max_future_s: float) -> Finding:
     """Whether stamps advance and lie within the policy's limits on the receiver's clock."""
-    check = f"{subject}: stamps"
-    expected = f"advance; at most {max_age_s:g} s old, at most {max_future_s:g} s ahead"
+    allowed = f"advance; at most {max_age_s:g} s old, at most {max_future_s:g} s ahead"
+    check = Check(f"{subject}: stamps", allowed)
     if not len(sample):
-        return skipped(check, "no messages")
+        return check.skip("no messages")
     if not all(sample.stamps_ns):
-        return Finding(check, Verdict.FAIL, "0", expected, "its driver must stamp messages with the time of capture")
+        return check.fail("0", "its driver must stamp messages with the time of capture")
     steps = np.diff(sample.stamps_ns)
     still = int(np.sum(steps <= 0))
     if still and still >= len(steps) / 2:
         seen = f"{still} of {len(steps)} do not advance"
-        return Finding(check, Verdict.FAIL, seen, expected, "restart its driver: it sends the same message again")
+        return check.fail(seen, "restart its driver: it sends the same message again")
     median, least = float(np.median(sample.delays_s)), float(np.min(sample.delays_s))
     seen = f"{_age(median)} in the median, {_age(least)} at least"
     if least < -max_future_s or median > max_age_s:
-        return Finding(check, Verdict.FAIL, seen, expected, SYNCHRONISE)
+        return check.fail(seen, SYNCHRONISE)
     if still:
-        return Finding(check, Verdict.WARN, f"{seen}; {still} of {len(steps)} do not advance", expected, LOSSES)
+        return check.warn(f"{seen}; {still} of {len(steps)} do not advance", LOSSES)
     if least < -AHEAD_S or median > max_age_s / 2:
-        return Finding(check, Verdict.WARN, seen, expected, SYNCHRONISE)
-    return Finding(check, Verdict.PASS, seen, expected)
+        return check.warn(seen, SYNCHRONISE)
+    return check.passed(seen)
 
 
 def _age(seconds: float) -> str:
@@ -87,38 +88,36 @@ def _age(seconds: float) -> str:
 
 def joints(subject: str, sample: Sample, robot: Robot, limb: Limb) -> Finding:
     """Count, finiteness and range of an arm's feedback, as policy and executor will judge it."""
-    check, count = f"{subject}: joints", len(limb.joints)
-    expected = f"{count} values, or {count + 1} with the gripper appended, within the limits"
+    count = len(limb.joints)
+    check = Check(f"{subject}: joints", f"{count} values, or {count + 1} with the gripper appended, within the limits")
     if not sample.values:
-        return skipped(check, "no messages")
+        return check.skip("no messages")
     for state in sample.values:
-        newest = arm_positions(robot, limb, state.positions, state.names)
+        newest = arm_positions(robot, limb, state.position, state.name)
         if isinstance(newest, Refusal):
             todo = "order and unit must be J1 to J6 in rad; look at ros2 topic echo, and calibrate the arm's zero"
-            return Finding(check, Verdict.FAIL, str(newest), expected, todo)
+            return check.fail(str(newest), todo)
     over = np.maximum(robot.position_min[limb.arm] - newest, newest - robot.position_max[limb.arm])
     if np.max(over) > STOP_MARGIN_RAD:
         worst = int(np.argmax(over))
         seen = f"{limb.joints[worst]} at {newest[worst]:.3f} rad, {over[worst]:.3f} rad outside its limits"
-        return Finding(check, Verdict.WARN, seen, expected, "calibrate the arm's zero, or move it by hand")
-    appended = ", the gripper appended" if len(state.positions) > count else ""
-    named = ", by their names" if set(state.names) & set(limb.joints) else ""
+        return check.warn(seen, "calibrate the arm's zero, or move it by hand")
+    appended = ", the gripper appended" if len(state.position) > count else ""
+    named = ", by their names" if set(state.name) & set(limb.joints) else ""
     values = ", ".join(f"{value:.2f}" for value in newest)
-    return Finding(check, Verdict.PASS, f"{len(state.positions)} values{appended}{named}: {values}", expected)
+    return check.passed(f"{len(state.position)} values{appended}{named}: {values}")
 
 
 def opening(subject: str, sample: Sample, robot: Robot, limb: Limb) -> Finding:
     """Range and unit of a gripper's feedback."""
-    check, expected = f"{subject}: opening", f"1 value, 0 (closed) to {robot.gripper_feedback_max_mm:g} mm"
+    check = Check(f"{subject}: opening", f"1 value, 0 (closed) to {robot.gripper_feedback_max_mm:g} mm")
     if not sample.values:
-        return skipped(check, "no messages")
+        return check.skip("no messages")
     for state in sample.values:
-        newest = gripper_opening(robot, limb, state.positions, state.names)
+        newest = gripper_opening(robot, limb, state.position, state.name)
         if isinstance(newest, Refusal):
-            return Finding(
-                check, Verdict.FAIL, str(newest), expected, "its unit must be mm, its topic the gripper's own"
-            )
+            return check.fail(str(newest), "its unit must be mm, its topic the gripper's own")
     if newest <= SMALL_OPENING:
         todo = "open the gripper with the vendor's tools and look again: it must read 96 mm or more, not 1 or 0.1"
-        return Finding(check, Verdict.WARN, f"{newest:.2f}: closed, or not in mm", expected, todo)
-    return Finding(check, Verdict.PASS, f"{newest:.1f} mm", expected)
+        return check.warn(f"{newest:.2f}: closed, or not in mm", todo)
+    return check.passed(f"{newest:.1f} mm")

@@ -1,10 +1,10 @@
-"""Looks at the graph and listens to one topic after the other. Nothing is published."""
+"""Looks at the graph and listens to one topic after the other: endpoints, samples, pictures. Nothing is published."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,10 @@ from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from depthvla_control.nodes.executor.sole_writer import UNKNOWN
-from depthvla_control.refusal import Refusal
 from depthvla_control.ros import qos
 from depthvla_control.ros.messages import nanoseconds
 from depthvla_control.ros.polling import PolledSubscription
-from depthvla_policy.ros import image_messages
-from r1lite_bringup.preflight.observed import Calibration, Endpoint, Graph, Joints, Picture, Sample
+from depthvla_policy.policy.camera_images import camera_image, encoded_image
 
 NODE = "preflight"
 INFINITE_NS = 2**62
@@ -29,22 +27,74 @@ POLL_S = 0.005
 SETTLE_S = 0.5  # from the last topic that was waited for: its other endpoints are announced one by one
 
 
+MESSAGE_TYPES = {f"sensor_msgs/msg/{kind.__name__}": kind for kind in (JointState, CompressedImage, Image, CameraInfo)}
+
+
 @dataclass(frozen=True)
-class Kind:
-    """How messages of a type are kept. `every`: the values of all, or of the newest alone."""
+class Endpoint:
+    """A publisher or a subscription of somebody else. `conflicts`: reliability that our side would use -> why nothing
+    would pass between the two, as the middleware says it.
+    """
 
-    message_type: type
-    depth: int
-    value: Callable[[Any, str], Any]
-    every: bool = False
+    node: str
+    message_type: str
+    reliability: str
+    conflicts: Mapping[str, str] = field(default_factory=dict)
 
 
-KINDS = {
-    "sensor_msgs/msg/JointState": Kind(JointState, 256, lambda message, _: _joints(message), every=True),
-    "sensor_msgs/msg/CompressedImage": Kind(CompressedImage, 8, lambda message, topic: _compressed(message, topic)),
-    "sensor_msgs/msg/Image": Kind(Image, 8, lambda message, topic: _raw(message, topic)),
-    "sensor_msgs/msg/CameraInfo": Kind(CameraInfo, 8, lambda message, _: _calibration(message)),
-}
+@dataclass(frozen=True)
+class Graph:
+    """Nodes by their full names; topics with their endpoints."""
+
+    nodes: tuple[str, ...] = ()
+    publishers: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict)
+    subscriptions: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict)
+
+    def publishes(self, topic: str, message_type: str) -> bool:
+        return any(endpoint.message_type == message_type for endpoint in self.publishers.get(topic, ()))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some seconds of one topic. Times are of the system clock, when the middleware received a message, and of its
+    header. `lost`: messages that were sent between those received and did not arrive, where the middleware counts them.
+    """
+
+    topic: str
+    received_ns: tuple[int, ...] = ()
+    stamps_ns: tuple[int, ...] = ()
+    lost: int = 0
+    values: tuple[Any, ...] = ()  # joint states; the newest CameraInfo; the newest image as a `Picture`
+
+    def __len__(self) -> int:
+        return len(self.received_ns)
+
+    @property
+    def rate_hz(self) -> float:
+        """NaN for fewer than two messages."""
+        if len(self) < 2:
+            return float("nan")
+        return (len(self) - 1) * 1e9 / max(self.received_ns[-1] - self.received_ns[0], 1)
+
+    @property
+    def largest_gap_s(self) -> float:
+        return float(np.max(np.diff(self.received_ns), initial=0)) * 1e-9
+
+    @property
+    def delays_s(self) -> np.ndarray:
+        """(n,) from the stamp to the reception; negative where the sender's clock is ahead."""
+        return (np.array(self.received_ns, dtype=np.int64) - np.array(self.stamps_ns, dtype=np.int64)) * 1e-9
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded image. `problem`: why it is none. `contrast`: standard deviation of all its values, 0 to 127."""
+
+    encoding: str
+    width: int = 0
+    height: int = 0
+    contrast: float = 0.0
+    problem: str = ""
 
 
 class Listener:
@@ -78,10 +128,10 @@ class Listener:
 
         Best effort receives from everybody, so that a stream is judged even where a node's QoS does not fit it.
         """
-        kind = KINDS[message_type]
-        profile = qos.stream("best_effort", kind.depth)
-        subscription = PolledSubscription(self.node, kind.message_type, topic, profile)
-        received, stamps, numbers, values, newest = [], [], [], [], None
+        kind = MESSAGE_TYPES[message_type]
+        profile = qos.stream("best_effort", 256 if kind is JointState else 8)
+        subscription = PolledSubscription(self.node, kind, topic, profile)
+        received, stamps, numbers, messages = [], [], [], []
         deadline = time.monotonic() + max(seconds, PATIENCE_S)
         try:
             while time.monotonic() < deadline and not (most and len(received) >= most):
@@ -92,15 +142,12 @@ class Listener:
                     received.append(info["received_timestamp"])
                     stamps.append(nanoseconds(message.header.stamp))
                     numbers.append(info.get("publication_sequence_number"))
-                    newest = message
-                    if kind.every:
-                        values.append(kind.value(message, topic))
+                    messages = [*messages, message] if kind is JointState else [message]
                 time.sleep(POLL_S)
         finally:
             subscription.destroy()
-        if newest is not None and not kind.every:
-            values.append(kind.value(newest, topic))
-        return Sample(topic, tuple(received), tuple(stamps), lost(numbers), tuple(values))
+        values = tuple(_value(message, topic) for message in messages)
+        return Sample(topic, tuple(received), tuple(stamps), lost(numbers), values)
 
     def _is_known(self, topic: str) -> bool:
         infos = self.node.get_publishers_info_by_topic(topic)
@@ -158,28 +205,15 @@ def _full(namespace: str, name: str) -> str:
     return f"{namespace.rstrip('/')}/{name}"
 
 
-def _compressed(message: CompressedImage, topic: str) -> Picture:
-    return _picture(image_messages.from_compressed(message, topic), message.format)
+def _value(message: Any, topic: str) -> Any:
+    return _picture(message, topic) if isinstance(message, CompressedImage | Image) else message
 
 
-def _raw(message: Image, topic: str) -> Picture:
-    return _picture(image_messages.from_image(message, topic), message.encoding)
-
-
-def _picture(image: image_messages.EncodedImage | Refusal, encoding: str) -> Picture:
-    if isinstance(image, Refusal):
-        return Picture(encoding, problem=str(image))
+def _picture(message: CompressedImage | Image, topic: str) -> Picture:
+    encoding = message.format if isinstance(message, CompressedImage) else message.encoding
     try:
-        pixels = image_messages.decode(image)
+        pixels = camera_image(encoded_image(message, topic))
     except ValueError as error:
         return Picture(encoding, problem=str(error))
     height, width = pixels.shape[:2]
     return Picture(encoding, width, height, float(pixels.std()))
-
-
-def _joints(message: JointState) -> Joints:
-    return Joints(tuple(message.position), tuple(message.name))
-
-
-def _calibration(message: CameraInfo) -> Calibration:
-    return Calibration(message.width, message.height, tuple(message.k), tuple(message.d))

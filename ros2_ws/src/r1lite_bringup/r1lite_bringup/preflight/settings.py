@@ -1,8 +1,11 @@
-"""What the nodes will ask of the robot: its description, and the parameter files that they are started with."""
+"""What the nodes will ask of the robot: its description, and the parameter files that they are started with; and the
+files with which they fit this unit.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from depthvla_evaluation.nodes import episode_recorder_node
 from depthvla_policy.nodes import policy_node
 from depthvla_policy.policy.observation_buffer import ObservationLimits
 from r1lite_bringup import graph
+from r1lite_bringup.preflight.findings import Finding, overrides
 from r1lite_description.robot import Camera, Robot
 
 POLICY, EXECUTOR, RECORDER = "policy_node", "chunk_executor_node", "episode_recorder_node"
@@ -82,6 +86,28 @@ def read(robot: Robot, params_dir: Path | None = None) -> Settings:
     )
 
 
+def write_parameters(
+    folder: Path, findings: Sequence[Finding], cameras: Sequence[CameraSettings], params_dir: Path | None
+) -> list[Path]:
+    """Writes a `<node>.param.yaml` for every node that needs other parameters: the file that it has now, with those.
+
+    cameras: all of them, as they are on this unit; the recorder gets their topics where they are not the usual ones.
+    """
+    wanted = overrides(findings)
+    recorder = parameters(file_of(RECORDER, params_dir))
+    if any(name.startswith("cameras.") for name in wanted.get(POLICY, {})):
+        wanted[RECORDER] = {"topics": _with_topics(recorder["topics"], cameras)}
+    written = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for node, changes in wanted.items():
+        path = folder / f"{node}.param.yaml"
+        content = {node: {"ros__parameters": {**parameters(file_of(node, params_dir)), **changes}}}
+        head = f"# {path.name} as it was, with this unit's {', '.join(changes)}.\n"
+        path.write_text(head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120))
+        written.append(path)
+    return written
+
+
 def file_of(node: str, params_dir: Path | None) -> Path:
     return graph.with_parameter_file(graph.Node(graph.NODES[node], node, node), str(params_dir or "")).parameter_file
 
@@ -118,3 +144,16 @@ def _camera(camera: Camera, policy: dict) -> CameraSettings:
         policy.get(f"{where}.calibration_file", ""),
         policy.get(f"{where}.rectify", False),
     )
+
+
+def _with_topics(entries: Sequence[str], cameras: Sequence[CameraSettings]) -> list[str]:
+    """The recorder's entries with the topics of these cameras instead of the description's."""
+    topics = []
+    for entry in entries:
+        for placeholder, field in (("{camera.topic}", "topic"), ("{camera.camera_info}", "camera_info")):
+            if placeholder in entry:
+                topics += [entry.replace(placeholder, getattr(camera, field)) for camera in cameras]
+                break
+        else:
+            topics.append(entry)
+    return topics

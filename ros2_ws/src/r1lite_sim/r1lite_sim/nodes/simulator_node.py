@@ -289,8 +289,7 @@ class SimulatorNode(ManagedNode):
 
     def _camera_info(self, name: str, header: Header) -> CameraInfo:
         size = self._simulation.image_height, self._simulation.image_width
-        undistorted = CameraInfo(distortion_model="plumb_bob", d=[0.0] * 5)
-        return image_messages.camera_info_message(header, self._simulation.camera_matrix(name), size, undistorted)
+        return image_messages.camera_info_message(header, self._simulation.camera_matrix(name), size)
 
     def _make_transforms(self) -> _Transforms | None:
         if not self.value("publish_transforms"):

@@ -1,4 +1,4 @@
-"""The parameters of other nodes, for the record."""
+"""The parameters of other nodes, for the record. Humble's rclpy has no client for them (AsyncParameterClient)."""
 
 from __future__ import annotations
 

@@ -24,10 +24,12 @@ from rclpy.qos import (
 from rclpy.serialization import deserialize_message
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
-from depthvla_control.ros.message_types import message_class, read_definition
 from depthvla_control.ros.polling import PolledSubscription
 from depthvla_control.ros.runtime import ManagedNode
-from depthvla_evaluation.bags.recording import BagWriter, EpisodeNotes, Selector, TopicRule
+from depthvla_evaluation.bags.message_types import message_class
+from depthvla_evaluation.bags.notes import EpisodeNotes
+from depthvla_evaluation.bags.recording import BagWriter
+from depthvla_evaluation.bags.topic_rules import Selector, TopicRule
 
 QUEUE_DEPTH = 1000  # messages that wait in the middleware between two polls: 2 s of the fastest topic
 DISCOVERY_PERIOD_S = 0.1  # short, because what a publisher says before it is found is not recorded
@@ -59,7 +61,7 @@ class Recording:
         self.published: set[str] = set()  # topics that have had a publisher
         self._expected = {topic: kind for topic, kind in (expected or {}).items() if topic in rules}
         self._counts: dict[str, int] = {}  # publishers of a topic when they were looked at
-        self._turn = 0
+        self._looked_at = 0
         self.unknown: dict[str, str] = {}  # topics that cannot be recorded, and why
         self._node, self._rules, self._selector = node, rules, Selector(rules)
         self._timers: list = []
@@ -80,7 +82,7 @@ class Recording:
                 data, received_ns = taken
                 if source.message_type is PolicyStatus:
                     status = deserialize_message(data, PolicyStatus)
-                    self.notes.hear(status.model_id, status.instruction)
+                    self.notes.add_policy(status.model_id, status.instruction)
                 for message in self._selector.offer(topic, received_ns or time.time_ns(), data):
                     self.writer.write(*message)
 
@@ -131,12 +133,12 @@ class Recording:
         return [topic for topic in required if topic not in heard_s or heard_s[topic] < time_s]
 
     def _discover(self) -> None:
-        """Publishers are looked at where their number changed, and one topic's in turn where it did not."""
-        found = {t: types for t, types in self._node.get_topic_names_and_types() if t in self._rules}
-        self._turn = (self._turn + 1) % max(len(found), 1)
-        for turn, (topic, types) in enumerate(found.items()):
+        """Looks at a topic's publishers where their number changed, and at one topic's a time where it did not."""
+        known = {t: types for t, types in self._node.get_topic_names_and_types() if t in self._rules}
+        self._looked_at = (self._looked_at + 1) % max(len(known), 1)
+        for index, (topic, types) in enumerate(known.items()):
             count = self._node.count_publishers(topic)
-            if topic not in self.unknown and (turn == self._turn or count != self._counts.get(topic)):
+            if topic not in self.unknown and (index == self._looked_at or count != self._counts.get(topic)):
                 self._counts[topic] = count
                 if publishers := self._node.get_publishers_info_by_topic(topic):
                     self.published.add(topic)
@@ -167,7 +169,7 @@ class Recording:
             source.add(self._subscription(source.message_type, topic, WEAKEST))
         if not source.received:  # the first message fixes what the bag says of its topic
             profiles = [bag_qos(profile) for profile in offered or [source.requested]]
-            self.writer.add_topic(topic, types[0], profiles, read_definition)
+            self.writer.add_topic(topic, types[0], profiles)
 
     def _subscription(self, kind: type, topic: str, profile: QoSProfile) -> PolledSubscription:
         return PolledSubscription(self._node, kind, topic, profile, raw=True, watched=False)

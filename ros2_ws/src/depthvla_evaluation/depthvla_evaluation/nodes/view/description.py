@@ -7,7 +7,7 @@ from std_msgs.msg import String
 
 from depthvla_control.ros import qos
 from depthvla_control.ros.parameters import Parameter
-from depthvla_evaluation.viewer.paths import grasp_frame
+from depthvla_evaluation.viewer.paths import kinematics_of
 from r1lite_description.kinematics import Kinematics, read_urdf
 from r1lite_description.robot import Robot
 
@@ -28,9 +28,7 @@ class Description:
 
     def __init__(self, node: Node, robot: Robot) -> None:
         """Takes `PARAMETERS` from the node. Raises ValueError or OSError for a `urdf_file` that cannot be used."""
-        self._node, self.kinematics = node, None
-        self.links = [grasp_frame(limb.name) for limb in robot.limbs]
-        self.joints = [joint for limb in robot.limbs for joint in limb.joints]
+        self._node, self._robot, self.kinematics = node, robot, None
         urdf_file = node.get_parameter("urdf_file").value
         waiting = node.get_parameter("await_description").value
         if not urdf_file and not waiting:
@@ -40,20 +38,16 @@ class Description:
         self.source, self.problem = TOPIC, f"no {TOPIC} has come yet"
         if not waiting:
             self.source, self.problem = urdf_file, ""
-            self._frames.require(self.links, self.joints)
-            self.kinematics = self._frames
+            self.kinematics, _ = kinematics_of(robot, self.urdf)
         node.create_subscription(String, TOPIC, self._take, qos.status())
 
     def _take(self, message: String) -> None:
         self.source, self.problem = TOPIC, ""
         try:
-            kinematics = Kinematics(message.data)
-            added = kinematics.add_frames(self._frames) if self._frames else []
-            kinematics.require(self.links, self.joints)
+            self.kinematics, added = kinematics_of(self._robot, message.data, self._frames)
         except ValueError as error:
             # Poses of another robot would be wrong ones.
             self.kinematics, self.problem = None, f"{TOPIC} cannot be used: {error}"
             self._node.get_logger().error(self.problem)
             return
-        self.kinematics = kinematics
         self._node.get_logger().info(f"poses follow {TOPIC}{', with ' + ', '.join(added) if added else ''}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from depthvla_msgs.msg import ActionChunk, ExecutorStatus, PolicyStatus
 from depthvla_msgs.msg import Plan as PlanMessage
 from rclpy.node import Node
@@ -14,7 +16,7 @@ from depthvla_control.refusal import Refusal
 from depthvla_control.ros import qos
 from depthvla_control.ros.messages import chunk_from_message, nanoseconds, plan_from_message
 from depthvla_control.ros.polling import PolledSubscription
-from depthvla_evaluation.viewer.snapshot import caption, joint_positions
+from depthvla_evaluation.viewer.snapshot import Snapshot, joint_positions
 from r1lite_description.robot import Robot
 
 EXECUTOR_SILENT_NS = 1_000_000_000  # it says something at every tick
@@ -53,21 +55,20 @@ class Listener:
         if (message := self._plans.newest()) is not None:
             self.plan = self._accepted(plan_from_message(message, self._robot))
 
-    @property
-    def instruction(self) -> str:
-        return self._policy_status.instruction if self._policy_status else ""
-
-    @property
-    def complaint(self) -> str:
-        return self._policy_status.reason if self._policy_status else ""
-
-    @property
-    def cause(self) -> str:
-        return self._executor_status.cause if self.mode is not None else ""
-
-    @property
-    def caption(self) -> str:
-        return caption(self.mode, self.cause, self.instruction, self.complaint)
+    def snapshot(self, now_ns: int, **pictures: Any) -> Snapshot:
+        """What was heard, with `pictures` and whatever else a `Snapshot` shows."""
+        policy = self._policy_status
+        return Snapshot(
+            now_ns=now_ns,
+            joints=self.joints,
+            chunk=self.chunk,
+            plan=self.plan,
+            mode=self.mode,
+            cause=self._executor_status.cause if self.mode is not None else "",
+            instruction=policy.instruction if policy else "",
+            complaint=policy.reason if policy else "",
+            **pictures,
+        )
 
     def _mode(self, now_ns: int) -> Mode | None:
         status = self._executor_status

@@ -21,18 +21,18 @@ def path_markers(paths: Iterable[Path], frame_id: str, lifetime_ns: int) -> Mark
     for path in paths:
         points, colours, fingers = _points(path.positions), _colours(path.colours), path.fingers
         strokes = _points(fingers.reshape(-1, 3)), _colours(np.repeat(path.colours, 2, axis=0))
-        for kind, width, (places, shades) in (
+        for kind, width, (positions, shades) in (
             (Marker.LINE_STRIP, LINE_M, (points, colours)),
             (Marker.SPHERE_LIST, STEP_M, (points, colours)),
             (Marker.LINE_LIST, FINGERS_M, strokes),
         ):
-            if len(places) < 2 and kind == Marker.LINE_STRIP:
+            if len(positions) < 2 and kind == Marker.LINE_STRIP:
                 continue  # RViz takes a line of one point for an error
             marker = _marker(kind, f"{path.kind} {path.limb}", kind, frame_id, lifetime_ns)
             marker.scale.x = width
             if kind == Marker.SPHERE_LIST:
                 marker.scale.y = marker.scale.z = width
-            marker.points, marker.colors = places, shades
+            marker.points, marker.colors = positions, shades
             array.markers.append(marker)
     return array
 

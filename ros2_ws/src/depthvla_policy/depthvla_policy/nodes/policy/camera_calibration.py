@@ -69,7 +69,7 @@ class CameraCalibration:
 
     def __init__(self, node: Node, camera: str, *, topic: str, file: str, rectify: bool, reliability: str) -> None:
         """Only without a `file` is `topic` listened to."""
-        self.camera, self._topic, self._rectify = camera, topic, rectify
+        self.camera, self._topic, self._rectified = camera, topic, rectify
         self._known: Calibration | None = calibration.load(file) if file else None
         self._infos = None if file else PolledSubscription(node, CameraInfo, topic, qos.stream(reliability, 1))
         self._wrong = ""
@@ -80,15 +80,15 @@ class CameraCalibration:
         """Of the images as the policy sees them. Raises ValueError when there is none, or none that can be used."""
         with self._lock:
             known = self._newest()
-            return known.rectified() if self._rectify else known
+            return known.rectified() if self._rectified else known
 
-    def straighten(self, image: np.ndarray) -> np.ndarray:
+    def rectify(self, image: np.ndarray) -> np.ndarray:
         """An image of the camera, (H, W, 3) uint8 RGB, rectified where that is asked for.
 
         Raises:
             ValueError: it cannot be rectified: as `of_images`, or its size is not the calibration's.
         """
-        if not self._rectify:
+        if not self._rectified:
             return image
         with self._lock:
             known = self._newest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
@@ -20,8 +20,8 @@ from depthvla_control.ros.messages import time_message
 from depthvla_control.worker import Worker
 from depthvla_evaluation.viewer.clouds import depth_colours
 from depthvla_policy.nodes.policy.camera_calibration import CameraCalibration
-from depthvla_policy.policy.calibration import Calibration
 from depthvla_policy.policy.images import ImageFit
+from depthvla_policy.policy.point_clouds import points
 from depthvla_policy.ros import image_messages
 
 HANG_S = 5.0
@@ -29,22 +29,19 @@ HANG_S = 5.0
 
 @dataclass(frozen=True)
 class DepthFrame:
-    """Depth of one observation. `depth_m`: camera -> (h, w); `sizes`: camera -> (height, width) of the source image;
-    `images`: camera -> that image, (height, width, 3) uint8 RGB, which colours the points. Without one, distance does.
-    """
+    """Depth of one observation. `depth_m`: camera -> (h, w); `images`: camera -> its image, (H, W, 3) uint8 RGB."""
 
     stamps_ns: Mapping[str, int]
     depth_m: Mapping[str, np.ndarray]
     frame_ids: Mapping[str, str]
-    sizes: Mapping[str, tuple[int, int]]
-    images: Mapping[str, np.ndarray] = field(default_factory=dict)
+    images: Mapping[str, np.ndarray]
 
 
 class DepthPublisher:
     """Per camera: ~/depth/<camera>/image (32FC1, metres), image_colour (rgb8), camera_info and points.
 
-    camera_info and points need the camera's calibration. Where it is missing, that is said once and the rest is
-    published.
+    camera_info and points need the camera's calibration. Where it is missing, a warning says so once, and the
+    rest is published.
     """
 
     def __init__(
@@ -67,7 +64,7 @@ class DepthPublisher:
             )
             for camera, calibration in calibrations.items()
         }
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
         self.failure = ""  # why the newest frame was not published
         self._frame: DepthFrame | None = None
         self._changed = threading.Condition()
@@ -102,31 +99,32 @@ class DepthPublisher:
             camera = self._cameras[name]
             if camera.subscribed():
                 header = Header(stamp=time_message(frame.stamps_ns[name]), frame_id=frame.frame_ids[name])
-                known = known_depth(depth_m, self._fit, frame.sizes[name])
-                self._publish_camera(camera, header, known, frame.images.get(name))
+                known = known_depth(depth_m, self._fit, frame.images[name].shape[:2])
+                self._publish_camera(camera, header, known, frame.images[name])
 
-    def _publish_camera(self, camera: _Camera, header: Header, depth_m: np.ndarray, image: np.ndarray | None) -> None:
+    def _publish_camera(self, camera: _Camera, header: Header, depth_m: np.ndarray, image: np.ndarray) -> None:
         _send(camera.image, lambda: image_messages.depth_message(header, depth_m))
-        distances = depth_colours(depth_m, *self._colour_range_m)
-        _send(camera.colour, lambda: image_messages.colour_message(header, distances))
+        colour_range_m = self._colour_range_m
+        _send(camera.colour, lambda: image_messages.colour_message(header, depth_colours(depth_m, *colour_range_m)))
         try:
             source = camera.calibration.of_images()
         except ValueError as error:
-            self._say_once(f"neither camera_info nor points of depth: {error}")
+            self._warn_once(f"neither camera_info nor points of depth: {error}")
             return
-        info = self._camera_info(source, header, depth_m.shape)
-        _send(camera.info, lambda: info)
-        colours = distances if image is None else pixel_colours(image, self._fit, len(depth_m))
-        _send(camera.points, lambda: image_messages.points_message(header, depth_m, info, colours))
+        size = depth_m.shape
+        k = self._fit.camera_matrix(source.k, source.width, source.height, size[0])
+        _send(camera.info, lambda: image_messages.camera_info_message(header, k, size, source.model, source.d))
 
-    def _camera_info(self, source: Calibration, header: Header, size: tuple[int, int]) -> CameraInfo:
-        fitted = self._fit.camera_matrix(source.k, source.width, source.height, size[0])
-        distortion = CameraInfo(distortion_model=source.model, d=source.d.tolist())
-        return image_messages.camera_info_message(header, fitted, size, distortion)
+        def cloud() -> PointCloud2:
+            xyz, pixels = points(depth_m, k, source.d, source.model)
+            colours = pixel_colours(image, self._fit, size[0])[pixels[:, 1], pixels[:, 0]]
+            return image_messages.points_message(header, xyz, colours)
 
-    def _say_once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
+        _send(camera.points, cloud)
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
             self._node.get_logger().warning(text)
 
     def _run(self) -> None:
@@ -143,7 +141,7 @@ class DepthPublisher:
                 self.failure = ""
             except Exception as error:
                 self.failure = f"cannot publish depth: {type(error).__name__}: {error}"
-                self._say_once(f"cannot publish depth: {traceback.format_exc()}")
+                self._warn_once(f"cannot publish depth: {traceback.format_exc()}")
 
 
 def known_depth(depth_m: np.ndarray, fit: ImageFit, size: tuple[int, int]) -> np.ndarray:
