@@ -154,7 +154,7 @@ install_with_ros_wheels() {
 install_over_distribution() {
   local from_distribution="numpy|opencv-python-headless"
   # On the robot everything is that has a rosdep key.
-  if [ -n "$side" ]; then from_distribution="numpy|PyYAML|xacro"; fi
+  if [ -n "$side" ]; then from_distribution="numpy|PyYAML|xacro|rich"; fi
   {
     "$venv/bin/python" -c 'import numpy; print("numpy==" + numpy.__version__)'
     echo "setuptools<80" # a newer one makes --symlink-install a copy without saying so

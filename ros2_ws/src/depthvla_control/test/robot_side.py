@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -21,8 +22,6 @@ from depthvla_control.ros import qos
 from depthvla_control.ros.messages import chunk_to_message
 from depthvla_control.ros.probe import Probe, private_domain
 from r1lite_description import robot as robot_description
-from r1lite_description import tasks
-from r1lite_description.kinematics import Kinematics
 
 ABSENT = ("torch", "transformers", "mujoco", "cv2", "pyarrow", "depthvla_policy", "r1lite_sim", "r1lite_bringup")
 NODE = "/chunk_executor_node"
@@ -33,7 +32,9 @@ def main(executable: str) -> None:
     assert sys.version_info[:2] == (3, 10), sys.version
     present = [name for name in ABSENT if importlib.util.find_spec(name)]
     assert not present, present
-    assert tasks.names() and Kinematics  # the description is there, too
+    for package in map(importlib.import_module, ("r1lite_description", "depthvla_control")):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
     with private_domain(), Probe() as probe:
         arguments = ["-p", "autostart:=true", "-p", "policy_lease_s:=0.0"]
         # On a machine that is busy, this process may be silent for longer than a robot may.
@@ -90,6 +91,7 @@ def hand_over(probe: Probe) -> None:
         print(f"{mode.name}: {status[-1].cause}")
 
     probe.every(0.01, feed)
+    probe.wait_for(lambda: status, what="the executor's status")
     probe.wait_for(lambda: probe.trigger(f"{NODE}/arm").success, what="arming")
     reach(Mode.TELEOP)
     probe.every(0.2, send_chunk)
