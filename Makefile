@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := source tools/env.sh &&
 
-.PHONY: help setup demo test fuzz faults network soak handover lint format reference bench bench-gpu full-size clean distclean
+.PHONY: help setup robot-side demo test fuzz faults network soak handover lint format reference bench bench-gpu full-size clean distclean
 FULL_SIZE := out/full-size/depthvla-3b
 
 help: ## what can be made
@@ -12,6 +12,9 @@ help: ## what can be made
 
 setup: ## system packages, .venv, pinned Python packages and the ROS workspace; quick when nothing changed
 	@tools/setup.sh
+
+robot-side: ## the executor alone, for the robot's own computer (Humble, or without ROS): .venv-robot
+	@tools/setup.sh --robot-side
 
 demo: setup ## the whole loop against a simulated robot; the report is left in out/demo/ (ARGS="..." is passed on)
 	@$(RUN) python -m r1lite_bringup.demo $(ARGS)
@@ -61,9 +64,10 @@ full-size: $(FULL_SIZE)/model.safetensors ## depthvla-3b with random weights (7.
 $(FULL_SIZE)/model.safetensors: | setup
 	@$(RUN) python -m depthvla_policy.convert --config models/configs/depthvla-3b.json --out $(FULL_SIZE)
 
-clean: ## removes build products and caches; .venv and what is in out/ (reports, bags, checkpoints) stay
-	@rm -rf ros2_ws/build ros2_ws/install ros2_ws/log out/test out/log .setup .pytest_cache .ruff_cache .hypothesis
+clean: ## removes build products and caches; .venv* and what is in out/ (reports, bags, checkpoints) stay
+	@rm -rf ros2_ws/build* ros2_ws/install* ros2_ws/log* out/test out/log .setup*
+	@rm -rf .pytest_cache .ruff_cache .hypothesis
 	@find ros2_ws tools \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +
 
-distclean: clean ## clean, and .venv
-	@rm -rf .venv
+distclean: clean ## clean, and .venv*
+	@rm -rf .venv .venv-robot

@@ -33,7 +33,8 @@ USER ${USER_UID}:${USER_GID}
 WORKDIR /workspace
 
 # Packages first: a change of the code does not install them again.
-COPY --chown=depthvla:depthvla requirements.txt requirements-dev.txt requirements-ros.txt constraints.txt ./
+COPY --chown=depthvla:depthvla requirements.txt requirements-robot.txt requirements-dev.txt \
+    requirements-ros.txt constraints.txt ./
 COPY --chown=depthvla:depthvla tools tools
 COPY --chown=depthvla:depthvla ros2_ws/src/depthvla_msgs ros2_ws/src/depthvla_msgs
 RUN . /opt/ros/jazzy/setup.bash && tools/setup.sh

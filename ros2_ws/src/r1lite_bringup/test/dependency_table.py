@@ -119,5 +119,5 @@ def _nodes(folder: Path) -> Iterator[ast.AST]:
 
 def pinned(*paths: Path) -> dict[str, str]:
     """Name of each requirement in these files, without extras -> its line."""
-    lines = [line for path in paths for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    lines = [line for path in paths for line in path.read_text().splitlines() if line and line[0] not in "#-"]
     return {re.split(r"\[|==", line)[0]: line for line in lines}

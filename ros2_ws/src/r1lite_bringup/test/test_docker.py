@@ -65,7 +65,8 @@ def test_every_copied_path_exists_and_is_not_ignored(path):
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
 def test_every_dependency_of_a_package_comes_into_the_image(path):
-    pinned = dependency_table.pinned(ROOT / "requirements.txt", ROOT / "requirements-dev.txt")
+    names = ("requirements.txt", "requirements-robot.txt", "requirements-dev.txt")
+    pinned = dependency_table.pinned(*(ROOT / name for name in names))
     by_pip = {key for key, requirement in dependency_table.LIBRARIES.values() if requirement in pinned}
     installed = docker_files.apt_packages(path)
     missing = {key for key in dependencies() - ROS_BASE - by_pip if apt_name(key) not in installed}
