@@ -1,5 +1,5 @@
 # The environment in which everything of this repository runs. The Makefile sources it, and so may you (bash):
-#   source tools/env.sh && python -m r1lite_bringup.process_launch robot:=sim
+#   source tools/env.sh && depthvla up robot:=sim
 #   source tools/env.sh --robot-side && ros2 run depthvla_control chunk_executor_node --help
 _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 case "${1:-}" in
@@ -42,6 +42,7 @@ if [ -n "$_over_ros" ]; then
     esac
   done
 fi
+case $- in *i*) if command -v depthvla >/dev/null; then eval "$(depthvla completion)"; fi ;; esac
 # rclpy refuses to start without a folder for its logs.
 if [ -z "${ROS_LOG_DIR:-}" ] && [ ! -w "${HOME:-/nonexistent}" ]; then
   export ROS_LOG_DIR=$_root/out/log

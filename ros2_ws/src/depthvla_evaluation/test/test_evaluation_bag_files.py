@@ -283,4 +283,4 @@ def test_every_tool_names_a_damaged_chunk_and_what_to_do(tmp_path, monkeypatch, 
     assert [line.split(":")[0] for line in said if "is damaged" in line] == ["from_bags", "report", "viewer"]
     for line in said:
         assert f"bag {bag} is damaged: {bag}/bag_0.mcap: the chunk at byte" in line
-        assert line.endswith(f"python -m depthvla_evaluation.bags.recover {bag}")
+        assert line.endswith(f"depthvla recover {bag}")

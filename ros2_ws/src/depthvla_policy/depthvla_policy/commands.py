@@ -7,6 +7,6 @@ COMMANDS = {
     "statistics": ("depthvla_policy.data.statistics", "normalisation statistics of demonstrations"),
     "serve": ("depthvla_policy.serve", "serve a policy to openpi's websocket clients"),
     "bench": ("depthvla_policy.bench.__main__", "speed, memory and precision of a checkpoint on this machine"),
-    "bench-training": ("depthvla_policy.training.bench", "how fast a network trains on this machine"),
-    "bench-decoding": ("depthvla_policy.data.bench_decode", "how fast demonstrations are decoded on one core"),
+    "bench-training": ("depthvla_policy.bench.training", "how fast a network trains on this machine"),
+    "bench-decoding": ("depthvla_policy.bench.decode", "how fast demonstrations are decoded on one core"),
 }

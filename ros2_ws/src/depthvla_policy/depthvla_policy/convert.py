@@ -1,4 +1,4 @@
-"""Build a checkpoint from published weights: `python -m depthvla_policy.convert --config FILE --pi0 FILE --out FOLDER`.
+"""Build a checkpoint from published weights: `depthvla convert --config FILE --pi0 FILE --out FOLDER`.
 
 Every tensor of every source is accounted for: used, unused for a stated reason, or an error. What no source brings is
 initialised as a new network would be. The names are in `model/layouts.py`.

@@ -1,4 +1,4 @@
-"""Serve a policy to openpi's websocket clients: `python -m depthvla_policy.serve --policy DIR`. Needs no ROS.
+"""Serve a policy to openpi's websocket clients: `depthvla serve --policy DIR`. Needs no ROS.
 
 Chunks are numbers in an answer; nothing is published to a robot.
 """

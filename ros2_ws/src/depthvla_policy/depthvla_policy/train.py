@@ -1,4 +1,4 @@
-"""Train a network in one of the paper's stages: `python -m depthvla_policy.train --config NAME`.
+"""Train a network in one of the paper's stages: `depthvla train --config NAME`.
 
 NAME is a YAML file, or one of models/training; every setting in it can be overridden on the command line. On several
 processes: `torchrun --nproc-per-node N -m depthvla_policy.train ...`, or `accelerate launch`.

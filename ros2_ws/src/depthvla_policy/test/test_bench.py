@@ -256,7 +256,7 @@ def test_the_command_writes_and_prints_the_figures(folder, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "first chunk in" in said and "one Euler step" in said and "engine against network" in said
     written = json.loads(out.read_text())
-    assert written["command"].startswith("python -m depthvla_policy.bench --policy")
+    assert written["command"].startswith("depthvla bench --policy")
     assert {"date", "revision", "machine", "load_average", "parameters", "roofline", "rows"} <= set(written)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -17,20 +18,26 @@ ROS = ("rclpy", "depthvla_msgs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return run(list(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def run(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
-        print(usage())
+        print(usage(), flush=True)
         return 0
     name, *rest = words
     if name == COMPLETION:
-        print(completion_file().read_text(), end="")
+        print(completion_file().read_text(), end="", flush=True)
         return 0
     modules = {known: module for commands in by_package().values() for known, (module, _) in commands.items()}
     if name not in modules:
-        close = difflib.get_close_matches(name, modules, 3) or sorted(modules)
-        print(
-            f"depthvla: no subcommand {name!r}; did you mean {', '.join(close)}? All: depthvla --help", file=sys.stderr
-        )
+        close = " or ".join(difflib.get_close_matches(name, modules, 3))
+        meant = f"did you mean {close}? " if close else ""
+        print(f"depthvla: no subcommand {name!r}; {meant}All: depthvla --help", file=sys.stderr)
         return 2
     sys.argv = [f"depthvla {name}", *rest]  # what a subcommand's usage and errors begin with
     try:

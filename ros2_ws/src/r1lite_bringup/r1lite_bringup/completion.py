@@ -10,7 +10,8 @@ import sys
 
 from r1lite_bringup import command
 
-OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*[a-z0-9]|^ *[a-z_]+:=", re.MULTILINE)
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*[a-z0-9]")
+ARGUMENT = re.compile(r"^    '(\w+)':$", re.MULTILINE)  # as `ros2 launch --show-args` lists them
 HEAD = """# bash completion of depthvla, generated from the code by `depthvla reference`.
 _depthvla() {
   local word=${COMP_WORDS[COMP_CWORD]} options=""
@@ -21,8 +22,7 @@ TAIL = """  esac
   COMPREPLY=($(compgen -W "$options" -- "$word"))
   if [[ ${COMPREPLY[0]} == *:= ]]; then compopt -o nospace; fi
 }
-# Without an option to offer, files are.
-COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}
+# Where there is no option to offer, files are.
 complete -o default -F _depthvla depthvla
 """
 
@@ -36,11 +36,12 @@ def text() -> str:
 
 def options(module: str) -> list[str]:
     """`--option` and `argument:=` of a command, from its help."""
-    said, arguments = io.StringIO(), sys.argv
+    shown, arguments = io.StringIO(), sys.argv
     sys.argv = [module, "--help"]
     try:
-        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
             importlib.import_module(module).main()
     finally:
         sys.argv = arguments
-    return sorted({found.strip() for found in OPTION.findall(said.getvalue())})
+    text = shown.getvalue()
+    return sorted({*OPTION.findall(text), *(f"{name}:=" for name in ARGUMENT.findall(text))})

@@ -1,4 +1,4 @@
-"""Evaluate a policy over seeds in closed loop: `python -m r1lite_bringup.evaluate --policy DIR --json FILE`.
+"""Evaluate a policy over seeds in closed loop: `depthvla evaluate --policy DIR --json FILE`.
 
 The success rates of the README and the model cards come from here. An episode runs in simulated time, or through the
 real node graph in real time (`--through ros`); what is made of the episodes is the same.

@@ -22,7 +22,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from depthvla_control.ros.probe import private_domain
 from depthvla_control.ros.runtime import COMMON_PARAMETERS, ManagedNode
-from r1lite_bringup import graph
+from r1lite_bringup import command, completion, graph
 from r1lite_bringup.preflight import settings
 from r1lite_description import robot as robot_description
 from r1lite_description.share import urdf_file
@@ -86,8 +86,9 @@ def subjects(robot: robot_description.Robot) -> list[Subject]:
 def main(argv: Sequence[str] | None = None) -> int:
     tyro.cli(lambda: None, args=argv, description=__doc__)
     path = graph.share().parents[2] / FILE
-    path.write_text(text())
-    print(path)
+    for file, content in ((path, text()), (command.completion_file(), completion.text())):
+        file.write_text(content)
+        print(file)
     return 0
 
 

@@ -21,7 +21,7 @@ def test_the_committed_reference_is_up_to_date(reference, text):
     from r1lite_bringup import graph
 
     committed = graph.share().parents[2] / reference.FILE
-    assert committed.read_text() == text, "python -m r1lite_bringup.reference writes it anew"
+    assert committed.read_text() == text, "depthvla reference writes it anew"
 
 
 def test_every_node_that_a_graph_starts_has_a_section(text, real_model):
@@ -29,7 +29,7 @@ def test_every_node_that_a_graph_starts_has_a_section(text, real_model):
 
     started = graph.graph({"leader": "true", "record": "true", "viewer": "true"})
     started += graph.graph({"robot": "real", "rviz": "true", "model": real_model})
-    ours = {node.name for node in started if node.package in ("depthvla_policy", "r1lite_sim")}
+    ours = {node.name for node in started if node.name in graph.NODES}
     assert ours <= {line.removeprefix("## ") for line in text.splitlines()}
 
 

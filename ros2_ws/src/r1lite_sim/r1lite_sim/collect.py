@@ -1,4 +1,4 @@
-"""Collect demonstrations of a task's scripted expert: `python -m r1lite_sim.collect --task lift --out DIR`.
+"""Collect demonstrations of a task's scripted expert: `depthvla collect --task lift --out DIR`.
 
 A LeRobot dataset (docs/data.md), an episode for each seed at which the expert succeeds. Frame t is what was seen and
 done at the start of control period t; its action is the expert's absolute target for the end of that period, without
@@ -177,7 +177,7 @@ class EpisodeCollector:
         return self._robot.limbs if side is None else [self._robot.limb(side)]
 
 
-def main(config: CollectConfig) -> None:
+def collect(config: CollectConfig) -> None:
     """Collect, and print how many episodes and frames were kept."""
     robot = robots.load()
     simulation = _simulation(config)
@@ -233,8 +233,14 @@ def _work(seed: int) -> Demonstration | None:
     return _collector.collect_stills(seed) if _collector.stills else _collector.collect(seed)
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> int:
     try:
-        main(tyro.cli(CollectConfig, description=__doc__))
+        collect(tyro.cli(CollectConfig, args=argv, description=__doc__))
     except (OSError, ValueError) as error:
-        sys.exit(f"collect: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,7 +9,8 @@ import pytest
 from depthvla_policy.data.demonstrations import Demonstrations
 from depthvla_policy.data.layout import episode_rows
 from depthvla_policy.policy.images import ImageFit, decode_jpeg
-from r1lite_sim.collect import CollectConfig, EpisodeCollector, main
+from r1lite_sim.collect import CollectConfig, EpisodeCollector
+from r1lite_sim.collect import collect as collect_dataset
 from r1lite_sim.images import encode_depth, encode_jpeg
 
 SEED = 100_000
@@ -41,7 +42,7 @@ def stacked(demonstration, name):
 
 
 def test_the_command_collects_what_the_training_reads_and_keeps_what_is_there(config, demonstration, robot):
-    main(config)
+    collect_dataset(config)
     found = Demonstrations([config.out], robot, CAMERAS, fit=ImageFit(32, "crop"), depth_size=16, horizon=16)
     assert found.instructions == ["lift the red block with the right arm"]
     assert found.sources == {"simulation"}
@@ -56,7 +57,7 @@ def test_the_command_collects_what_the_training_reads_and_keeps_what_is_there(co
 
     path = config.out / "data/chunk-000/file-000.parquet"
     before = path.stat().st_mtime_ns
-    main(config)
+    collect_dataset(config)
     assert path.stat().st_mtime_ns == before and len(episode_rows(config.out)) == 1
 
 

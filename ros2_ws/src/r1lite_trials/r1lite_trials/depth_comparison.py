@@ -1,4 +1,4 @@
-"""The paper's question in miniature: does a depth expert help? `python -m r1lite_trials.depth_comparison`.
+"""The paper's question in miniature: does a depth expert help? `depthvla depth-comparison`.
 
 Small networks, one for each variant and training seed, are trained on both tasks together with equal data and steps,
 and evaluated on the same scenes. What is there already is not done again. Needs no robot and no GPU.
@@ -73,10 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             run(config)
         print(write_table(config))
     except (OSError, ValueError) as error:
-        print(f"miniature: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
-        print(f"miniature: exit code {error.returncode} of {' '.join(error.cmd)}", file=sys.stderr)
+        print(f"error: exit code {error.returncode} of {' '.join(error.cmd)}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,6 +1,6 @@
 """Breaks the running graph in every known way and measures what becomes of the arms: `make faults`.
 
-python -m r1lite_trials.faults [--runs 20] [--only NAME ...]; needs neither robot nor GPU. Exit code 1 when a
+depthvla faults [--runs 20] [--only NAME ...]; needs neither robot nor GPU. Exit code 1 when a
 run shows a problem: commands outside the limits, a reason that does not name the fault, arms that do not stand, or a
 recovery that is not the documented one.
 """

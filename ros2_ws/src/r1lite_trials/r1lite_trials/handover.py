@@ -1,6 +1,6 @@
 """Plays the operator: from the policy to a leader arm and back, and looks at every switch: `make handover`.
 
-python -m r1lite_trials.handover [--switches 10]. Each time in a new scene, in which the policy works, the
+depthvla handover [--switches 10]. Each time in a new scene, in which the policy works, the
 leader takes over, and gives back; ~/set_mode and the pedal ~/takeover take turns. Exit code 1 when a command left the
 limits or a switch was refused.
 """

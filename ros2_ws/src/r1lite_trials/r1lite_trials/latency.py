@@ -1,6 +1,6 @@
 """Times of the policy and the executor while all nodes of the simulated graph run: a part of `make bench`.
 
-python -m r1lite_trials.latency [--seconds 60] [--executor-rate-hz 100]. What every chunk and every control tick
+depthvla latency [--seconds 60] [--executor-rate-hz 100]. What every chunk and every control tick
 says of itself, read from the topics.
 """
 

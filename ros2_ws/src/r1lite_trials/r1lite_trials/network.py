@@ -1,6 +1,6 @@
 """Robot and policy host on a bad network: delay, jitter, loss and cuts between two real DDS machines. Linux, as root.
 
-python -m r1lite_trials.network [--executor-side robot] [--only "50 ms" ...]. Two network namespaces stand for
+depthvla network [--executor-side robot] [--only "50 ms" ...]. Two network namespaces stand for
 the machines, a cable in user space (`link`) for the network; nodes, middleware and its profile are the real ones. Exit
 code 1 when the command stream jumps or the policy does not come back after a cut.
 """

@@ -1,6 +1,6 @@
 """Images over a lossy cable, with the kernel's limits on fragments and with those of docs/network.md. Linux, as root.
 
-python -m r1lite_trials.network_fragments [--loss 0.01] [--kilobytes 40]. A datagram of which a frame is lost
+depthvla network-fragments [--loss 0.01] [--kilobytes 40]. A datagram of which a frame is lost
 keeps its other frames in memory until `ipfrag_time` is over; when they fill `ipfrag_high_thresh`, no datagram is put
 together any more.
 """

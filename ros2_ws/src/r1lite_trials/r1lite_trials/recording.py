@@ -1,6 +1,6 @@
 """Records as much as the robot says, counts what is lost, and kills the recorder at random moments.
 
-python -m r1lite_trials.recording [--seconds 60] [--kills 20]; needs neither robot nor GPU. Exit code 1 when a
+depthvla recorder-load [--seconds 60] [--kills 20]; needs neither robot nor GPU. Exit code 1 when a
 message is lost under load, or a bag is not recovered with all but its last second.
 """
 
@@ -79,7 +79,7 @@ class Load:
 
 @trial
 def main(argv: Sequence[str] | None = None) -> int:
-    config, result = begin("recording", RecordingConfig, argv, __doc__)
+    config, result = begin("recorder-load", RecordingConfig, argv, __doc__)
     folder = config.out.parent / "recording"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -1,6 +1,6 @@
 """Lets the simulated graph run and watches rate, punctuality and memory: `make soak`.
 
-python -m r1lite_trials.soak [--minutes 10]. Exit code 1 when a control tick was missed, the command rate is
+depthvla soak [--minutes 10]. Exit code 1 when a control tick was missed, the command rate is
 off, or the memory of a node grows.
 """
 

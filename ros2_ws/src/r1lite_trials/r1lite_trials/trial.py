@@ -40,7 +40,7 @@ def begin(name: str, config: type[Config], argv: Sequence[str] | None, descripti
     words = sys.argv[1:] if argv is None else argv
     settings = tyro.cli(config, args=words, description=description)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the nodes are ended too
-    command = shlex.join(["python", "-m", f"{__package__}.{name}", *words])
+    command = shlex.join(["depthvla", name, *words])
     return settings, {"command": command, "machine": machine(), "date": datetime.date.today().isoformat()}
 
 

@@ -22,7 +22,7 @@ from r1lite_description.robot import Robot
 
 # Cameras are matched within this time, so depth predicted for one camera may carry the stamp of another.
 PAIR_TOLERANCE_NS = 20_000_000
-RECOVER = "python -m depthvla_evaluation.bags.recover"
+RECOVER = "depthvla recover"
 DEPTH_ENCODINGS = {"32FC1": (np.float32, 1.0), "16UC1": (np.uint16, 0.001)}
 
 

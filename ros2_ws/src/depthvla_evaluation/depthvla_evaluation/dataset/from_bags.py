@@ -1,4 +1,4 @@
-"""Recorded episodes as a LeRobot dataset: `python -m depthvla_evaluation.dataset.from_bags BAGS... --out DIR`.
+"""Recorded episodes as a LeRobot dataset: `depthvla from-bags BAGS... --out DIR`.
 
 An episode of the dataset is a stretch of a bag without a gap in which one and the same - the policy, or a person - was
 in command, with one instruction. What was recorded in any other mode is left out.

@@ -1,4 +1,4 @@
-"""`python -m depthvla_evaluation.report`: see `build`."""
+"""`depthvla report`: see `build`."""
 
 import sys
 

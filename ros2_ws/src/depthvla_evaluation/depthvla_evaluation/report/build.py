@@ -1,4 +1,4 @@
-"""Report of episodes: `python -m depthvla_evaluation.report BAG... RESULTS.json... --out DIR`.
+"""Report of episodes: `depthvla report BAG... RESULTS.json... --out DIR`.
 
 One bag gives the page of its episode. Several, or results of `r1lite_bringup.evaluate`, give a comparison of their
 policies, with a page for each bag; everything in it comes from those files alone.

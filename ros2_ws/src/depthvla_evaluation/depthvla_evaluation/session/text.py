@@ -85,7 +85,7 @@ def set_aside(aside: Aside) -> str:
     text = f"{aside.name} does not count ({aside.why}): it is kept as {ASIDE}/{aside.path.name}"
     if aside.why != UNFINISHED:
         return text
-    return f"{text}; to look into it: python -m depthvla_evaluation.bags.recover {shlex.quote(str(aside.path))}"
+    return f"{text}; to look into it: depthvla recover {shlex.quote(str(aside.path))}"
 
 
 def table(plan: Plan, results: Mapping[int, Result]) -> str:
@@ -106,4 +106,4 @@ def table(plan: Plan, results: Mapping[int, Result]) -> str:
 
 def report_command(folder: Path) -> str:
     path = shlex.quote(str(folder))
-    return f"python -m depthvla_evaluation.report {path}/episode_* --out {path}/report"
+    return f"depthvla report {path}/episode_* --out {path}/report"

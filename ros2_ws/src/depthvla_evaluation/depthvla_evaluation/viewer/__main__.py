@@ -1,4 +1,4 @@
-"""A recorded episode in a browser: `python -m depthvla_evaluation.viewer BAG`."""
+"""A recorded episode in a browser: `depthvla view BAG`."""
 
 from __future__ import annotations
 

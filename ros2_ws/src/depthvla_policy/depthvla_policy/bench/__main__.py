@@ -1,4 +1,4 @@
-"""Speed, memory and precision of a checkpoint on this machine: `python -m depthvla_policy.bench`. Writes JSON.
+"""Speed, memory and precision of a checkpoint on this machine: `depthvla bench`. Writes JSON.
 
 Each stage and whole chunks: network and engine, with and without depth, with every number of cameras, beside pi0 of the
 same dimensions, transformers' pi0 and the roofline. Works on a full-size checkpoint with random weights as well as on a
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, RuntimeError, ValueError) as error:  # torch raises the second, for a device it does not know
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    result = {"command": shlex.join(["python", "-m", "depthvla_policy.bench", *words]), **figures}
+    result = {"command": shlex.join(["depthvla", "bench", *words]), **figures}
     config.out.parent.mkdir(parents=True, exist_ok=True)
     config.out.write_text(json.dumps(result, indent=1) + "\n")
     print(table.markdown(result) if config.markdown else table.text(result))

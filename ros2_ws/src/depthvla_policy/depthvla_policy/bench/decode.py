@@ -1,4 +1,4 @@
-"""How fast demonstrations are decoded on one core: `python -m depthvla_policy.bench.decode FOLDER`.
+"""How fast demonstrations are decoded on one core: `depthvla bench-decoding FOLDER`.
 
 A sample is what the training gets: every camera's picture fitted to the network's square, depth, state and chunk.
 Seconds are those of the processor; files that are not in memory yet make it wait longer.

@@ -1,4 +1,4 @@
-"""Measures a checkpoint: what `python -m depthvla_policy.bench` writes."""
+"""Measures a checkpoint: what `depthvla bench` writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast a network trains on this machine: `python -m depthvla_policy.bench.training --config NAME --device cuda`.
+"""How fast a network trains on this machine: `depthvla bench-training --config NAME --device cuda`.
 
 Whole steps of the training loop on random data in memory, with the largest batch that fits: what is left of the time of
 a real run is reading data. Writes JSON.

@@ -1,4 +1,4 @@
-"""Statistics of demonstrations: `python -m depthvla_policy.data.statistics FOLDER...`.
+"""Statistics of demonstrations: `depthvla statistics FOLDER...`.
 
 Of states, and for each step of the chunk of actions as they are and relative to the state they follow. No picture is
 decoded. What a policy is normalised with is fitted by `policy.normalise`, which takes the same arrays.

@@ -49,7 +49,7 @@ def nothing_asked() -> list[Finding]:
 def check(result: Mapping, max_rate_hz: float) -> list[Finding]:
     """result: what `load` returned; max_rate_hz: chunks are made at most that often."""
     if "error" in result:
-        todo = "see model:= and device:=; python -m depthvla_policy.bench says more about a checkpoint"
+        todo = "see model:= and device:=; depthvla bench says more about a checkpoint"
         return [LOAD.fail(result["error"], todo), Check(LATENCY).skip("not loaded")]
     seen = (
         f"{result['model_id']} on {result['device']} in {result['load_s']:.1f} s,"

@@ -1,4 +1,4 @@
-"""How well the scripted experts do: `python -m r1lite_sim.experts --task all --seeds 100`."""
+"""How well the scripted experts do: `depthvla experts --task all --seeds 100`."""
 
 from __future__ import annotations
 

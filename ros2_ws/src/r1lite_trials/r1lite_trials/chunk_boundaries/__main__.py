@@ -1,4 +1,4 @@
-"""How smoothly chunks are joined: `python -m r1lite_trials.chunk_boundaries --bag BAG`. Table, JSON and plot.
+"""How smoothly chunks are joined: `depthvla chunk-boundaries --bag BAG`. Table, JSON and plot.
 
 The chunks of a bag are played through the timeline and the executor with each strategy and simulated latencies, once as
 they were recorded and once inferred anew from the observations of the bag, for `rtc` as continuations. This is an open
