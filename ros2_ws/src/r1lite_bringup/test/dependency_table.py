@@ -19,6 +19,7 @@ LIBRARIES = {  # imported module -> rosdep key, requirement
     "h5py": ("python3-h5py", "h5py"),
     "hypothesis": ("python3-hypothesis", "hypothesis"),
     "jinja2": ("python3-jinja2", "jinja2"),
+    "markupsafe": ("python3-markupsafe", "markupsafe"),
     "matplotlib": ("python3-matplotlib", "matplotlib"),
     "msgpack": ("python3-msgpack", "msgpack"),
     "numpy": ("python3-numpy", "numpy"),

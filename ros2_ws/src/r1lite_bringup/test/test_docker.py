@@ -114,8 +114,8 @@ def test_what_the_cpu_image_is_for_imports_without_the_network(ros):
         "depthvla_evaluation.nodes.visualisation_node",
         *("r1lite_bringup.preflight.__main__", "depthvla_evaluation.viewer.__main__"),
     ]
-    hidden = "sys.modules.update(dict.fromkeys(('torch', 'transformers', 'accelerate')))"
-    code = f"import sys, importlib; {hidden}; [importlib.import_module(name) for name in {modules}]"
+    code = f"import sys, importlib; [importlib.import_module(name) for name in {modules}]"
+    code += "; sys.exit([name for name in ('torch', 'transformers', 'accelerate') if name in sys.modules] or 0)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
