@@ -149,7 +149,7 @@ def test_unfinished_bag_is_recovered_where_it_lies(reopen):
     kill(folder, 1)
     (aside,) = folder.sort()
     said = session_text.set_aside(aside)
-    assert f"evaluation.recover {aside.path}" in said and "does not count (unfinished)" in said
+    assert f"depthvla recover {aside.path}" in said and "does not count (unfinished)" in said
     recover(aside.path)
     assert (aside.path / "metadata.yaml").exists()
     assert folder.sort() == []

@@ -162,7 +162,7 @@ def test_parameters_keep_their_types_and_remappings_are_passed_on(launch, tmp_pa
 
 GRAPH = [
     ("r1lite_sim", "simulator_node"),
-    ("depthvla_policy", "chunk_executor_node"),
+    ("depthvla_control", "chunk_executor_node"),
     ("depthvla_policy", "policy_node"),
 ]
 
