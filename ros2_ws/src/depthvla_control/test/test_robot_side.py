@@ -45,7 +45,7 @@ def python_3_10() -> str:
 
 
 @pytest.mark.timeout(1800)  # the first time it installs, and builds the interfaces: minutes beside other work
-@pytest.mark.xdist_group("graph")
+@pytest.mark.xdist_group("robot-side")
 def test_the_executor_runs_and_hands_over_where_nothing_else_is_installed(tmp_path):
     bash("tools/setup.sh --robot-side", cwd=ROOT, PYTHON=python_3_10())
     command = 'source "$1/tools/env.sh" --robot-side && exec python "$2" "$1/$3"'
