@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from r1lite_bringup.graph import share
+from r1lite_description.share import share
 
 GROUP = "depthvla.commands"  # of entry points, so that a package above this one can bring subcommands too
 COMPLETION = "completion"
@@ -63,4 +63,4 @@ def usage() -> str:
 
 
 def completion_file() -> Path:
-    return share() / "completion" / "depthvla.bash"
+    return share("r1lite_bringup") / "completion" / "depthvla.bash"

@@ -15,7 +15,7 @@ from depthvla_control.execution_plan import REALTIME_CHUNKING
 from depthvla_control.ros.isolation import this_machine_only
 from depthvla_policy.policy.made_for import why_not_real
 from r1lite_description import files, robot, tasks
-from r1lite_description.share import robot_file, urdf_file
+from r1lite_description.share import robot_file, share, urdf_file
 from r1lite_sim import task_options
 
 PACKAGE = "r1lite_bringup"
@@ -207,7 +207,7 @@ def graph(arguments: Mapping[str, str] | None = None) -> list[Node]:
     if _publishes_state(values):
         nodes.append(_robot_state_publisher())
     if values["rviz"] == "true":
-        nodes.append(Node("rviz2", "rviz2", "rviz2", arguments=("-d", str(share() / "rviz" / "depthvla.rviz"))))
+        nodes.append(Node("rviz2", "rviz2", "rviz2", arguments=("-d", str(share(PACKAGE) / "rviz" / "depthvla.rviz"))))
     return nodes
 
 
@@ -297,16 +297,6 @@ def environment(arguments: Mapping[str, str], current: Mapping[str, str] = os.en
         return this_machine_only(current)
     except ValueError as error:
         raise ArgumentError(str(error)) from None
-
-
-def share(package: str = PACKAGE) -> Path:
-    """A package's folder with config/, launch/ and rviz/: beside this one in the source tree, else as installed."""
-    source = Path(__file__).resolve().parents[2] / package
-    if (source / "package.xml").exists():
-        return source
-    from ament_index_python.packages import get_package_share_directory
-
-    return Path(get_package_share_directory(package))
 
 
 def with_parameter_file(node: Node, params_dir: str) -> Node:

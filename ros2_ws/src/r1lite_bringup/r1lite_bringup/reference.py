@@ -25,7 +25,7 @@ from depthvla_control.ros.runtime import COMMON_PARAMETERS, ManagedNode
 from r1lite_bringup import command, completion, graph
 from r1lite_bringup.preflight import settings
 from r1lite_description import robot as robot_description
-from r1lite_description.share import urdf_file
+from r1lite_description.share import share, urdf_file
 
 FILE = "docs/reference.md"
 PARAMETER_COLUMNS = ("parameter", "default", "allowed", "meaning")
@@ -85,7 +85,7 @@ def subjects(robot: robot_description.Robot) -> list[Subject]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     tyro.cli(lambda: None, args=argv, description=__doc__)
-    path = graph.share().parents[2] / FILE
+    path = share("r1lite_bringup").parents[2] / FILE
     for file, content in ((path, text()), (command.completion_file(), completion.text())):
         file.write_text(content)
         print(file)
@@ -135,7 +135,7 @@ def _node(subject: Subject, context: Context, common: set[str]) -> str:
             raise RuntimeError(f"{name} could not be configured")
         # A value that was needed to configure the node is not its default.
         defaults = {item.name: item.default for item in module.PARAMETERS}
-        installed = settings.parameters(graph.share(graph.NODES[name]) / "config" / f"{name}.param.yaml")
+        installed = settings.parameters(share(graph.NODES[name]) / "config" / f"{name}.param.yaml")
         rows = [
             _row(key, defaults.get(key, value.value), node.describe_parameter(key), installed)
             for key, value in node.get_parameters_by_prefix("").items()

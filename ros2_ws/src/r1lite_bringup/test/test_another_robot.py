@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from r1lite_description import robot as robot_description
-from r1lite_description.share import robot_file
+from r1lite_description.share import robot_file, share
 
 CHEST = {
     "topic": "/camera_chest/color/image_raw/compressed",
@@ -89,10 +89,9 @@ def test_a_state_vector_follows_the_description(file):
 
 def test_a_camera_is_recorded_with_its_predicted_depth(file):
     from depthvla_evaluation.bags.topic_rules import parse_rules
-    from r1lite_bringup import graph
 
     parameters = yaml.safe_load(
-        (graph.share("depthvla_evaluation") / "config" / "episode_recorder_node.param.yaml").read_text()
+        (share("depthvla_evaluation") / "config" / "episode_recorder_node.param.yaml").read_text()
     )
     entries = parameters["episode_recorder_node"]["ros__parameters"]["topics"]
     rules = parse_rules(entries, robot_description.load(file))

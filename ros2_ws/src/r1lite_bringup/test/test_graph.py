@@ -10,6 +10,7 @@ from depthvla_control.ros import isolation
 from depthvla_policy.nodes.policy.inference_loop import chunk_rate_hz
 from r1lite_bringup import graph
 from r1lite_description import robot, tasks
+from r1lite_description.share import share
 from r1lite_sim.nodes import simulator_node
 from r1lite_sim.simulation import Simulation
 
@@ -228,7 +229,7 @@ def test_params_dir_replaces_single_files(model, tmp_path):
     replacement.write_text("/**: {ros__parameters: {}}\n")
     running = nodes(model, params_dir=str(tmp_path))
     assert running["chunk_executor_node"].parameter_file == replacement
-    assert running["policy_node"].parameter_file == graph.share("depthvla_policy") / "config" / "policy_node.param.yaml"
+    assert running["policy_node"].parameter_file == share("depthvla_policy") / "config" / "policy_node.param.yaml"
 
 
 ROBOT_SHELL = {

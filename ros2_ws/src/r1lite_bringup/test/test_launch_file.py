@@ -14,11 +14,12 @@ from synthetic_bag import SyntheticBag
 from test_graph import ROBOT_SHELL
 
 from r1lite_bringup import graph, process_launch, replay
+from r1lite_description.share import share
 
 pytest.importorskip("launch_ros", reason="launch and launch_ros come with a ROS distribution, which is not sourced")
 
-LAUNCH_FILE = graph.share() / "launch" / "depthvla.launch.py"
-REPLAY_FILE = graph.share() / "launch" / "replay.launch.py"
+LAUNCH_FILE = share("r1lite_bringup") / "launch" / "depthvla.launch.py"
+REPLAY_FILE = share("r1lite_bringup") / "launch" / "replay.launch.py"
 # As `ros2 launch FILE name:=value` does it.
 RUN = """
 import sys

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from r1lite_description.share import share
+
 
 @pytest.fixture(scope="module")
 def reference(ros):
@@ -18,9 +20,8 @@ def text(reference) -> str:
 
 
 def test_the_committed_reference_is_up_to_date(reference, text):
-    from r1lite_bringup import graph
 
-    committed = graph.share().parents[2] / reference.FILE
+    committed = share("r1lite_bringup").parents[2] / reference.FILE
     assert committed.read_text() == text, "depthvla reference writes it anew"
 
 

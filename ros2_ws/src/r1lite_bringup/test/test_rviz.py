@@ -12,11 +12,11 @@ import yaml
 from r1lite_bringup import graph
 from r1lite_bringup.process_launch import Launcher
 from r1lite_description import robot
-from r1lite_description.share import urdf_file
+from r1lite_description.share import share, urdf_file
 
 pytestmark = pytest.mark.xdist_group("graph")
 
-CONFIGURATION = yaml.safe_load((graph.share() / "rviz" / "depthvla.rviz").read_text())
+CONFIGURATION = yaml.safe_load((share("r1lite_bringup") / "rviz" / "depthvla.rviz").read_text())
 DISPLAYS = {display["Name"]: display for display in CONFIGURATION["Visualization Manager"]["Displays"]}
 # Display class -> what it subscribes to (rviz_default_plugins; an Image topic that ends in /compressed goes through
 # image_transport, which subscribes to CompressedImage).

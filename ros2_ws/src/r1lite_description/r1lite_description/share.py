@@ -1,28 +1,29 @@
-"""Where the files of this package are: config/, tasks/ and urdf/."""
+"""Where the files of a package are, which are not Python: config/, urdf/, launch/ and the like."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = "r1lite_description"
 
 
-def share() -> Path:
-    """The source tree's folder of the package, else `share/r1lite_description` of the prefix that it is installed to.
+def share(package: str = PACKAGE) -> Path:
+    """A package's folder in the source tree, else `share/<package>` of the prefix that it is installed to.
 
-    Looked up without ament's index, so that a computer without ROS finds it too.
+    Looked up without ament's index: a computer without ROS finds it too.
 
     Raises:
-        FileNotFoundError: the package is installed without its files.
+        FileNotFoundError: the package is not installed, or without its files.
     """
-    here = Path(__file__).resolve()
-    folders = [here.parents[1], *(parent / "share" / PACKAGE for parent in here.parents)]
-    for folder in folders:
-        if (folder / "config" / "r1lite.yaml").is_file():
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(f"package {package} is not installed")
+    module = Path(spec.origin).resolve()
+    for folder in (module.parents[1], *(parent / "share" / package for parent in module.parents)):
+        if (folder / "package.xml").is_file():
             return folder
-    raise FileNotFoundError(
-        f"{PACKAGE} is installed without config/r1lite.yaml; looked in {folders[0]} to {folders[-1]}"
-    )
+    raise FileNotFoundError(f"{package} in {module.parent} is installed without its share folder")
 
 
 def robot_file() -> Path:

@@ -35,10 +35,11 @@ from depthvla_control.ros import qos
 from depthvla_control.ros.probe import Probe, private_domain
 from depthvla_evaluation.bags.bag import Bag
 from depthvla_evaluation.bags.recover import broken, recover
-from r1lite_bringup.graph import Node, share
+from r1lite_bringup.graph import Node
 from r1lite_bringup.process_launch import command
 from r1lite_description import robot as robot_description
 from r1lite_description.robot import Robot
+from r1lite_description.share import share
 from r1lite_trials.stream import percentiles
 from r1lite_trials.trial import begin, finish, trial
 

@@ -29,9 +29,10 @@ from depthvla_control.arbiter import Mode
 from depthvla_control.ros import qos
 from depthvla_control.ros.messages import time_message
 from depthvla_control.ros.probe import Probe, private_domain, wait_until
-from r1lite_bringup.graph import Node, graph, share
+from r1lite_bringup.graph import Node, graph
 from r1lite_bringup.process_launch import command
 from r1lite_description import robot as robot_description
+from r1lite_description.share import share
 from r1lite_trials.listener import Listener
 from r1lite_trials.relay import Relay
 from r1lite_trials.stream import speed
