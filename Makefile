@@ -8,7 +8,7 @@ RUN := source tools/env.sh &&
 FULL_SIZE := out/full-size/depthvla-3b
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## system packages, .venv, pinned Python packages and the ROS workspace; quick when nothing changed
 	@tools/setup.sh
@@ -23,7 +23,7 @@ test: setup ## lint and formatting, then every test; results as JUnit XML in out
 	@$(RUN) ruff check . && ruff format --check . && python -m pytest --junitxml out/test/junit.xml $(ARGS)
 
 fuzz: setup ## the command path's property tests with 100,000 generated histories instead of 200 (about an hour)
-	@$(RUN) python -m pytest ros2_ws/src/depthvla_policy/test -k "history or wanted_motion" \
+	@$(RUN) python -m pytest ros2_ws/src/depthvla_control/test -k "history or wanted_motion" \
 	  --hypothesis-profile nightly --timeout 0 $(ARGS)
 
 faults: setup ## every part of the running graph is broken, again and again: out/faults.json and the table in docs/faults.md

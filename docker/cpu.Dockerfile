@@ -48,4 +48,4 @@ RUN . /opt/ros/jazzy/setup.bash && tools/setup.sh
 ENV RMW_IMPLEMENTATION=rmw_fastrtps_cpp \
     MUJOCO_GL=egl
 ENTRYPOINT ["/workspace/docker/entrypoint.sh"]
-CMD ["python", "-m", "r1lite_bringup.preflight", "--help"]
+CMD ["depthvla", "preflight", "--help"]
