@@ -132,13 +132,13 @@ class Hand:
         near = 0
         for _ in range(steps):
             target, pose = goal() if callable(goal) else goal, self.pose
-            turn = rotation_vector(target.rotation @ pose.rotation.T)
-            away, angle = np.linalg.norm(target.position - pose.position), np.linalg.norm(turn)
+            rotvec = rotation_vector(target.rotation @ pose.rotation.T)
+            away, angle = np.linalg.norm(target.position - pose.position), np.linalg.norm(rotvec)
             share = min(1.0, AHEAD / max(away, 1e-9), AHEAD_RAD / max(angle, 1e-9))
             self._aim(
                 Pose(
                     pose.position + share * (target.position - pose.position),
-                    _rotation(share * turn) @ pose.rotation,
+                    _rotation(share * rotvec) @ pose.rotation,
                 )
             )
             error = max(away / tolerance, angle / (ROTATION_TOLERANCE * max(1.0, tolerance / POSITION_TOLERANCE)))
