@@ -75,10 +75,10 @@ async def _serve(service: Service, config: ServeConfig) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     model = service.metadata["model_id"]
 
-    def say(port: int) -> None:
+    def announce(port: int) -> None:
         print(f"{model} for {config.adapter} clients at ws://{config.host}:{port}; Ctrl-C ends it", flush=True)
 
-    await PolicyServer(service).run(config.host, config.port, stop, say)
+    await PolicyServer(service).run(config.host, config.port, stop, announce)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,13 @@ def write(writer: DatasetWriter, lengths: Sequence[int], **changed) -> None:
         writer.save_episode({"seed": 1000 + number})
 
 
+def replace_column(path: Path, name: str, values: Sequence) -> None:
+    """Put other values in a column of a parquet file."""
+    table = pq.read_table(path)
+    kind = table.schema.field(name).type
+    pq.write_table(table.set_column(table.column_names.index(name), name, pa.array(values, kind)), path)
+
+
 def write_v21(folder: Path, lengths: Sequence[int], *, arm_values: int = 6) -> None:
     """Videos, no depth, an episode a file, features that nobody asked for, `Chinese@English` instructions."""
     cameras = ("head_rgb", "head_right_rgb", "left_wrist_rgb", "right_wrist_rgb")

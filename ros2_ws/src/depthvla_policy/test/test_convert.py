@@ -42,8 +42,7 @@ class Case:
     unused: int = 0
 
 
-@pytest.fixture(scope="module")
-def cases() -> dict[str, Case]:
+def make_cases() -> dict[str, Case]:
     vlm, action, depth = (
         published.tensors(make(C)) for make in (published.paligemma, published.pi0, published.depth_anything)
     )
@@ -159,34 +158,8 @@ def pi05(openpi: dict[str, Tensor]) -> dict[str, Tensor]:
     )
 
 
-NAMES = (
-    "PaliGemma, hub",
-    "PaliGemma, hub, head only",
-    "PaliGemma, transformers 5",
-    "PaliGemma, transformers 5 with vision_model",
-    "pi0, transformers",
-    "pi0, openpi",
-    "pi0, openpi with embedding",
-    "pi0, lerobot",
-    "pi0, old lerobot",
-    "Depth Anything, new",
-    "Depth Anything, old",
-    "Depth Anything, .pth",
-    "DINOv2, new",
-    "DINOv2, old",
-    "DINOv2, .pth",
-    "our depth pre-training",
-    "our depth pre-training, no encoder",
-    "our DepthVLA",
-)
-
-
-@pytest.fixture
-def case(request, cases) -> Case:
-    return cases[request.param]
-
-
-every_layout = pytest.mark.parametrize("case", NAMES, indirect=True)
+CASES = make_cases()
+every_layout = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
 def run(tmp_path: Path, model=C, out: str = "out", dtype: str = "float32", **sources):
@@ -197,10 +170,6 @@ def run(tmp_path: Path, model=C, out: str = "out", dtype: str = "float32", **sou
 
 def path_for(case: Case, tmp_path: Path) -> Path:
     return tmp_path / ("published.pth" if "blocks" in case.sample else "published")
-
-
-def test_all_cases_are_run(cases):
-    assert tuple(cases) == NAMES
 
 
 @every_layout
@@ -299,21 +268,21 @@ class Shapes:
         return tuple(self.tensors[key].shape)
 
 
-def test_parts_of_four_sources_make_one_network(cases, tmp_path):
-    vlm = published.write(cases["PaliGemma, hub"].weights, tmp_path / "vlm")
-    encoder = published.write(cases["DINOv2, old"].weights, tmp_path / "dino.safetensors")
-    decoder = published.write(cases["our depth pre-training, no encoder"].weights, tmp_path / "decoder")
+def test_parts_of_four_sources_make_one_network(tmp_path):
+    vlm = published.write(CASES["PaliGemma, hub"].weights, tmp_path / "vlm")
+    encoder = published.write(CASES["DINOv2, old"].weights, tmp_path / "dino.safetensors")
+    decoder = published.write(CASES["our depth pre-training, no encoder"].weights, tmp_path / "decoder")
     report = run(tmp_path, vlm=vlm, depth_encoder=encoder, depth_decoder=decoder)
     assert {layouts.part_of(name) for name in report.fresh} == {"action"}
     assert {source for source, _ in report.used.values()} == {"vlm", "depth_encoder", "depth_decoder"}
-    pi0 = published.write(cases["pi0, lerobot"].weights, tmp_path / "pi0")
+    pi0 = published.write(CASES["pi0, lerobot"].weights, tmp_path / "pi0")
     report = run(tmp_path, out="all", pi0=pi0, depth_encoder=encoder, depth_decoder=decoder)
     assert not report.fresh
 
 
 @pytest.mark.parametrize("prefix", ["", "model."], ids=["openpi", "lerobot"])
-def test_a_pi05_is_refused_as_what_it_is(cases, tmp_path, prefix):
-    weights = published.under(pi05(cases["pi0, openpi"].weights), prefix)
+def test_a_pi05_is_refused_as_what_it_is(tmp_path, prefix):
+    weights = published.under(pi05(CASES["pi0, openpi"].weights), prefix)
     with pytest.raises(ValueError, match="pi0.5 checkpoint"):
         run(tmp_path, pi0=published.write(weights, tmp_path / "pi05"))
     # Either sign is enough: the time's own MLP, or norms that take it.
@@ -325,8 +294,8 @@ def test_a_pi05_is_refused_as_what_it_is(cases, tmp_path, prefix):
         assert prefix + sign in str(error.value)
 
 
-def test_statistics_of_a_published_policy_are_left_out_for_a_stated_reason(cases, tmp_path):
-    source = published.write(cases["pi0, old lerobot"].weights, tmp_path / "pi0")
+def test_statistics_of_a_published_policy_are_left_out_for_a_stated_reason(tmp_path):
+    source = published.write(CASES["pi0, old lerobot"].weights, tmp_path / "pi0")
     report = run(tmp_path, pi0=source)
     assert "ours are in norm_stats.json" in report.unused["pi0", "normalize_inputs.buffer_observation_state.mean"]
     assert "norm_stats.json" in " ".join(report.needed)
@@ -339,24 +308,24 @@ def test_statistics_of_a_published_policy_are_left_out_for_a_stated_reason(cases
         ("DINOv2, new", "our depth pre-training", "--depth-encoder and --depth-decoder both bring depth_encoder"),
     ],
 )
-def test_two_sources_of_one_part_are_refused(cases, tmp_path, first, second, message):
+def test_two_sources_of_one_part_are_refused(tmp_path, first, second, message):
     sources = {
-        cases[name].option: published.write(cases[name].weights, tmp_path / cases[name].option)
+        CASES[name].option: published.write(CASES[name].weights, tmp_path / CASES[name].option)
         for name in (first, second)
     }
     with pytest.raises(ValueError, match=message):
         run(tmp_path, **sources)
 
 
-def test_depth_weights_for_a_network_without_depth_are_refused(cases, tmp_path):
-    source = published.write(cases["DINOv2, new"].weights, tmp_path / "dino")
+def test_depth_weights_for_a_network_without_depth_are_refused(tmp_path):
+    source = published.write(CASES["DINOv2, new"].weights, tmp_path / "dino")
     with pytest.raises(ValueError, match="has no depth_encoder"):
         run(tmp_path, tiny_model.PI0, depth_encoder=source)
 
 
-def test_a_network_that_predicts_no_depth_leaves_the_head_unused(cases, tmp_path):
+def test_a_network_that_predicts_no_depth_leaves_the_head_unused(tmp_path):
     blind = dataclasses.replace(C, depth=dataclasses.replace(C.depth, input="ground_truth"))
-    source = published.write(cases["our depth pre-training"].weights, tmp_path / "decoder")
+    source = published.write(CASES["our depth pre-training"].weights, tmp_path / "decoder")
     report = run(tmp_path, blind, depth_decoder=source)
     assert set(report.unused) == {("depth_decoder", "depth_head.weight"), ("depth_decoder", "depth_head.bias")}
 
@@ -368,31 +337,31 @@ def test_padded_token_rows_are_cut_off(tmp_path):
     assert torch.equal(written, padded[published.TIED[0]][: C.vocab_size])
 
 
-def test_a_head_beside_the_embedding_is_not_read(cases, tmp_path):
-    weights = {**cases["PaliGemma, transformers 5"].weights, "lm_head.weight": torch.full((2, 2), torch.nan)}
+def test_a_head_beside_the_embedding_is_not_read(tmp_path):
+    weights = {**CASES["PaliGemma, transformers 5"].weights, "lm_head.weight": torch.full((2, 2), torch.nan)}
     report = run(tmp_path, vlm=published.write(weights, tmp_path / "vlm"))
     assert report.used["embed_tokens.weight"] == ("vlm", published.TIED[0])
     assert "tied" in report.unused["vlm", "lm_head.weight"]
 
 
-def test_positions_are_resampled_as_transformers_does_while_running(cases, tmp_path):
-    run(tmp_path, depth_encoder=published.write(cases["Depth Anything, old"].weights, tmp_path / "depth"))
+def test_positions_are_resampled_as_transformers_does_while_running(tmp_path):
+    run(tmp_path, depth_encoder=published.write(CASES["Depth Anything, old"].weights, tmp_path / "depth"))
     written = load_file(tmp_path / "out" / checkpoint.WEIGHTS)[layouts.DEPTH_POSITIONS]
     embeddings = published.depth_anything(C).backbone.embeddings
     tokens = torch.zeros(1, 1 + C.grid**2, C.depth.encoder.width)
     assert torch.equal(written, embeddings.interpolate_pos_encoding(tokens, C.image_size, C.image_size))
 
 
-def test_positions_of_the_right_grid_stay_as_they_are(cases, tmp_path):
-    weights = dict(cases["DINOv2, new"].weights)
+def test_positions_of_the_right_grid_stay_as_they_are(tmp_path):
+    weights = dict(CASES["DINOv2, new"].weights)
     weights["embeddings.position_embeddings"] = torch.randn(1, 1 + C.grid**2, C.depth.encoder.width)
     run(tmp_path, depth_encoder=published.write(weights, tmp_path / "dino"))
     written = load_file(tmp_path / "out" / checkpoint.WEIGHTS)[layouts.DEPTH_POSITIONS]
     assert torch.equal(written, weights["embeddings.position_embeddings"])
 
 
-def test_an_encoder_without_mask_token_gets_a_new_one(cases, tmp_path):
-    weights = {name: tensor for name, tensor in cases["DINOv2, new"].weights.items() if "mask_token" not in name}
+def test_an_encoder_without_mask_token_gets_a_new_one(tmp_path):
+    weights = {name: tensor for name, tensor in CASES["DINOv2, new"].weights.items() if "mask_token" not in name}
     report = run(tmp_path, depth_encoder=published.write(weights, tmp_path / "dino"))
     assert "depth_encoder.tower.embeddings.mask_token" in report.fresh
     written = load_file(tmp_path / "out" / checkpoint.WEIGHTS)
@@ -428,8 +397,8 @@ def test_another_seed_gives_other_new_weights(tmp_path):
     assert not torch.equal(one, other)
 
 
-def test_bfloat16_is_rounded_once_from_float32(cases, tmp_path):
-    case = cases["Depth Anything, .pth"]
+def test_bfloat16_is_rounded_once_from_float32(tmp_path):
+    case = CASES["Depth Anything, .pth"]
     halves = {name: tensor.bfloat16() for name, tensor in case.weights.items()}
     run(tmp_path, dtype="bfloat16", depth_encoder=published.write(halves, tmp_path / "encoder.pt"))
     run(
@@ -450,9 +419,9 @@ def test_without_statistics_or_tokenizer_the_report_says_what_is_needed(tmp_path
         Policy.load(tmp_path / "out")
 
 
-def test_with_statistics_and_tokenizer_the_folder_runs(cases, tmp_path):
+def test_with_statistics_and_tokenizer_the_folder_runs(tmp_path):
     trained = tiny_model.save_checkpoint(tmp_path / "trained")
-    source = published.write(cases["PaliGemma, hub"].weights, tmp_path / "vlm")
+    source = published.write(CASES["PaliGemma, hub"].weights, tmp_path / "vlm")
     train_tokenizer(["lift"], C.vocab_size).save(str(source / checkpoint.TOKENIZER))
     report = run(tmp_path, vlm=source, norm_stats=trained / checkpoint.STATS, made_for=("real",))
     assert checkpoint.CheckpointConfig.read(tmp_path / "out").policy.made_for == ("real",)
@@ -468,8 +437,8 @@ def test_statistics_of_another_shape_are_refused(tmp_path):
         run(tmp_path, dataclasses.replace(C, horizon=8), norm_stats=stats)
 
 
-def test_an_index_that_lies_is_an_error(cases, tmp_path):
-    source = published.write(cases["DINOv2, new"].weights, tmp_path / "dino", shards=2)
+def test_an_index_that_lies_is_an_error(tmp_path):
+    source = published.write(CASES["DINOv2, new"].weights, tmp_path / "dino", shards=2)
     index = source / "model.safetensors.index.json"
     files = json.loads(index.read_text())
     index.write_text(json.dumps({"weight_map": {**files["weight_map"], "ghost": "model-00001-of-00002.safetensors"}}))
@@ -480,8 +449,8 @@ def test_an_index_that_lies_is_an_error(cases, tmp_path):
         run(tmp_path, depth_encoder=source)
 
 
-def test_a_tensor_that_no_index_names_is_still_accounted_for(cases, tmp_path):
-    source = published.write({**cases["DINOv2, new"].weights, "stray": torch.ones(1)}, tmp_path / "dino", shards=2)
+def test_a_tensor_that_no_index_names_is_still_accounted_for(tmp_path):
+    source = published.write({**CASES["DINOv2, new"].weights, "stray": torch.ones(1)}, tmp_path / "dino", shards=2)
     index = source / "model.safetensors.index.json"
     files = json.loads(index.read_text())["weight_map"]
     index.write_text(json.dumps({"weight_map": {name: files[name] for name in files if name != "stray"}}))
@@ -505,8 +474,8 @@ def test_a_source_that_is_no_checkpoint_is_an_error(tmp_path):
         run(tmp_path, vlm=tmp_path / "state.pth")
 
 
-def test_quantised_weights_are_refused_by_name(cases, tmp_path):
-    case = cases["DINOv2, new"]
+def test_quantised_weights_are_refused_by_name(tmp_path):
+    case = CASES["DINOv2, new"]
     weights = {**case.weights, case.sample: case.weights[case.sample].to(torch.int8)}
     with pytest.raises(ValueError, match="encoder.layer.1.norm1.weight' holds torch.int8"):
         run(tmp_path, depth_encoder=published.write(weights, tmp_path / "dino"))
@@ -528,15 +497,15 @@ def command(monkeypatch, *arguments) -> None:
     main()
 
 
-def test_the_command_says_where_every_part_came_from(cases, tmp_path, monkeypatch, capsys):
+def test_the_command_says_where_every_part_came_from(tmp_path, monkeypatch, capsys):
     run(tmp_path)  # writes config.json
-    source = published.write(cases["pi0, openpi"].weights, tmp_path / "pi0.safetensors")
+    source = published.write(CASES["pi0, openpi"].weights, tmp_path / "pi0.safetensors")
     arguments = ("--config", tmp_path / "config.json", "--pi0", source, "--out")
     command(monkeypatch, *arguments, tmp_path / "new")
-    said = capsys.readouterr().out
-    assert "--pi0: pi0, names of openpi" in said
-    assert "depth_decoder  new, at random" in said
-    assert "unused: 1 of --pi0 (the action expert reads no tokens)" in said
+    printed = capsys.readouterr().out
+    assert "--pi0: pi0, names of openpi" in printed
+    assert "depth_decoder  new, at random" in printed
+    assert "unused: 1 of --pi0 (the action expert reads no tokens)" in printed
     with pytest.raises(SystemExit, match="error: .*out holds a checkpoint already"):
         command(monkeypatch, *arguments, tmp_path / "out")
     with pytest.raises(SystemExit, match="error: --config is missing"):
@@ -563,17 +532,13 @@ def test_a_source_that_cannot_be_read_is_one_line_with_its_name(tmp_path, name, 
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "encoder.pth"])
-def test_a_source_that_was_cut_off_is_named(cases, tmp_path, name):
-    weights = cases["Depth Anything, .pth"].weights
+def test_a_source_that_was_cut_off_is_named(tmp_path, name):
+    weights = CASES["Depth Anything, .pth"].weights
     path = tmp_path / name
     save_file(weights, path) if path.suffix == ".safetensors" else torch.save(weights, path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match=rf"{name}: .*wanted: a file of tensors"):
         run(tmp_path, depth_encoder=path)
-
-
-def wrapped(weights, prefix):
-    return {prefix + name: tensor for name, tensor in weights.items()}
 
 
 ACCEPTED = {
@@ -584,16 +549,16 @@ ACCEPTED = {
     },
     "under state_dict, beside a scaler": lambda w: {"state_dict": w, "scaler": {"scale": torch.ones(1)}},
     "under a name of its own": lambda w: {"encoder": w, "step": 1},
-    "of DistributedDataParallel": lambda w: wrapped(w, "module."),
-    "of both, under model": lambda w: {"model": wrapped(w, "module.")},
-    "compiled": lambda w: wrapped(w, "_orig_mod."),
-    "compiled and distributed": lambda w: wrapped(w, "_orig_mod.module."),
+    "of DistributedDataParallel": lambda w: published.under(w, "module."),
+    "of both, under model": lambda w: {"model": published.under(w, "module.")},
+    "compiled": lambda w: published.under(w, "_orig_mod."),
+    "compiled and distributed": lambda w: published.under(w, "_orig_mod.module."),
 }
 
 
 @pytest.mark.parametrize("kind", ACCEPTED)
-def test_weights_are_found_in_what_training_scripts_save(cases, tmp_path, kind):
-    weights = cases["Depth Anything, .pth"].weights
+def test_weights_are_found_in_what_training_scripts_save(tmp_path, kind):
+    weights = CASES["Depth Anything, .pth"].weights
     torch.save(weights, tmp_path / "plain.pth")
     torch.save(ACCEPTED[kind](weights), tmp_path / "latest.pth")
     for name in ("plain", "latest"):
@@ -609,7 +574,7 @@ class Run:
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        (lambda w: {"model": w, "ema": wrapped(w, "module.")}, "several dictionaries of tensors, model, ema"),
+        (lambda w: {"model": w, "ema": published.under(w, "module.")}, "several dictionaries of tensors, model, ema"),
         (lambda w: {"generator": w, "critic": w}, "several dictionaries of tensors, generator, critic"),
         (lambda w: {"model": w, "args": Run()}, r"objects of .*Run, which are not loaded: save its tensors alone"),
         (lambda w: {"epoch": 3, "loss": [0.1]}, "does not hold a dictionary of tensors, .* 'epoch': int, 'loss': list"),
@@ -618,15 +583,15 @@ class Run:
         (lambda w: {}, "does not hold a dictionary of tensors, .* nothing"),
     ],
 )
-def test_what_is_ambiguous_or_unsafe_is_refused(cases, tmp_path, contents, message):
-    torch.save(contents(cases["Depth Anything, .pth"].weights), tmp_path / "latest.pth")
+def test_what_is_ambiguous_or_unsafe_is_refused(tmp_path, contents, message):
+    torch.save(contents(CASES["Depth Anything, .pth"].weights), tmp_path / "latest.pth")
     with pytest.raises(ValueError, match=rf"latest\.pth.*{message}"):
         run(tmp_path, depth_encoder=tmp_path / "latest.pth")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused_by_name(cases, tmp_path, value):
-    weights = {name: tensor.clone() for name, tensor in cases["Depth Anything, .pth"].weights.items()}
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
+    weights = {name: tensor.clone() for name, tensor in CASES["Depth Anything, .pth"].weights.items()}
     name = next(name for name in weights if name.endswith("mlp.fc1.weight"))
     weights[name][1, 1] = value
     torch.save(weights, tmp_path / "broken.pth")

@@ -62,21 +62,27 @@ def edited(galaxea, tmp_path):
 
 
 def test_a_frame_of_ours_is_whole(ours):
-    found = read(ours)
-    assert len(found) == 28 and list(found.lengths) == [20, 3, 5] and found.instructions == ["lift 0", "lift 1"]
-    item = found[21]
+    demonstrations = read(ours)
+    assert (
+        len(demonstrations) == 28
+        and list(demonstrations.lengths) == [20, 3, 5]
+        and demonstrations.instructions == ["lift 0", "lift 1"]
+    )
+    item = demonstrations[21]
     assert (item["episode"], item["frame"], item["instruction"]) == (1, 1, "lift 1")
     assert item["images"].shape == (3, 36, 36, 3) and item["images"].dtype == np.uint8
     for camera, image in enumerate(item["images"]):
         assert np.all(image == samples.picture(1, 1, camera)[:, :36])
     assert item["depth_m"].shape == (3, 18, 18) and item["depth_m"].dtype == np.float32
+    assert np.isnan(item["depth_m"][:, :, :9]).all()
+    np.testing.assert_allclose(item["depth_m"][:, :, 9:], 1.001)
     np.testing.assert_allclose(item["state"], samples.state(1, 1))
     np.testing.assert_allclose(item["target_m"], [0.1, 0.2, 0.01], rtol=1e-6)
 
 
 def test_the_target_is_found_in_the_fitted_image_of_the_first_camera(tmp_path, ours):
     projection = [[100, 0, 0, 20], [0, 100, 0, 5], [0, 0, 1, 1]]  # column, row and depth of a 64 x 36 image
-    with DatasetWriter(tmp_path, samples.ROBOT, target_projections={"head": projection}) as writer:
+    with DatasetWriter(tmp_path, ROBOT, target_projections={"head": projection}) as writer:
         for target in ([0.1, 0.2, 0.0], [0.1, 0.2, 1.0], [0.5, 0.2, 0.0], [0.1, 0.2, -2.0], [np.nan] * 3):
             samples.write(writer, [1], target_m=np.array(target))
     np.testing.assert_allclose(
@@ -86,9 +92,9 @@ def test_the_target_is_found_in_the_fitted_image_of_the_first_camera(tmp_path, o
 
 
 def test_a_frame_of_galaxeas_is_whole_but_for_what_they_do_not_publish(galaxea):
-    found = read(galaxea)
-    assert list(found.lengths) == [12, 4, 6] and found.instructions == ["Pick it up", "Put it down"]
-    item = found[13]
+    demonstrations = read(galaxea)
+    assert list(demonstrations.lengths) == [12, 4, 6] and demonstrations.instructions == ["Pick it up", "Put it down"]
+    item = demonstrations[13]
     assert (item["episode"], item["frame"], item["instruction"]) == (1, 1, "Put it down")
     assert item["depth_m"] is None and np.isnan(item["target_m"]).all()
     assert np.abs(item["images"].astype(int) - samples.picture(1, 1)[0, 0, 0]).max() <= 1
@@ -115,21 +121,19 @@ def test_seven_joints_of_an_arm_are_another_robots(tmp_path):
         read(tmp_path)
     renamed(tmp_path, "observation.state.left_arm", None)
     path = next(tmp_path.glob("data/*/*.parquet"))
-    table = pq.read_table(path)
-    at = table.column_names.index("action.right_arm")
-    rows = [[*row[:6], 0.3] for row in table["action.right_arm"].to_pylist()]
-    pq.write_table(table.set_column(at, "action.right_arm", pa.array(rows)), path)
+    rows = [[*row[:6], 0.3] for row in pq.read_table(path)["action.right_arm"].to_pylist()]
+    samples.replace_column(path, "action.right_arm", rows)
     with pytest.raises(ValueError, match="action.right_arm has a value behind its joints that is not its gripper's"):
         read(tmp_path)
 
 
 def test_joints_that_a_dataset_names_are_put_in_their_order(tmp_path):
     samples.write_v21(tmp_path, [3])
-    names = list(samples.ROBOT.limbs[0].joints)
+    names = list(ROBOT.limbs[0].joints)
     renamed(tmp_path, "observation.state.left_arm", {"motors": names[::-1]})
     expected = samples.state(0, 2)
     np.testing.assert_allclose(read(tmp_path).states()[2], [*expected[5::-1], *expected[6:]])
-    renamed(tmp_path, "observation.state.left_arm", list(samples.ROBOT.limbs[1].joints))
+    renamed(tmp_path, "observation.state.left_arm", list(ROBOT.limbs[1].joints))
     with pytest.raises(ValueError, match="observation.state.left_arm: names are"):
         read(tmp_path)
 
@@ -143,20 +147,20 @@ def test_a_chunk_repeats_the_last_action_of_its_own_episode(ours):
 
 
 def test_several_datasets_are_one(ours, galaxea):
-    found = read(galaxea, ours)
-    assert list(found.lengths) == [12, 4, 6, 20, 3, 5]
-    assert found.instructions == ["Pick it up", "Put it down", "lift 0", "lift 1"]
-    item = found[22 + 21]
+    demonstrations = read(galaxea, ours)
+    assert list(demonstrations.lengths) == [12, 4, 6, 20, 3, 5]
+    assert demonstrations.instructions == ["Pick it up", "Put it down", "lift 0", "lift 1"]
+    item = demonstrations[22 + 21]
     assert (item["episode"], item["frame"], item["instruction"]) == (4, 1, "lift 1")
     np.testing.assert_allclose(item["state"], samples.state(1, 1))
-    assert np.isnan(found[0]["depth_m"]).all() and np.isfinite(item["depth_m"]).any()
+    assert np.isnan(demonstrations[0]["depth_m"]).all() and np.isfinite(item["depth_m"]).any()
 
 
 def test_chosen_episodes_keep_their_numbers(ours):
-    found = read(ours, episodes=[2, 0])
-    assert list(found.lengths) == [5, 20] and len(found.states()) == 25
-    assert [found[i]["episode"] for i in (0, 4, 5, 24)] == [2, 2, 0, 0]
-    np.testing.assert_allclose(found[4]["actions"][3], samples.action(2, 4))
+    demonstrations = read(ours, episodes=[2, 0])
+    assert list(demonstrations.lengths) == [5, 20] and len(demonstrations.states()) == 25
+    assert [demonstrations[i]["episode"] for i in (0, 4, 5, 24)] == [2, 2, 0, 0]
+    np.testing.assert_allclose(demonstrations[4]["actions"][3], samples.action(2, 4))
 
 
 def test_a_split_is_by_episode(ours):
@@ -177,26 +181,26 @@ def test_pictures_in_memory_are_those_of_the_files(ours, galaxea):
 
 
 def test_frames_come_in_any_order_and_from_a_copy(galaxea):
-    found = read(galaxea)
-    first = {i: found[i]["images"] for i in (0, 11, 3, 21, 7)}
-    again = pickle.loads(pickle.dumps(found))
+    demonstrations = read(galaxea)
+    first = {i: demonstrations[i]["images"] for i in (0, 11, 3, 21, 7)}
+    again = pickle.loads(pickle.dumps(demonstrations))
     for i in (7, 3, 21, 0, 11):
         np.testing.assert_array_equal(again[i]["images"], first[i])
 
 
 def test_processes_that_are_forked_do_not_share_open_files(galaxea, monkeypatch):
-    found = read(galaxea)
-    found[0]  # opens the files
-    readers = found._readers
+    demonstrations = read(galaxea)
+    demonstrations[0]  # opens the files
+    readers = demonstrations._readers
     monkeypatch.setattr("os.getpid", lambda: -1)
-    found[0]
-    assert found._readers is not readers
+    demonstrations[0]
+    assert demonstrations._readers is not readers
 
 
 def test_pictures_that_are_not_asked_for_are_not_there(ours):
-    found = read(ours, cameras=("wrist_right",), depth_size=0)
-    assert found[0]["images"].shape == (1, 36, 36, 3) and found[0]["depth_m"] is None
-    assert np.all(found[0]["images"] == samples.picture(0, 0, 2)[0, 0, 0])
+    demonstrations = read(ours, cameras=("wrist_right",), depth_size=0)
+    assert demonstrations[0]["images"].shape == (1, 36, 36, 3) and demonstrations[0]["depth_m"] is None
+    assert np.all(demonstrations[0]["images"] == samples.picture(0, 0, 2)[0, 0, 0])
     assert read(ours, cameras=(), depth_size=0)[0]["images"].shape == (0, 36, 36, 3)
 
 
@@ -253,10 +257,7 @@ def test_a_missing_file_is_named(tmp_path):
 )
 def test_rows_that_are_not_as_they_should_be_are_named(tmp_path, column, values, message):
     samples.write_v21(tmp_path, [3])
-    path = tmp_path / "data/chunk-000/episode_000000.parquet"
-    table = pq.read_table(path)
-    table = table.set_column(table.column_names.index(column), column, pa.array(values))
-    pq.write_table(table, path)
+    samples.replace_column(tmp_path / "data/chunk-000/episode_000000.parquet", column, values)
     with pytest.raises(ValueError, match=message):
         read(tmp_path)
 
@@ -344,13 +345,12 @@ def test_a_data_file_that_cannot_be_read_is_named_when_it_is_opened(ours, tmp_pa
 
 
 def test_rows_with_the_path_of_an_image_in_place_of_it_are_refused_when_the_dataset_is_opened(tmp_path):
-    with DatasetWriter(tmp_path, samples.ROBOT) as writer:
+    with DatasetWriter(tmp_path, ROBOT) as writer:
         samples.write(writer, [3])
     path = tmp_path / "data/chunk-000/file-000.parquet"
     table = pq.read_table(path)
     name = "observation.images.left_wrist_rgb"
-    outside = pa.array([{"bytes": None, "path": "images/0.png"}] * 3, table.schema.field(name).type)
-    pq.write_table(table.set_column(table.schema.get_field_index(name), name, outside), path)
+    samples.replace_column(path, name, [{"bytes": None, "path": "images/0.png"}] * 3)
     with pytest.raises(ValueError, match=rf"file-000\.parquet: .*{name}.*path"):
         read(tmp_path)
     pq.write_table(table.drop_columns([name]), path)
@@ -359,49 +359,44 @@ def test_rows_with_the_path_of_an_image_in_place_of_it_are_refused_when_the_data
 
 
 def test_a_damaged_picture_is_named_by_file_row_and_camera(tmp_path):
-    with DatasetWriter(tmp_path, samples.ROBOT) as writer:
+    with DatasetWriter(tmp_path, ROBOT) as writer:
         samples.write(writer, [3])
     path = tmp_path / "data/chunk-000/file-000.parquet"
-    table = pq.read_table(path)
     name = "observation.images.left_wrist_rgb"
-    pictures = table[name].to_pylist()
+    pictures = pq.read_table(path)[name].to_pylist()
     pictures[1]["bytes"] = pictures[1]["bytes"][:-30]
-    changed = pa.array(pictures, table.schema.field(name).type)
-    pq.write_table(table.set_column(table.schema.get_field_index(name), name, changed), path)
-    found = read(tmp_path)
-    assert found[0]["images"].any() and found[2]["images"].any()
+    samples.replace_column(path, name, pictures)
+    demonstrations = read(tmp_path)
+    assert demonstrations[0]["images"].any() and demonstrations[2]["images"].any()
     with pytest.raises(ValueError, match=rf"file-000\.parquet, row 1, {name}: .* not a whole PNG"):
-        found[1]
+        demonstrations[1]
 
 
 @pytest.mark.parametrize("times", [[0.0, 1 / 15, 3 / 15], [1.0, 16 / 15, 17 / 15], [0.0, float("nan"), 2 / 15]])
 def test_rows_that_are_not_a_period_apart_are_refused(tmp_path, times):
     """A row that was lost shifts the pictures of a video, and the steps of a chunk."""
-    with DatasetWriter(tmp_path, samples.ROBOT) as writer:
+    with DatasetWriter(tmp_path, ROBOT) as writer:
         samples.write(writer, [3])
-    path = tmp_path / "data/chunk-000/file-000.parquet"
-    table = pq.read_table(path)
-    place = table.schema.get_field_index("timestamp")
-    pq.write_table(table.set_column(place, "timestamp", pa.array(times, pa.float32())), path)
+    samples.replace_column(tmp_path / "data/chunk-000/file-000.parquet", "timestamp", times)
     with pytest.raises(ValueError, match="episode 0: row . is at"):
         read(tmp_path)
 
 
 def test_an_episode_without_frames_is_left_out(tmp_path):
-    with DatasetWriter(tmp_path, samples.ROBOT) as writer:
+    with DatasetWriter(tmp_path, ROBOT) as writer:
         samples.write(writer, [4, 5])
     path = tmp_path / "meta/episodes/chunk-000/file-000.parquet"
     rows = pq.read_table(path).to_pylist()
     empty = {"episode_index": 2, "length": 0, "dataset_from_index": 9, "dataset_to_index": 9, "data/file_index": 2}
     pq.write_table(pa.Table.from_pylist([*rows, rows[1] | empty]), path)  # its file is not even there
     assert list(read(tmp_path).lengths) == [4, 5]
-    with DatasetWriter(tmp_path, samples.ROBOT) as writer:
+    with DatasetWriter(tmp_path, ROBOT) as writer:
         samples.write(writer, [3])
     assert list(read(tmp_path).lengths) == [4, 5, 3]
 
 
 def test_an_episode_that_is_described_twice_is_refused(tmp_path):
-    with DatasetWriter(tmp_path, samples.ROBOT) as writer:
+    with DatasetWriter(tmp_path, ROBOT) as writer:
         samples.write(writer, [4, 5])
     meta = tmp_path / "meta/episodes/chunk-000"
     shutil.copy(meta / "file-000.parquet", meta / "file-001.parquet")
@@ -428,7 +423,7 @@ def test_only_galaxeas_two_languages_are_parted_at_an_at_sign(text, expected):
 
 
 def test_frames_without_an_instruction_are_refused(tmp_path):
-    with DatasetWriter(tmp_path, samples.ROBOT) as writer:
+    with DatasetWriter(tmp_path, ROBOT) as writer:
         writer.begin_episode(" ")
         writer.add_frame(samples.frame(0, 0))
         writer.save_episode()

@@ -151,14 +151,14 @@ class Held:
 
     def __init__(self, policy):
         self._policy = policy
-        self.asked, self.go, self.inferences = threading.Event(), threading.Event(), 0
+        self.started, self.go, self.inferences = threading.Event(), threading.Event(), 0
 
     def __getattr__(self, name):
         return getattr(self._policy, name)
 
     def infer(self, *args, **kwargs):
         self.inferences += 1
-        self.asked.set()
+        self.started.set()
         assert self.go.wait(30)
         return self._policy.infer(*args, **kwargs)
 
@@ -185,7 +185,7 @@ def test_clients_are_served_in_turn_and_each_gets_its_own_chunk(held, policy, ro
     clients = [Client(port) for _ in states]
     for client, state in zip(clients, states, strict=True):
         client.send(observation(robot, state=state))
-    assert held.asked.wait(30) and held.inferences == 1
+    assert held.started.wait(30) and held.inferences == 1
     held.go.set()
     for client, chunk in zip(clients, wanted, strict=True):
         assert np.array_equal(client.receive()["actions"], chunk)
@@ -196,7 +196,7 @@ def test_a_client_that_goes_in_mid_inference_or_while_it_waits_costs_the_next_on
     held, port = held
     working, waiting = Client(port), Client(port)
     working.send(observation(robot))
-    assert held.asked.wait(30)
+    assert held.started.wait(30)
     waiting.send(observation(robot))
     assert_alive(port)  # a whole exchange later than the observation, which by now waits for its turn
     waiting.socket.close()
@@ -212,7 +212,7 @@ def test_the_server_lives_and_greets_while_the_policy_works(held, robot):
     held, port = held
     with Client(port) as client:
         client.send(observation(robot))
-        assert held.asked.wait(30)
+        assert held.started.wait(30)
         assert_alive(port)
         with Client(port) as other:
             assert other.metadata["horizon"] == 16
@@ -262,7 +262,7 @@ def test_clients_are_told_that_the_server_goes(policy):
     assert closed.value.rcvd.code == 1001
 
 
-def started(*arguments):
+def serve(*arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "depthvla_policy.serve", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -273,7 +273,7 @@ def started(*arguments):
 
 
 def test_a_signal_ends_the_command_with_zero(checkpoint):
-    servers = {number: started("--policy", checkpoint, "--port", 0) for number in (signal.SIGINT, signal.SIGTERM)}
+    servers = {number: serve("--policy", checkpoint, "--port", 0) for number in (signal.SIGINT, signal.SIGTERM)}
     for number, server in servers.items():
         try:
             line = server.stdout.readline()
@@ -289,7 +289,7 @@ def test_a_signal_ends_the_command_with_zero(checkpoint):
 
 
 def test_a_checkpoint_that_is_not_there_is_said_with_one():
-    server = started("--policy", "nowhere")
+    server = serve("--policy", "nowhere")
     output, errors = server.communicate(timeout=60)
     assert server.returncode == 1 and errors == "serve: checkpoint nowhere does not exist\n"
 

@@ -147,13 +147,15 @@ class EpisodeCollector:
         Raises:
             ValueError: they have different instructions.
         """
-        simulation, frames, said = self._simulation, [], set()
+        simulation, frames, instructions = self._simulation, [], set()
         for scene in np.random.SeedSequence([seed, 2]).generate_state(self._config.stills):
             simulation.reset(int(scene) + FIRST_TRAINING_SEED)
             frames.append(self._frame(np.full(self._robot.size, np.nan)))
-            said.add(simulation.instruction)
-        if len(said) > 1:
-            raise ValueError(f"stills of an episode have one instruction; {sorted(said)} were drawn: fix task_options")
+            instructions.add(simulation.instruction)
+        if len(instructions) > 1:
+            raise ValueError(
+                f"stills of an episode have one instruction; {sorted(instructions)} were drawn: fix task_options"
+            )
         return Demonstration(seed, simulation.instruction, False, frames)
 
     def close(self) -> None:
@@ -188,16 +190,16 @@ def collect(config: CollectConfig) -> None:
     }
     simulation.close()
     with DatasetWriter(config.out, robot, images=config.images, source=SIMULATION, **described) as writer:
-        there = {row["seed"] for row in writer.episodes if row.get("scene") == config.scene}
+        collected = {row["seed"] for row in writer.episodes if row.get("scene") == config.scene}
         seeds = range(config.first_seed, config.first_seed + config.episodes)
-        todo = [seed for seed in seeds if seed not in there]
+        todo = [seed for seed in seeds if seed not in collected]
         before, frames = len(writer.episodes), writer.frames
         # Spawned, not forked: a GL context does not survive a fork.
         context = multiprocessing.get_context("spawn")
         with context.Pool(config.workers, initializer=_start_worker, initargs=(config,)) as pool:
             # In the order of the seeds, so that the dataset does not depend on the number of workers.
-            with tqdm(pool.imap(_work, todo), total=len(todo), unit="episode", desc="collecting") as found:
-                for episode in found:
+            with tqdm(pool.imap(_work, todo), total=len(todo), unit="episode", desc="collecting") as episodes:
+                for episode in episodes:
                     if episode is not None:
                         _save(writer, episode, config.scene)
         kept = len(writer.episodes) - before

@@ -18,13 +18,12 @@ from r1lite_sim.images import encode_jpeg
 from r1lite_sim.scene.table import SCENE_CAMERA
 from r1lite_sim.simulation import Simulation
 
+SUCCESS_HOLD_S = 0.5  # an episode ends when success was held for so long
 INSTRUCTION_LENGTH = 200
 PRINTABLE = "".join(chr(code) for code in range(32, 127))
 
 
 class Instruction(spaces.Text):
-    """An instruction in words."""
-
     def __init__(self) -> None:
         super().__init__(INSTRUCTION_LENGTH, charset=PRINTABLE)
 
@@ -40,14 +39,14 @@ class RenderedImages(Mapping):
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
-        self._of = (simulation.seed, simulation.time_s)
+        self._moment = (simulation.seed, simulation.time_s)
         self._names = [camera.name for camera in simulation.robot.cameras]
 
     def __getitem__(self, camera: str) -> np.ndarray:
         if camera not in self._names:
             raise KeyError(camera)
-        if (self._simulation.seed, self._simulation.time_s) != self._of:
-            raise RuntimeError(f"{camera} is asked for an image of {self._of[1]:.3f} s, which has passed")
+        if (self._simulation.seed, self._simulation.time_s) != self._moment:
+            raise RuntimeError(f"{camera} is asked for an image of {self._moment[1]:.3f} s, which has passed")
         return decode_jpeg(encode_jpeg(self._simulation.render(camera)))
 
     def __iter__(self) -> Iterator[str]:
@@ -63,7 +62,7 @@ class TaskEnv(gymnasium.Env):
     Action: (14,) absolute joint targets [rad] and gripper openings [mm], in `Robot` order; targets outside the limits
     are clipped, as the robot's controllers do with what a policy asks for. Observation: `images` by camera, after the
     JPEG compression that a policy also meets on the robot's topics, `state` (14,) and `instruction`.
-    Reward: increase of the task's progress. Terminated when success was held for `success_hold_s`,
+    Reward: increase of the task's progress. Terminated when success was held for half a second,
     truncated after `max_episode_s`, by default the task's own limit.
 
     Rendering is most of a step. With `render_images_on_demand` set, `images` is a `RenderedImages` and whoever looks at
@@ -81,7 +80,6 @@ class TaskEnv(gymnasium.Env):
         image_width: int = 320,
         image_height: int = 180,
         max_episode_s: float | None = None,
-        success_hold_s: float = 0.5,
         render_mode: str | None = None,
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -94,7 +92,6 @@ class TaskEnv(gymnasium.Env):
             self.robot, task, task_options=task_options, image_width=image_width, image_height=image_height
         )
         self.max_episode_s = self.simulation.task.time_limit_s if max_episode_s is None else max_episode_s
-        self._success_hold_s = success_hold_s
         image = spaces.Box(0, 255, (image_height, image_width, 3), np.uint8)
         # The servos may overshoot a limit by a little, and an open gripper reads more than its nominal range.
         state_max = np.where(self.robot.gripper_mask, self.robot.gripper_feedback_max_mm, self.robot.position_max + 0.1)
@@ -136,7 +133,7 @@ class TaskEnv(gymnasium.Env):
         self.simulation.step(self.robot.period_s)
         self._held_s = self._held_s + self.robot.period_s if self.simulation.success() else 0.0
         reward = self.simulation.progress() - before
-        terminated = self._held_s >= self._success_hold_s
+        terminated = self._held_s >= SUCCESS_HOLD_S
         truncated = not terminated and self.simulation.time_s >= self.max_episode_s
         return self._observation(), reward, terminated, truncated, self._info()
 

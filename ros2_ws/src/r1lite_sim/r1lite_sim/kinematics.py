@@ -56,10 +56,15 @@ class ArmKinematics:
 
     def _error(self, joints: np.ndarray, position: np.ndarray, rotation: np.ndarray) -> np.ndarray:
         current_position, current_rotation = self.pose(joints)
-        quat, turn = np.empty(4), np.empty(3)
-        mujoco.mju_mat2Quat(quat, (rotation @ current_rotation.T).ravel())
-        mujoco.mju_quat2Vel(turn, quat, 1.0)
-        return np.concatenate([position - current_position, turn])
+        return np.concatenate([position - current_position, rotation_vector(rotation @ current_rotation.T)])
+
+
+def rotation_vector(rotation: np.ndarray) -> np.ndarray:
+    """(3,) axis times angle [rad] of a (3, 3) rotation."""
+    quat, vector = np.empty(4), np.empty(3)
+    mujoco.mju_mat2Quat(quat, rotation.ravel())
+    mujoco.mju_quat2Vel(vector, quat, 1.0)
+    return vector
 
 
 def _damped_step(jacobian: np.ndarray, error: np.ndarray, free: np.ndarray) -> np.ndarray:

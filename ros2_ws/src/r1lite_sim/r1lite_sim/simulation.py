@@ -39,9 +39,7 @@ class Simulation:
     """A task with the robot in it. Not thread-safe; rendering belongs to the thread that rendered first.
 
     Args:
-        robot: the robot's description.
         task: name of a task of `r1lite_sim.tasks`.
-        task_options: options of that task.
         image_width, image_height: size of the camera images [px].
         command_timeout_s: how long after its last command a stream counts as alive.
 
@@ -102,9 +100,7 @@ class Simulation:
     def reset(self, seed: int, **task_options) -> None:
         """Stage the scene of `seed`. The same seed and options give the same scene, to the bit.
 
-        Args:
-            seed: 0 or more.
-            task_options: options of the task to change from here on.
+        `task_options` change the task's from here on.
 
         Raises:
             ValueError: a negative seed, or an option that the task does not take.
@@ -186,21 +182,11 @@ class Simulation:
 
     def state(self) -> np.ndarray:
         """(14,) measured joints [rad] and openings [mm]."""
-        state = np.empty(self.robot.size)
-        for limb in self.robot.limbs:
-            state[limb.arm] = self.data.qpos[self._arm_qpos[limb.name]]
-            first, second = self.data.qpos[self._finger_qpos[limb.name]]
-            state[limb.gripper_index] = (first - second) * 1000
-        return state
+        return self._vector(self.data.qpos, self._arm_qpos, self._finger_qpos)
 
     def velocity(self) -> np.ndarray:
         """(14,) measured joint velocities [rad/s] and opening speeds [mm/s]."""
-        velocity = np.empty(self.robot.size)
-        for limb in self.robot.limbs:
-            velocity[limb.arm] = self.data.qvel[self._arm_dof[limb.name]]
-            first, second = self.data.qvel[self._finger_dof[limb.name]]
-            velocity[limb.gripper_index] = (first - second) * 1000
-        return velocity
+        return self._vector(self.data.qvel, self._arm_dof, self._finger_dof)
 
     def joint_state(self) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
         """Names, positions and velocities of all joints of the URDF [rad, m]."""
@@ -260,9 +246,9 @@ class Simulation:
     def projection(self, camera: str, body: str) -> np.ndarray:
         """(3, 4) matrix from a position [m] in a body's frame to homogeneous pixels of a camera, as both are now."""
         frame, eye = self.data.body(body), self.data.camera(camera)
-        looking = np.diag([1.0, -1.0, -1.0]) @ eye.xmat.reshape(3, 3).T  # MuJoCo's cameras look along -z, with y up
-        seen = np.column_stack([looking @ frame.xmat.reshape(3, 3), looking @ (frame.xpos - eye.xpos)])
-        return self.camera_matrix(camera) @ seen
+        from_world = np.diag([1.0, -1.0, -1.0]) @ eye.xmat.reshape(3, 3).T  # MuJoCo's cameras look along -z, with y up
+        to_camera = np.column_stack([from_world @ frame.xmat.reshape(3, 3), from_world @ (frame.xpos - eye.xpos)])
+        return self.camera_matrix(camera) @ to_camera
 
     def close(self) -> None:
         """Free the renderers."""
@@ -287,6 +273,15 @@ class Simulation:
                 renderer.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
             self._renderers[size] = renderer
         return self._renderers[size]
+
+    def _vector(self, values: np.ndarray, arms: dict[str, np.ndarray], fingers: dict[str, np.ndarray]) -> np.ndarray:
+        """(14,) in `Robot` order, from MuJoCo's values and the addresses of each limb's joints in them."""
+        vector = np.empty(self.robot.size)
+        for limb in self.robot.limbs:
+            vector[limb.arm] = values[arms[limb.name]]
+            first, second = values[fingers[limb.name]]
+            vector[limb.gripper_index] = (first - second) * 1000
+        return vector
 
     def _addresses(self, joints: Sequence[str], kind: str) -> np.ndarray:
         return np.array([getattr(self.model.joint(name), kind)[0] for name in joints])

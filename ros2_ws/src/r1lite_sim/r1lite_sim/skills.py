@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from r1lite_sim.kinematics import ArmKinematics
+from r1lite_sim.kinematics import ArmKinematics, rotation_vector
 from r1lite_sim.scene.workspace import REACH, azimuth, shoulder
 from r1lite_sim.simulation import Simulation
 
@@ -108,7 +108,6 @@ class Hand:
         return azimuth(position, self.side)
 
     def pitch(self, position: np.ndarray) -> float:
-        """Approach [rad] below the horizontal: steep when near, flatter when far."""
         return approach_pitch(position, self.side)
 
     def write(self, action: np.ndarray) -> None:
@@ -133,13 +132,13 @@ class Hand:
         near = 0
         for _ in range(steps):
             target, pose = goal() if callable(goal) else goal, self.pose
-            turn = _turn(target.rotation @ pose.rotation.T)
-            away, angle = np.linalg.norm(target.position - pose.position), np.linalg.norm(turn)
+            rotvec = rotation_vector(target.rotation @ pose.rotation.T)
+            away, angle = np.linalg.norm(target.position - pose.position), np.linalg.norm(rotvec)
             share = min(1.0, AHEAD / max(away, 1e-9), AHEAD_RAD / max(angle, 1e-9))
             self._aim(
                 Pose(
                     pose.position + share * (target.position - pose.position),
-                    _rotation(share * turn) @ pose.rotation,
+                    _rotation(share * rotvec) @ pose.rotation,
                 )
             )
             error = max(away / tolerance, angle / (ROTATION_TOLERANCE * max(1.0, tolerance / POSITION_TOLERANCE)))
@@ -220,8 +219,8 @@ class Hand:
             if arrived() or abs(passed) >= abs(angle):
                 return
             ahead = first + passed + np.sign(angle) * AHEAD / radius
-            place = centre + [radius * np.cos(ahead), radius * np.sin(ahead), way[2]]
-            self._aim(Pose(place, rotation))
+            position = centre + [radius * np.cos(ahead), radius * np.sin(ahead), way[2]]
+            self._aim(Pose(position, rotation))
             yield
 
     def push(self, direction: np.ndarray, distance: float, arrived: Callable[[], bool]) -> Skill:
@@ -243,16 +242,9 @@ class Hand:
         self._goal, *_ = self._kinematics.solve(goal.position, goal.rotation, joints)
 
 
-def _turn(rotation: np.ndarray) -> np.ndarray:
-    quat, turn = np.empty(4), np.empty(3)
-    mujoco.mju_mat2Quat(quat, rotation.ravel())
-    mujoco.mju_quat2Vel(turn, quat, 1.0)
-    return turn
-
-
-def _rotation(turn: np.ndarray) -> np.ndarray:
-    angle = float(np.linalg.norm(turn))
+def _rotation(vector: np.ndarray) -> np.ndarray:
+    angle = float(np.linalg.norm(vector))
     quat, matrix = np.empty(4), np.empty(9)
-    mujoco.mju_axisAngle2Quat(quat, turn / max(angle, 1e-12), angle)
+    mujoco.mju_axisAngle2Quat(quat, vector / max(angle, 1e-12), angle)
     mujoco.mju_quat2Mat(matrix, quat)
     return matrix.reshape(3, 3)

@@ -45,8 +45,8 @@ def for_reset(env: gymnasium.Env, options: dict[str, Any]) -> dict[str, Any]:
 
 def of_scene(env: gymnasium.Env, options: dict[str, Any]) -> dict[str, Any]:
     """All options of the task with their values in the present scene; of a foreign environment those given."""
-    found = {name: getattr(task(env), name) for name in _parameters(env)}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in {**options, **found}.items()}
+    values = options | {name: getattr(task(env), name) for name in _parameters(env)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def task(env: gymnasium.Env) -> Any:

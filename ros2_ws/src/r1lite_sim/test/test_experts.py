@@ -9,8 +9,8 @@ import pytest
 
 from r1lite_sim import tasks
 from r1lite_sim.experts import EXPERTS, make_expert
-from r1lite_sim.experts.__main__ import ExpertsConfig, summarise, table
-from r1lite_sim.experts.run import Episode, run_episode
+from r1lite_sim.experts.__main__ import Episode, ExpertsConfig, run_episode, summarise, table
+from r1lite_sim.kinematics import ArmKinematics
 from r1lite_sim.simulation import Simulation
 from r1lite_sim.tasks import blocks_stacking as stacking
 
@@ -45,6 +45,36 @@ def test_the_expert_does_the_task_within_the_command_velocities(trial, name, see
     assert episode.progress == 1.0
     assert set(episode.points) == set(simulation.task.substeps)
     assert 0.5 < episode.fastest <= 1.0 + 1e-9
+
+
+@pytest.mark.parametrize(("colour", "side"), [("green", "left"), ("blue", "right"), ("yellow", "left")])
+def test_lift_takes_what_is_named_with_the_arm_that_is_named_and_holds_the_other_still(trial, robot, colour, side):
+    simulation, expert = trial("lift")
+    try:
+        simulation.reset(1, colour=colour, side=side)
+        expert.reset()
+        actions = []
+        while not simulation.success() and len(actions) < 80:
+            actions.append(expert.act())
+            simulation.command(actions[-1])
+            simulation.step(robot.period_s)
+        assert simulation.success()
+        idle = robot.limb("left" if side == "right" else "right").slice
+        assert np.ptp(np.array(actions)[:, idle], axis=0).max() == 0
+    finally:
+        simulation.reset(0, colour="red", side="right")
+
+
+def test_lift_starts_again_when_the_block_is_moved(trial, robot):
+    simulation, expert = trial("lift")
+    simulation.reset(2)
+    expert.reset()
+    for step in range(120):
+        if step == 12:
+            simulation.data.joint("red_block").qpos[:2] = 0.56, -0.10
+        simulation.command(expert.act())
+        simulation.step(robot.period_s)
+    assert simulation.success()
 
 
 @pytest.mark.parametrize("name", ["lift", "touch", "blocks_stacking"])
@@ -142,3 +172,25 @@ def test_the_command_writes_figures_and_pictures(tmp_path):
     assert "touch                   1/1" in done.stdout
     assert json.loads((tmp_path / "figures.json").read_text())[0]["successes"] == 1
     assert (tmp_path / "pictures" / "touch_0.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("limb", ["left", "right"])
+def test_inverse_kinematics_finds_poses_that_the_arm_can_reach(simulation, robot, limb):
+    kinematics = ArmKinematics(simulation.model, robot, limb)
+    start = np.array([0.0, 1.3, -1.0, 0.5, 0.0, 0.0])
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        goal = start + rng.uniform(-0.3, 0.3, 6)
+        position, rotation = kinematics.pose(goal)
+        joints, *errors = kinematics.solve(position, rotation, start)
+        assert errors[0] < 1e-3
+        assert errors[1] < 1e-2
+        assert np.all(joints >= robot.position_min[:6])
+        assert np.all(joints <= robot.position_max[:6])
+
+
+def test_inverse_kinematics_reports_what_it_cannot_reach(simulation, robot):
+    kinematics = ArmKinematics(simulation.model, robot, "right")
+    joints, error, _ = kinematics.solve(np.array([2.0, 0, 1]), np.eye(3), np.array([0.0, 1.3, -1.0, 0.5, 0.0, 0.0]))
+    assert error > 0.5
+    assert np.all(np.isfinite(joints))

@@ -36,14 +36,6 @@ def test_the_same_seed_gives_the_same_episode_to_the_bit(robot, simulation):
         other.close()
 
 
-def test_other_seeds_give_other_scenes(simulation):
-    places = []
-    for seed in range(5):
-        simulation.reset(seed)
-        places.append(simulation.task.target(simulation.data)[0])
-    assert len({tuple(place.round(4)) for place in places}) == 5
-
-
 def test_blocks_start_apart_on_the_table_inside_the_central_square_of_the_head_image(simulation):
     matrix = simulation.camera_matrix("head")
     margin = (simulation.image_width - simulation.image_height) / 2

@@ -6,6 +6,7 @@ import pytest
 
 import r1lite_description.tasks as descriptions
 from r1lite_sim import tasks
+from r1lite_sim.experts import make_expert
 from r1lite_sim.scene import distractors, table
 from r1lite_sim.simulation import Simulation
 from r1lite_sim.tasks import blocks_stacking as stacking
@@ -123,6 +124,52 @@ def test_colours_of_the_tower_are_drawn_and_can_be_named(stage):
         simulation.reset(0, colours=None)
 
 
+@pytest.fixture(scope="module")
+def drawn_lift(robot):
+    simulation = Simulation(robot, "lift", task_options={"colour": "random", "side": "random"})
+    yield simulation
+    simulation.close()
+
+
+def test_a_drawn_lift_is_the_scene_of_the_drawn_names(stage, drawn_lift):
+    named = stage("lift")
+    instructions: dict[int, str] = {}
+    try:
+        for seed in (*SEEDS, *SEEDS):
+            drawn_lift.reset(seed)
+            named.reset(seed, colour=drawn_lift.task.colour, side=drawn_lift.task.side)
+            assert drawn_lift.instruction == named.instruction
+            np.testing.assert_array_equal(drawn_lift.data.qpos, named.data.qpos)
+            assert instructions.setdefault(seed, drawn_lift.instruction) == drawn_lift.instruction
+    finally:
+        named.reset(0, colour="red", side="right")
+    assert len(set(instructions.values())) > 3
+
+
+def test_one_option_of_lift_can_be_named_and_the_other_drawn(stage):
+    simulation = stage("lift")
+    try:
+        simulation.reset(0, colour="blue", side="random")
+        sides = set()
+        for seed in SEEDS:
+            simulation.reset(seed)
+            sides.add(simulation.task.side)
+            assert simulation.task.colour == "blue"
+        assert sides == {"left", "right"}
+    finally:
+        simulation.reset(0, colour="red", side="right")
+
+
+def test_progress_of_lift_follows_the_drawn_block_and_arm(drawn_lift):
+    drawn_lift.reset(5)
+    assert drawn_lift.task.side == "left"
+    expert = make_expert("lift", drawn_lift)
+    while not drawn_lift.success() and drawn_lift.time_s < drawn_lift.task.time_limit_s:
+        drawn_lift.command(expert.act())
+        drawn_lift.step(drawn_lift.robot.period_s)
+    assert drawn_lift.success()
+
+
 def test_touch_names_a_block_and_an_arm(stage):
     simulation = stage("touch")
     try:
@@ -165,9 +212,9 @@ def test_a_task_without_options_refuses_them_at_a_reset(stage):
         stage("table_bussing").reset(0, colour="red")
 
 
-def test_options_of_a_task_can_be_asked_for():
-    assert tasks.option_names("lift") == ("colour", "side")
-    assert tasks.option_names("microwave_operation") == ()
+def test_options_of_a_task_have_defaults():
+    assert tasks.option_defaults("lift") == {"colour": "red", "side": "right"}
+    assert tasks.option_defaults("microwave_operation") == {}
 
 
 def place(simulation, body, position, quat=(1, 0, 0, 0)):

@@ -31,11 +31,6 @@ def test_the_reference_moves_at_the_commanded_cap_of_each_joint(tracker):
     np.testing.assert_allclose(track(tracker, 0, 0.1)[-1], [0.05, -0.2])
 
 
-def test_a_command_without_cap_moves_at_the_default(tracker):
-    tracker.command(np.array([1.0, 1.0]), None, 0.0)
-    np.testing.assert_allclose(track(tracker, 0, 0.1)[-1], [0.35, 0.35])
-
-
 def test_a_default_follows_a_cap_of_the_command_before(tracker):
     tracker.command(np.array([1.0, 1.0]), np.array([0.1, 0.1]), 0.0)
     tracker.command(np.array([1.0, 1.0]), None, 0.0)

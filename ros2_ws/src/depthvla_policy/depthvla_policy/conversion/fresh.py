@@ -17,10 +17,9 @@ from depthvla_policy.model.layouts import PARTS
 def initialised(config: ModelConfig, names: list[str], seed: int, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """The tensors `names` of a new network, a part at a time."""
     for part in PARTS:
-        mine = [name for name in names if layouts.part_of(name) == part]
-        if mine:
+        if part_names := [name for name in names if layouts.part_of(name) == part]:
             tensors = _new(_only(config, part), seed, dtype).state_dict()
-            yield from ((name, tensors.pop(name)) for name in mine)
+            yield from ((name, tensors.pop(name)) for name in part_names)
 
 
 def _new(config: ModelConfig, seed: int, dtype: torch.dtype) -> DepthVLA:

@@ -56,10 +56,10 @@ class Plan:
         pieces: dict[str, Piece] = {}
         unused: dict[str, str] = {}
         unknown, wrong = [], []
-        found = {key: layout.find(key) for key in keys}
+        matches = {key: layout.find(key) for key in keys}
         # Fallbacks last: they only count where nothing else gave the tensor.
-        for key in sorted(keys, key=lambda key: bool(found[key] and found[key][0].fallback)):
-            rule, targets = found[key] or (None, ())
+        for key in sorted(keys, key=lambda key: bool(matches[key] and matches[key][0].fallback)):
+            rule, targets = matches[key] or (None, ())
             if rule and (not rule.ours or (rule.fallback and targets[0] in pieces)):
                 unused[key] = rule.why
             elif rule and layouts.module_of(targets[0]) not in modules:
@@ -70,7 +70,7 @@ class Plan:
                 pieces.update({target: Piece(key, i, len(targets)) for i, target in enumerate(targets)})
                 if problem := _misfit(targets, source.shape(key), wanted[targets[0]]):
                     wrong.append(f"{key!r} {problem}")
-        seen = {match[0] for match in found.values() if match}
+        seen = {match[0] for match in matches.values() if match}
         brought = {layouts.part_of(name) for name in pieces}
         parts = [*layout.parts, *(part for part in layout.may_bring if part in brought)]
         missing = [

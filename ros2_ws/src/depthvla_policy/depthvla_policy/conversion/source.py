@@ -34,11 +34,11 @@ class Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         shards, promised = _files(path)
-        found = {file: _tensors(file) for file in shards}
+        held = {file: _tensors(file) for file in shards}
         for key, file in promised.items():
-            if key not in found[file]:
+            if key not in held[file]:
                 raise ValueError(f"{path}: the index says that {file.name} holds {key!r}, which it does not")
-        self._tensors = _unwrapped({key: entry for tensors in found.values() for key, entry in tensors.items()})
+        self._tensors = _unwrapped({key: entry for tensors in held.values() for key, entry in tensors.items()})
 
     def keys(self) -> list[str]:
         return list(self._tensors)
@@ -72,17 +72,17 @@ def _files(path: Path) -> tuple[list[Path], dict[str, Path]]:
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{index} has no weight_map of tensor to file") from error
         shards = sorted(set(promised.values()))
-        if gone := [file.name for file in shards if not file.exists()]:
-            raise FileNotFoundError(f"{index} names {', '.join(gone)}, which do not exist")
+        if absent := [file.name for file in shards if not file.exists()]:
+            raise FileNotFoundError(f"{index} names {', '.join(absent)}, which do not exist")
         return shards, promised
     if path.is_file():
         return [path], {}
-    found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-    if path / "model.safetensors" in found:
+    candidates = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+    if path / "model.safetensors" in candidates:
         return [path / "model.safetensors"], {}
-    if len(found) != 1:
-        raise ValueError(f"{path} has {len(found)} files of tensors and no index; name one: {some(found)}")
-    return found, {}
+    if len(candidates) != 1:
+        raise ValueError(f"{path} has {len(candidates)} files of tensors and no index; name one: {some(candidates)}")
+    return candidates, {}
 
 
 Entry = tuple[tuple[int, ...], Callable[[], Tensor], Path]  # shape, how the tensor is read, and its file
@@ -105,11 +105,8 @@ def _tensors(file: Path) -> dict[str, Entry]:
             held = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise ValueError(_unsafe(file) or str(error)) from error
-    return {key: (tuple(tensor.shape), partial(_same, tensor), file) for key, tensor in _weights(file, held).items()}
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
+    # `detach` reads nothing: the tensor is there.
+    return {key: (tuple(tensor.shape), tensor.detach, file) for key, tensor in _weights(file, held).items()}
 
 
 def _unsafe(file: Path) -> str | None:
@@ -135,8 +132,8 @@ def _weights(file: Path, held: object) -> Mapping[str, Tensor]:
         )
     known = [name for name in inside if name in NESTED] or list(inside)
     # A second copy, of averaged weights for instance, has the same names: which one is meant is not known.
-    mine = _unwrapped(inside[known[0]])
-    alike = [name for name in inside if name in known or not mine.keys().isdisjoint(_unwrapped(inside[name]))]
+    names = _unwrapped(inside[known[0]]).keys()
+    alike = [name for name in inside if name in known or not names.isdisjoint(_unwrapped(inside[name]))]
     if len(alike) > 1:
         raise ValueError(f"{file} holds several dictionaries of tensors, {', '.join(alike)}; save alone what is meant")
     return inside[alike[0]]

@@ -1,18 +1,20 @@
-"""The files of the one episode that is being written: rows in parquet, frames in videos, statistics of both."""
+"""The files of the one episode that is being written: rows in parquet, frames in H.264, statistics of both."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from depthvla_policy.data import feature_stats, features, video
+from depthvla_policy.data import feature_stats, features
 from depthvla_policy.policy.images import decode_depth_mm, decode_jpeg
 from r1lite_description.robot import Robot
 
@@ -20,6 +22,9 @@ from r1lite_description.robot import Robot
 ROWS_PER_GROUP = 16
 SAMPLE_EVERY = 15  # frames between two whose pictures are looked at for statistics
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # an `Image` of Hugging Face datasets
+VIDEO_CODEC, PIXEL_FORMAT = "libx264", "yuv420p"
+# Every other frame is a key frame, as in LeRobot: any frame is at most one decode away.
+VIDEO_OPTIONS = {"crf": "18", "g": "2", "preset": "veryfast", "tune": "fastdecode"}
 DATA = "data"
 # What every dataset has, in LeRobot's words; numbers of one value are stored without a list.
 INDICES = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64"}
@@ -42,26 +47,22 @@ class Frame:
     intervention: bool | None = None
 
 
-@dataclass(frozen=True)
-class Place:
-    """Numbers of an episode, of its first frame and of its instruction in the dataset."""
-
-    episode: int
-    index: int
-    task: int
-
-
 class EpisodeFile:
-    """`features` describes the rows as in info.json, from the first frame on; `length` counts them."""
+    """`features` describes the rows as in info.json, from the first frame on; `length` counts them. `episode`,
+    `first_index` and `task` number the episode, its first frame and its instruction in the dataset.
+    """
 
-    def __init__(self, folder: Path, robot: Robot, fps: int, place: Place, *, as_video: bool) -> None:
-        self._folder, self._robot, self._fps, self._place, self._as_video = folder, robot, fps, place, as_video
+    def __init__(
+        self, folder: Path, robot: Robot, fps: int, *, episode: int, first_index: int, task: int, as_video: bool
+    ) -> None:
+        self._folder, self._robot, self._fps, self._as_video = folder, robot, fps, as_video
+        self._episode, self._first_index, self._task = episode, first_index, task
         self.features: dict[str, dict[str, Any]] = {}
         self.length = 0
         self._rows: dict[str, list] = {}  # of the row group that is being filled
         self._numbers: dict[str, list[np.ndarray]] = {}  # of the whole episode
         self._pictures: dict[str, list[np.ndarray]] = {}  # sampled
-        self._videos: dict[str, video.VideoWriter] = {}
+        self._videos: dict[str, VideoWriter] = {}
         self._writer: pq.ParquetWriter | None = None
 
     def path(self, name: str) -> Path:
@@ -75,9 +76,9 @@ class EpisodeFile:
         decoded = {key: _decode(key, data) for key, data in encoded.items()}  # all: a damaged one is not kept
         if not self.features:
             self._describe(numbers, decoded)
-        found = {*numbers, *encoded}
-        if found != set(self.features):
-            raise ValueError(f"the frame has {sorted(found)}; the first one had {sorted(self.features)}")
+        names = {*numbers, *encoded}
+        if names != set(self.features):
+            raise ValueError(f"the frame has {sorted(names)}; the first one had {sorted(self.features)}")
         for key, picture in decoded.items():
             if list(picture.shape) != self.features[key]["shape"]:
                 raise ValueError(f"{key} has shape {picture.shape}; the first one had {self.features[key]['shape']}")
@@ -123,8 +124,8 @@ class EpisodeFile:
             if channels == 1:
                 info = {"is_depth_map": True, "depth_unit": "mm"}
             elif self._as_video:
-                kind, info = "video", video.describe(self._fps, width, height)
-                self._videos[key] = video.VideoWriter(self.path(key), self._fps, width, height)
+                kind, info = "video", _video_info(self._fps, width, height)
+                self._videos[key] = VideoWriter(self.path(key), self._fps, width, height)
             axes = ["height", "width", "channels"]
             described[key] = {"dtype": kind, "shape": [height, width, channels], "names": axes, "info": info}
         self.features = described
@@ -157,9 +158,9 @@ class EpisodeFile:
         indices = (
             self.length / self._fps,
             self.length,
-            self._place.episode,
-            self._place.index + self.length,
-            self._place.task,
+            self._episode,
+            self._first_index + self.length,
+            self._task,
         )
         values |= {name: np.array([i], kind) for (name, kind), i in zip(INDICES.items(), indices, strict=True)}
         return values
@@ -169,12 +170,49 @@ class EpisodeFile:
         return images | {features.depth_feature(self._robot, camera): data for camera, data in frame.depth.items()}
 
 
+class VideoWriter:
+    """Raises ValueError for a frame of odd width or height, which the pixel format does not allow."""
+
+    def __init__(self, path: Path, fps: int, width: int, height: int) -> None:
+        if width % 2 or height % 2:
+            raise ValueError(f"a video of {width}x{height} pixels: width and height must be even")
+        self._container = av.open(str(path), "w", format="mp4")
+        self._stream = self._container.add_stream(VIDEO_CODEC, rate=Fraction(fps), options=VIDEO_OPTIONS)
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, PIXEL_FORMAT
+        self._stream.codec_context.thread_count = 1
+        self._period, self._frames = Fraction(1, fps), 0
+
+    def add(self, rgb: np.ndarray) -> None:
+        """(H, W, 3) uint8."""
+        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+        frame.pts, frame.time_base = self._frames, self._period
+        self._frames += 1
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
 def _decode(key: str, data: bytes) -> np.ndarray:
     """(H, W, 3) uint8 RGB, or (H, W, 1) uint16 of depth. Raises ValueError that names the feature."""
     try:
         return decode_depth_mm(data)[..., None] if key.startswith(features.DEPTH) else decode_jpeg(data)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
+
+
+def _video_info(fps: int, width: int, height: int) -> dict[str, object]:
+    return {
+        "video.height": height,
+        "video.width": width,
+        "video.codec": "h264",
+        "video.pix_fmt": PIXEL_FORMAT,
+        "video.is_depth_map": False,
+        "video.fps": fps,
+        "video.channels": 3,
+        "has_audio": False,
+    }
 
 
 def _arrow_type(feature: Mapping[str, Any]) -> pa.DataType:

@@ -94,20 +94,20 @@ def _check_shape(layout: Layout, part: Part, robot: Robot) -> None:
     allowed = [(part.size,)] + [(part.size + 1,)] * (part.size > 1)
     if shape not in allowed:
         raise ValueError(f"{layout.folder}: {part.feature} has shape {shape}; allowed: {allowed}")
-    ordered = _in_place(layout, part, robot, np.zeros(shape))
+    ordered = _reordered(layout, part, robot, np.zeros(shape))
     if isinstance(ordered, str):
         raise ValueError(f"{layout.folder}: {part.feature}: {ordered}")
 
 
-def _in_place(layout: Layout, part: Part, robot: Robot, values: np.ndarray) -> np.ndarray | str:
+def _reordered(layout: Layout, part: Part, robot: Robot, values: np.ndarray) -> np.ndarray | str:
     """(..., n) values in the order of the robot's joints, by the names in info.json; or what is wrong with these."""
     names = layout.features[part.feature].get("names") or ()
     names = next(iter(names.values()), ()) if isinstance(names, dict) else names
     if not all(isinstance(name, str) for name in names):
         return f"names are {names!r}; they must be a list of words"
-    wanted = robot.joint_names[part.where.start : part.where.start + values.shape[-1]]
-    places = values_in_order(robot, wanted, range(len(wanted)), names)
-    return places if isinstance(places, str) else values[..., places.astype(int)]
+    joints = robot.joint_names[part.where.start : part.where.start + values.shape[-1]]
+    order = values_in_order(robot, joints, range(len(joints)), names)
+    return order if isinstance(order, str) else values[..., order.astype(int)]
 
 
 def _read(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -133,25 +133,25 @@ def _vector(
 ) -> np.ndarray:
     """(rows, size). may_lack: a row may be all NaN."""
     vector = np.empty((len(table), robot.size), dtype=np.float32)
-    appended: dict[int, tuple[str, np.ndarray]] = {}  # place in the vector -> what came behind an arm's joints
+    appended: dict[int, tuple[str, np.ndarray]] = {}  # index in the vector -> what came behind an arm's joints
     for part in parts:
         values = _matrix(table, part.feature)
-        (wanted,) = layout.features[part.feature]["shape"]
-        if values.shape[1] != wanted:
-            raise ValueError(f"{where}: {part.feature} holds {values.shape[1]} values, not {wanted}")
-        values = _in_place(layout, part, robot, values)
+        (size,) = layout.features[part.feature]["shape"]
+        if values.shape[1] != size:
+            raise ValueError(f"{where}: {part.feature} holds {values.shape[1]} values, not {size}")
+        values = _reordered(layout, part, robot, values)
         vector[:, part.where] = values[:, : part.size]
         if values.shape[1] > part.size:
             appended[part.where.stop] = part.feature, values[:, part.size]
-    for place, (feature, values) in appended.items():
-        if np.any(values) and np.nanmedian(np.abs(values - vector[:, place])) > GRIPPER_TOLERANCE_MM:
+    for index, (feature, values) in appended.items():
+        if np.any(values) and np.nanmedian(np.abs(values - vector[:, index])) > GRIPPER_TOLERANCE_MM:
             raise ValueError(
                 f"{where}: {feature} has a value behind its joints that is not its gripper's opening: a robot with one"
                 f" joint more? Robot {robot.name!r} has {', '.join(robot.joint_names)}"
             )
-    there = ~np.isnan(vector).all(axis=1) if may_lack else slice(None)
+    known = ~np.isnan(vector).all(axis=1) if may_lack else slice(None)
     for part in parts:
-        if not np.all(np.isfinite(vector[there, part.where])):
+        if not np.all(np.isfinite(vector[known, part.where])):
             raise ValueError(f"{where}: {part.feature} is not finite")
     return vector
 
@@ -170,8 +170,8 @@ def _instructions(layout: Layout, task: np.ndarray) -> tuple[tuple[str, ...], np
     unknown = [int(index) for index in used if int(index) not in layout.tasks]
     if unknown:
         raise ValueError(f"{layout.folder} has frames of tasks {unknown}; it knows {sorted(layout.tasks)}")
-    words = {int(index): english(layout.tasks[int(index)]) for index in used}
-    if silent := [index for index, text in words.items() if not text]:
+    texts = {int(index): english(layout.tasks[int(index)]) for index in used}
+    if silent := [index for index, text in texts.items() if not text]:
         raise ValueError(f"{layout.folder} has frames of tasks {silent}, which have no instruction")
-    distinct = tuple(dict.fromkeys(words.values()))
-    return distinct, np.array([distinct.index(words[int(index)]) for index in task], dtype=np.int64)
+    distinct = tuple(dict.fromkeys(texts.values()))
+    return distinct, np.array([distinct.index(texts[int(index)]) for index in task], dtype=np.int64)

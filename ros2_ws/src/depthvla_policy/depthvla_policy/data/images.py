@@ -66,17 +66,17 @@ def check_rows(path: Path, columns: Sequence[str]) -> None:
     """Raises ValueError where a parquet file has no image columns of these names, or rows without bytes in them."""
     with files.reading(path, f"a file with images {list(columns)} (parquet)"):
         metadata = pq.read_metadata(path)
-        found: dict[str, int] = dict.fromkeys(columns, -1)
+        nulls: dict[str, int] = dict.fromkeys(columns, -1)  # -1: no such column
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
             for column in map(group.column, range(group.num_columns)):
                 name, _, part = column.path_in_schema.rpartition(".")
-                if name in found and part == "bytes":
+                if name in nulls and part == "bytes":
                     counted = column.statistics
-                    lacking = counted.null_count if counted and counted.has_null_count else 0
-                    found[name] = max(found[name], 0) + lacking
-        if absent := [name for name, count in found.items() if count < 0 and metadata.num_rows]:
+                    nulls[name] = max(nulls[name], 0)
+                    nulls[name] += counted.null_count if counted and counted.has_null_count else 0
+        if absent := [name for name, count in nulls.items() if count < 0 and metadata.num_rows]:
             raise ValueError(f"no {absent} in it")
-        if empty := [name for name, count in found.items() if count > 0]:
+        if empty := [name for name, count in nulls.items() if count > 0]:
             raise ValueError(f"rows of {empty} hold no image, perhaps only the path of one")
 
 
@@ -96,9 +96,9 @@ def check_video(path: Path, frames: int, *, fps: float, exactly: bool) -> None:
             late_s = (stream.start_time or 0) * tick_s
             gap_s = max(np.diff(sorted(entry.timestamp for entry in entries)), default=0) * tick_s
             # Some containers do not say how many there are.
-            found = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
-    if found < frames or (exactly and found != frames):
-        raise ValueError(f"{path} has {found} frames; the dataset has {frames} rows for them")
+            counted = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+    if counted < frames or (exactly and counted != frames):
+        raise ValueError(f"{path} has {counted} frames; the dataset has {frames} rows for them")
     if late_s > 0.5 / fps:
         raise ValueError(f"{path} begins at {late_s:.3f} s; frames before are missing")
     if exactly and gap_s > 1.5 / fps:
@@ -130,8 +130,8 @@ class _ParquetFile:
         if missing:
             table = self._file.read_row_group(group, columns=missing, use_threads=False)
             self._columns.update({name: table[name] for name in missing})
-        at = row - int(self._starts[group])
-        return [self._columns[name][at].as_py()["bytes"] for name in columns]
+        index = row - int(self._starts[group])
+        return [self._columns[name][index].as_py()["bytes"] for name in columns]
 
     def close(self) -> None:
         self._file.close()
@@ -155,8 +155,8 @@ class _Video:
             self._shown = next(self._frames, None)
             if self._shown is None:
                 return None, None
-        there = self._shown.time <= time_s + half_s
-        return self._shown.to_ndarray(format="rgb24") if there else None, self._shown.time
+        near = self._shown.time <= time_s + half_s
+        return self._shown.to_ndarray(format="rgb24") if near else None, self._shown.time
 
     def close(self) -> None:
         self._container.close()

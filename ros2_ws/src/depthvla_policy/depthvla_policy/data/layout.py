@@ -67,8 +67,8 @@ def read_layout(folder: Path) -> Layout:
         if twice := sorted(index for index, count in indices.items() if count > 1):
             raise ValueError(f"episodes {twice[:8]} are described more than once")
         # A recording that was stopped at once leaves an episode of no frames, with or without files.
-        found = sorted((episode for episode in episodes if episode.length), key=lambda episode: episode.index)
-        return Layout(folder, version, float(info["fps"]), info["features"], tasks, tuple(found))
+        whole = sorted((episode for episode in episodes if episode.length), key=lambda episode: episode.index)
+        return Layout(folder, version, float(info["fps"]), info["features"], tasks, tuple(whole))
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"{folder}: metadata of the dataset is not what it should be ({error!r})") from error
     except ValueError as error:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from depthvla_policy.data import episode_file, feature_stats, features
-from depthvla_policy.data.episode_file import EpisodeFile, Frame, Place
+from depthvla_policy.data.episode_file import EpisodeFile, Frame
 from depthvla_policy.data.layout import (
     EPISODES,
     INFO,
@@ -48,7 +48,7 @@ EPISODES_PER_FILE = 100  # the newest file of the episode table is written anew 
 PART = ".part"  # folder of the episode that is being written
 MOVING = "moving.json"  # in it: the files of an episode that is becoming part of the dataset
 IMAGES = ("jpeg", "video")
-PLACE = re.compile(r"chunk-(\d+)/file-(\d+)\.\w+$")
+FILE_NUMBERS = re.compile(r"chunk-(\d+)/file-(\d+)\.\w+$")
 _locks: dict[Path, int] = {}  # folders that this process writes to
 
 
@@ -93,10 +93,10 @@ class DatasetWriter:
         self._tasks: dict[str, int] = {}
         self.episodes: list[dict[str, Any]] = []  # rows of the episode table, without statistics
         self._newest: pa.Table | None = None  # of its newest file, with statistics
-        self._changed = False  # in a way that the dataset's statistics do not know of
+        self._changed = False  # since the dataset's statistics were written
         self._new_stats: list[dict[str, list]] = []  # of the episodes written here
-        self._next = 0  # number of the next data file, and video
-        self._made = not self.folder.exists()
+        self._next_file = 0  # number of the next data file, and video
+        self._created = not self.folder.exists()
         _lock(self.folder)
         try:
             self._remove_leftovers()
@@ -104,7 +104,7 @@ class DatasetWriter:
                 self._resume()
             elif episode_tables(self.folder):
                 raise ValueError(f"{self.folder} has episodes but no {INFO}; it cannot be continued")
-            self._next = self._free_number()
+            self._next_file = self._free_number()
         except BaseException:
             self._unlock()
             raise
@@ -137,9 +137,15 @@ class DatasetWriter:
         self.discard_episode()
         (self.folder / PART).mkdir(parents=True)
         self._instruction = instruction
-        place = Place(self._next_episode, self.frames, self._task(instruction))
-        as_video = self._images == "video"
-        self._file = EpisodeFile(self.folder / PART, self._robot, self._fps, place, as_video=as_video)
+        self._file = EpisodeFile(
+            self.folder / PART,
+            self._robot,
+            self._fps,
+            episode=self._next_episode,
+            first_index=self.frames,
+            task=self._task(instruction),
+            as_video=self._images == "video",
+        )
 
     def add_frame(self, frame: Frame) -> None:
         """Add a frame to the episode.
@@ -149,7 +155,11 @@ class DatasetWriter:
         """
         self._file.add(frame)
         if self._file.length == 1:
-            self._compare_features()
+            try:
+                self._compare_features()
+            except ValueError:
+                self.discard_episode()
+                raise
 
     def save_episode(self, notes: Mapping[str, Any] | None = None) -> None:
         """Make the episode part of the dataset. `notes` become columns of the episode table, empty for the episodes
@@ -164,9 +174,9 @@ class DatasetWriter:
         self._widen({name: value for name, value in row.items() if value is not None})
         stats = _flat(self._file.close())
         table = self._table(row | stats)
-        place = self._place
-        moving = {episode_file.DATA: self._data_path.format(**place)}
-        moving |= {key: self._video_path.format(video_key=key, **place) for key in self._video_keys}
+        numbers = self._file_numbers
+        moving = {episode_file.DATA: self._data_path.format(**numbers)}
+        moving |= {key: self._video_path.format(video_key=key, **numbers) for key in self._video_keys}
         _write_json(self.folder / PART / MOVING, list(moving.values()))
         for name, path in moving.items():
             (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -189,44 +199,43 @@ class DatasetWriter:
         if journal.exists():
             self._changed = True
             info = read_info(self.folder) if (self.folder / INFO).exists() else {}
-            named = set(_named(info, episode_rows(self.folder)))
+            referenced = set(_referenced_files(info, episode_rows(self.folder)))
             for path in files.read_json(journal, "a list of files"):
-                if path not in named:
+                if path not in referenced:
                     (self.folder / path).unlink(missing_ok=True)
         shutil.rmtree(self.folder / PART, ignore_errors=True)
 
     def _unlock(self) -> None:
         _unlock(self.folder)
-        if self._made:
+        if self._created:
             with suppress(OSError):
                 self.folder.rmdir()  # where nothing came into it
 
     def _free_number(self) -> int:
         """Behind every file that an episode names or that is there."""
-        named = set(_named(self._info, self.episodes))
-        there = {
+        referenced = set(_referenced_files(self._info, self.episodes))
+        existing = {
             str(path.relative_to(self.folder))
             for name in ("data", "videos")
-            for path in _data_files(self.folder / name)
+            for path in (self.folder / name).rglob("*")
+            if path.suffix in (".parquet", ".mp4")
         }
-        if there - named:
-            logging.warning(
-                "%s: no episode names %s; LeRobot may read them", self.folder, ", ".join(sorted(there - named))
-            )
-        for name in sorted(named & there):
+        if strays := sorted(existing - referenced):
+            logging.warning("%s: no episode names %s; LeRobot may read them", self.folder, ", ".join(strays))
+        for name in sorted(referenced & existing):
             if name.endswith(".parquet"):
                 with files.reading(self.folder / name, "a file of the dataset that is to be continued (parquet)"):
                     pq.read_metadata(self.folder / name)
-        places = filter(None, map(PLACE.search, named | there))
-        return max((int(place[1]) * self._chunk + int(place[2]) + 1 for place in places), default=0)
+        matches = filter(None, map(FILE_NUMBERS.search, referenced | existing))
+        return max((int(match[1]) * self._chunk + int(match[2]) + 1 for match in matches), default=0)
 
     @property
     def _chunk(self) -> int:
         return self._info.get("chunks_size") or CHUNK
 
     @property
-    def _place(self) -> dict[str, int]:
-        return {"chunk_index": self._next // self._chunk, "file_index": self._next % self._chunk}
+    def _file_numbers(self) -> dict[str, int]:
+        return {"chunk_index": self._next_file // self._chunk, "file_index": self._next_file % self._chunk}
 
     @property
     def _data_path(self) -> str:
@@ -249,67 +258,65 @@ class DatasetWriter:
 
     def _compare_features(self) -> None:
         """The features of the episode that was begun must be those of the dataset."""
-        mine = self._file.features
-        for camera, known in self._rectified_by.items():
-            self._note_calibration(mine[features.image_feature(self._robot, camera)], camera, known)
+        new = self._file.features
+        for camera, rectification in self._rectified_by.items():
+            self._note_calibration(new[features.image_feature(self._robot, camera)], camera, rectification)
         if self._source:
-            for key in mine:
+            for key in new:
                 if key.startswith(features.IMAGES):
-                    mine[key]["info"][features.SOURCE] = self._source
+                    new[key]["info"][features.SOURCE] = self._source
         if not self._features:
-            self._features = mine
+            self._features = new
             for camera, matrix in self._matrices.items():
                 for name in (features.image_feature, features.depth_feature):
-                    if feature := mine.get(name(self._robot, camera)):
+                    if feature := new.get(name(self._robot, camera)):
                         feature["info"]["camera_matrix"] = np.asarray(matrix).tolist()
             for camera, matrix in self._projections.items():
-                info = mine[features.image_feature(self._robot, camera)]["info"]
+                info = new[features.image_feature(self._robot, camera)]["info"]
                 info[features.TARGET_PROJECTION] = np.asarray(matrix).tolist()
             return
-        kinds = [{key: _kind(feature) for key, feature in described.items()} for described in (mine, self._features)]
-        differ = sorted(key for key in {*kinds[0], *kinds[1]} if kinds[0].get(key) != kinds[1].get(key))
         if self._source and (wrong := features.sources(self._features) - {self._source, ""}):
-            self.discard_episode()
             raise ValueError(
                 f"{self.folder} holds demonstrations of source {wrong.pop()!r}; these are {self._source!r}"
             )
-        if differ:
-            self.discard_episode()
+        kinds, known = ({key: _kind(feature) for key, feature in item.items()} for item in (new, self._features))
+        if differ := sorted(key for key in {*kinds, *known} if kinds.get(key) != known.get(key)):
             raise ValueError(f"{self.folder}: a frame and the dataset differ in kind, shape or calibration of {differ}")
 
-    def _note_calibration(self, feature: dict[str, Any], camera: str, known: Calibration) -> None:
+    def _note_calibration(self, feature: dict[str, Any], camera: str, rectification: Calibration) -> None:
         height, width, _ = feature["shape"]
-        if (width, height) != (known.width, known.height):
-            self.discard_episode()
+        if (width, height) != (rectification.width, rectification.height):
             raise ValueError(
-                f"images of {camera} are {width}x{height}; their calibration is for {known.width}x{known.height}"
+                f"images of {camera} are {width}x{height}; their calibration is for"
+                f" {rectification.width}x{rectification.height}"
             )
-        feature["info"][features.RECTIFIED_BY] = calibration.describe(known)
+        feature["info"][features.RECTIFIED_BY] = calibration.describe(rectification)
 
     def _row(self, notes: dict[str, Any]) -> dict[str, Any]:
-        index, length, place, meta = self._next_episode, self.length, self._place, self._meta_place()
+        index, length, numbers = self._next_episode, self.length, self._file_numbers
+        table = self._next_table()
         row = {
             "episode_index": index,
             "tasks": [self._instruction],
             "length": length,
-            **{f"data/{name}": value for name, value in place.items()},
+            **{f"data/{name}": value for name, value in numbers.items()},
             "dataset_from_index": self.frames,
             "dataset_to_index": self.frames + length,
-            "meta/episodes/chunk_index": meta // self._chunk,
-            "meta/episodes/file_index": meta % self._chunk,
+            "meta/episodes/chunk_index": table // self._chunk,
+            "meta/episodes/file_index": table % self._chunk,
         }
         for key in self._video_keys:
-            row |= {f"videos/{key}/{name}": value for name, value in place.items()}
+            row |= {f"videos/{key}/{name}": value for name, value in numbers.items()}
             row |= {f"videos/{key}/from_timestamp": 0.0, f"videos/{key}/to_timestamp": length / self._fps}
         return row | notes
 
-    def _meta_place(self) -> int:
+    def _next_table(self) -> int:
         """Number of the file of the episode table that the next row goes to."""
         tables = episode_tables(self.folder)
         if not tables:
             return 0
-        place = PLACE.search(str(tables[-1]))
-        newest = int(place[1]) * self._chunk + int(place[2]) if place else len(tables)
+        match = FILE_NUMBERS.search(str(tables[-1]))
+        newest = int(match[1]) * self._chunk + int(match[2]) if match else len(tables)
         full = self._newest is None or self._newest.num_rows >= EPISODES_PER_FILE
         return newest + 1 if full else newest
 
@@ -345,11 +352,11 @@ class DatasetWriter:
             self._tasks[self._instruction] = self._task(self._instruction)
             _write_table(self.folder / TASKS, _task_table(self._tasks))
         self._write_info([*self.episodes, row])
-        place = {name: row[f"meta/episodes/{name}"] for name in ("chunk_index", "file_index")}
-        _write_table(self.folder / EPISODE_TABLE.format(**place), table)
+        numbers = {name: row[f"meta/episodes/{name}"] for name in ("chunk_index", "file_index")}
+        _write_table(self.folder / EPISODE_TABLE.format(**numbers), table)
         self.episodes.append(row)
         self._newest = table
-        self._next += 1
+        self._next_file += 1
 
     def _write_info(self, episodes: Sequence[Mapping[str, Any]]) -> None:
         about = {
@@ -435,29 +442,24 @@ def _unlock(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _named(info: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    """The files that episodes name."""
+def _referenced_files(info: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
     keys = [key for key, feature in info.get("features", {}).items() if feature["dtype"] == "video"]
     for row in rows:
-        place = {name: row[f"data/{name}"] for name in ("chunk_index", "file_index")}
-        yield (info.get("data_path") or DATA).format(**place)
+        numbers = {name: row[f"data/{name}"] for name in ("chunk_index", "file_index")}
+        yield (info.get("data_path") or DATA).format(**numbers)
         for key in keys:
-            place = {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
-            yield (info.get("video_path") or VIDEO).format(video_key=key, **place)
-
-
-def _data_files(folder: Path) -> Iterable[Path]:
-    return (path for path in folder.rglob("*") if path.suffix in (".parquet", ".mp4"))
+            numbers = {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
+            yield (info.get("video_path") or VIDEO).format(video_key=key, **numbers)
 
 
 def _stats_of(row: Mapping[str, Any], key: str) -> dict[str, np.ndarray]:
     prefix = f"stats/{key}/"
-    found = {
+    stats = {
         name.removeprefix(prefix): np.array(value)
         for name, value in row.items()
         if name.startswith(prefix) and value is not None
     }
-    return found if {"count", "mean", "std", "min", "max"} <= set(found) else {}
+    return stats if {"count", "mean", "std", "min", "max"} <= set(stats) else {}
 
 
 def _kind(feature: Mapping[str, Any]) -> tuple:

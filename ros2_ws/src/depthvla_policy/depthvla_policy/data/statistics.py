@@ -58,17 +58,18 @@ def main() -> int:
 
 def _report(config: StatisticsConfig) -> None:
     robot = robots.load()
-    fit = ImageFit(1, "crop")  # of no picture
-    found = Demonstrations(config.folders, robot, (), fit=fit, depth_size=0, horizon=config.horizon)
-    states, chunks, lengths = found.states(), found.chunks(), found.lengths
+    demonstrations = Demonstrations(
+        config.folders, robot, (), fit=ImageFit(1, "crop"), depth_size=0, horizon=config.horizon
+    )
+    states, chunks, lengths = demonstrations.states(), demonstrations.chunks(), demonstrations.lengths
     figures = statistics(states, chunks)
-    print(f"{len(lengths)} episodes of {lengths.min()} to {lengths.max()} frames, {len(found)} frames")
-    for instruction in found.instructions:
+    print(f"{len(lengths)} episodes of {lengths.min()} to {lengths.max()} frames, {len(demonstrations)} frames")
+    for instruction in demonstrations.instructions:
         print(f"  {instruction}")
     print(_table(robot.joint_names, figures))
     if config.out:
         lists = {kind: {name: value.tolist() for name, value in item.items()} for kind, item in figures.items()}
-        config.out.write_text(json.dumps({"joints": robot.joint_names, "frames": len(found), **lists}) + "\n")
+        config.out.write_text(json.dumps({"joints": robot.joint_names, "frames": len(demonstrations), **lists}) + "\n")
     if config.norm_stats:
         Normaliser.fit(states, chunks, robot.gripper_mask, kind=config.kind).save(config.norm_stats)
 

@@ -5,6 +5,7 @@ An adapter belongs to a robot description, and with it to checkpoints of exactly
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,18 +46,18 @@ class Adapter:
 
     def check(self, config: CheckpointConfig) -> None:
         """Raises ValueError where the checkpoint does not fit; it says what is needed, by name and size."""
-        wired, ours = config.policy, self.robot
+        policy, robot = config.policy, self.robot
         needs = f"adapter {self.name!r} needs a checkpoint with"
-        if wired.joints != ours.joint_names:
+        if policy.joints != robot.joint_names:
             raise ValueError(
-                f"{needs} the {ours.size} state and action entries {', '.join(ours.joint_names)};"
-                f" {config.name!r} has {len(wired.joints)}: {', '.join(wired.joints)}"
+                f"{needs} the {robot.size} state and action entries {', '.join(robot.joint_names)};"
+                f" {config.name!r} has {len(policy.joints)}: {', '.join(policy.joints)}"
             )
         cameras = tuple(self.images.values())
-        if not set(wired.cameras) <= set(cameras):
+        if not set(policy.cameras) <= set(cameras):
             raise ValueError(
                 f"{needs} no other cameras than {', '.join(cameras)};"
-                f" {config.name!r} has {len(wired.cameras)}: {', '.join(wired.cameras)}"
+                f" {config.name!r} has {len(policy.cameras)}: {', '.join(policy.cameras)}"
             )
         if config.model.takes_depth:
             raise ValueError(f"{config.name!r} takes true depth, which adapter {self.name!r} has no field for")
@@ -85,11 +86,11 @@ class Adapter:
 
     def describe(self, cameras: tuple[str, ...]) -> dict[str, object]:
         """For the metadata: every field of an observation and what it must be; names and units."""
-        wanted = {field: fields.PICTURE for field, camera in self.images.items() if camera in cameras}
-        wanted |= {part.feature: f"({part.size},) numbers: {', '.join(part.names)}" for part in self.state}
+        observation = {field: fields.PICTURE for field, camera in self.images.items() if camera in cameras}
+        observation |= {part.feature: f"({part.size},) numbers: {', '.join(part.names)}" for part in self.state}
         return {
             "adapter": self.name,
-            "observation": wanted | {self.prompt: "text"},
+            "observation": observation | {self.prompt: "text"},
             "state_names": [name for part in self.state for name in part.names],
             "state_units": list(self.state_units),
             "action_names": list(self.actions[0].names),
@@ -107,32 +108,29 @@ def load(name: str) -> Adapter:
 def _r1lite() -> Adapter:
     """Our own names: images by camera, one state vector in the order of the robot's description."""
     robot = robot_description.load()
-    units = _units(robot)
     return Adapter(
         name="r1lite",
         robot=robot,
         images={f"images/{camera.name}": camera.name for camera in robot.cameras},
         state=(_whole("state", robot),),
-        state_units=units,
+        state_units=_units(robot),
         prompt="prompt",
         actions=(_whole(ACTIONS, robot),),
-        action_units=units,
+        action_units=_units(robot),
     )
 
 
 def _galaxea() -> Adapter:
     """Features of Galaxea's Open-World dataset in LeRobot format."""
-    robot = robot_description.load()
-    units = _units(robot)
-    return Adapter(
+    ours = _r1lite()
+    robot = ours.robot
+    return dataclasses.replace(
+        ours,
         name="galaxea",
-        robot=robot,
         images={image_feature(robot, camera.name): camera.name for camera in robot.cameras},
         state=state_parts(robot),
-        state_units=units,
         prompt="task",
         actions=(_whole(ACTIONS, robot), *action_parts(robot)),
-        action_units=units,
     )
 
 

@@ -24,8 +24,8 @@ def find(message: object, name: str) -> object:
     nested = message.get(outer)
     if inner and isinstance(nested, Mapping) and inner in nested:
         return nested[inner]
-    has = [*map(str, nested)] if inner and isinstance(nested, Mapping) else [*map(str, message)]
-    raise ValueError(f"{name} is missing; there are {sorted(has)}")
+    present = nested if inner and isinstance(nested, Mapping) else message
+    raise ValueError(f"{name} is missing; there are {sorted(map(str, present))}")
 
 
 def picture(value: object, name: str) -> np.ndarray:

@@ -34,7 +34,7 @@ class PolicyServer:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._worker = ThreadPoolExecutor(1, "inference")
-        self._turn = asyncio.Lock()
+        self._inference = asyncio.Lock()
 
     async def run(self, host: str, port: int, stop: asyncio.Event, started: Callable[[int], None]) -> None:
         """Serve until `stop` is set; an inference that runs is finished first. `started` is told the port.
@@ -88,7 +88,7 @@ class PolicyServer:
         """None where the client has gone before its turn came."""
         if isinstance(request, str):
             raise ValueError("the message is text; an observation must be bytes: msgpack with numpy arrays")
-        async with self._turn:
+        async with self._inference:
             if connection.state is not State.OPEN:
                 return None
             return await asyncio.get_running_loop().run_in_executor(self._worker, self._service.answer, request)

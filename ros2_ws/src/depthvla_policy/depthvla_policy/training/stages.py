@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from depthvla_policy.data.demonstrations import Demonstrations, split
-from depthvla_policy.data.rgbd.demonstrations import DemonstrationImages
-from depthvla_policy.data.rgbd.images import open_source, split_scenes
+from depthvla_policy.data.rgbd.images import DemonstrationImages, open_source, split_scenes
 from depthvla_policy.model.config import ModelConfig
 from depthvla_policy.model.depthvla import DEPTH_PARTS, DepthVLA
 from depthvla_policy.model.layouts import PARTS

@@ -58,11 +58,11 @@ class MicrowaveOperationExpert(PlanExpert):
         width_mm = kitchen.FOOD_SIZE * 1000
         yield from hand.pick(grasp, width_mm, lambda: task.gripped(FOOD, hand.side), opening_mm=70.0)
         plate = self.pose(PLATE)
-        there = facing(hand.azimuth(plate.position), pitch)
-        offset = there @ hand.pose.rotation.T @ (self.pose(FOOD).position - hand.pose.position)
+        rotation = facing(hand.azimuth(plate.position), pitch)
+        offset = rotation @ hand.pose.rotation.T @ (self.pose(FOOD).position - hand.pose.position)
         middle = plate.position + [0, 0, kitchen.PLATE_THICKNESS + kitchen.FOOD_HEIGHT / 2 + 0.004]
-        place = Pose(middle - offset, there)
-        yield from hand.via(place.moved(z=0.09), place, tolerance=0.015)
+        goal = Pose(middle - offset, rotation)
+        yield from hand.via(goal.moved(z=0.09), goal, tolerance=0.015)
         yield from hand.release(70.0)
 
     def _insert(self, hand: Hand) -> Skill:
@@ -77,11 +77,11 @@ class MicrowaveOperationExpert(PlanExpert):
                 lift=0.09,
             )
             middle = microwave.position + microwave.rotation @ [INSERT, 0.0, SILL]
-            place = hand.holding(self.pose(PLATE), Pose(middle, inwards))
-            before = Pose(place.position - 0.17 * microwave.rotation[:, 0], place.rotation)
+            goal = hand.holding(self.pose(PLATE), Pose(middle, inwards))
+            before = Pose(goal.position - 0.17 * microwave.rotation[:, 0], goal.rotation)
             yield from hand.via(before.moved(z=0.06), before.moved(z=0.005), tolerance=0.02)
-            yield from hand.move(place)
-            yield from hand.move(place.moved(z=kitchen.WALL - SILL + 0.002), steps=20)
+            yield from hand.move(goal)
+            yield from hand.move(goal.moved(z=kitchen.WALL - SILL + 0.002), steps=20)
             yield from hand.release(60.0, 0.08)
         yield from self._push_plate(hand, microwave)
         hand.retire()

@@ -44,10 +44,10 @@ class TableBussingExpert(PlanExpert):
         outwards = hook.rotation[:, 1] * (1 if hand.side == "left" else -1)
         height = desk.PEG_HEIGHT + desk.PEG_RADIUS + HANG + desk.BAND_THICKNESS / 2 - desk.BAND_HEIGHT
         hung = Pose(hook.position + [0, 0, height], hook.rotation @ self._way_round(hand, HEADPHONES))
-        place = hand.holding(self.pose(HEADPHONES), hung)
-        before = Pose(place.position - 0.12 * outwards, place.rotation)
-        yield from hand.via(before.moved(z=0.03), before, place, tolerance=0.012)
-        yield from hand.move(place.moved(z=-HANG / 2), 0.004, 15)
+        goal = hand.holding(self.pose(HEADPHONES), hung)
+        before = Pose(goal.position - 0.12 * outwards, goal.rotation)
+        yield from hand.via(before.moved(z=0.03), before, goal, tolerance=0.012)
+        yield from hand.move(goal.moved(z=-HANG / 2), 0.004, 15)
         yield from hand.release(45.0)
         hand.retire()
 
@@ -63,8 +63,8 @@ class TableBussingExpert(PlanExpert):
         board = stand.rotation @ facing(0.0, -desk.STAND_TILT)
         up = desk.STAND[2] / 2 + desk.BOOK[2] / 2 + BOOK_DROP
         middle = stand.position + [0, 0, desk.STAND_HEIGHT] + up * board[:, 2]
-        place = hand.holding(self.pose(BOOK), Pose(middle, board @ self._way_round(hand, BOOK)))
-        yield from hand.via(place.moved(z=0.08), place.moved(z=0.03), place, tolerance=0.015)
+        goal = hand.holding(self.pose(BOOK), Pose(middle, board @ self._way_round(hand, BOOK)))
+        yield from hand.via(goal.moved(z=0.08), goal.moved(z=0.03), goal, tolerance=0.015)
         yield from hand.release(90.0)
         hand.retire()
 
@@ -83,11 +83,11 @@ class TableBussingExpert(PlanExpert):
         # The end that comes out below.
         axis = rotation @ held.rotation[:, 0]
         end = held.position - np.sign(axis[2]) * desk.PEN_LENGTH / 2 * held.rotation[:, 0]
-        place = Pose(cup.position + [0, 0, PEN_END_HEIGHT] - rotation @ end, rotation)
+        goal = Pose(cup.position + [0, 0, PEN_END_HEIGHT] - rotation @ end, rotation)
         # Drawn back first: an arm that points down cannot turn up where the holder is.
         turning = Pose(np.array([*shoulder(hand.side), 0.0]) + TURN_AT * rotation[:, 0], facing(azimuth, TURN_PITCH))
         turning = Pose(np.array([*turning.position[:2], TURN_HEIGHT]), turning.rotation)
-        yield from hand.via(turning, place.moved(z=0.06), place, tolerance=0.02)
+        yield from hand.via(turning, goal.moved(z=0.06), goal, tolerance=0.02)
         yield from hand.release(70.0)
         hand.retire()
 

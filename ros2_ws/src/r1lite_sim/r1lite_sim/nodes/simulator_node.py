@@ -80,7 +80,7 @@ def default_options(task: str) -> dict[str, Any]:
 
 
 def _options(task: str, value: Callable[[str], str]) -> dict[str, Any]:
-    return task_options.parse([f"{name}={value(name)}" for name in OPTIONS if name in tasks.option_names(task)])
+    return task_options.parse([f"{name}={value(name)}" for name in OPTIONS if name in tasks.option_defaults(task)])
 
 
 class SimulatorNode(ManagedNode):
@@ -112,7 +112,7 @@ class SimulatorNode(ManagedNode):
         self._limbs = [_LimbTopics(self, limb, reliability) for limb in self._robot.limbs]
         self._joint_states = self.create_lifecycle_publisher(JointState, "/joint_states", qos.stream(reliability, 10))
         self._progress = self.create_lifecycle_publisher(TaskProgress, "~/task_progress", qos.status())
-        self._transforms = self._make_transforms()
+        self._transforms = self._make_transforms() if self.value("publish_transforms") else None
         self.create_service(ResetScene, "~/reset", self._on_reset)
         self.create_timer(0.5, self._raise_failure)
         self.get_logger().info(
@@ -206,7 +206,8 @@ class SimulatorNode(ManagedNode):
             command(limb, message)
             self._accepted += 1
         except ValueError as error:
-            self._refuse(str(error))
+            self._refused += 1
+            self.get_logger().error(f"refused a command: {error}", throttle_duration_sec=1.0)
 
     def _command_arm(self, limb: Limb, message: JointState) -> None:
         positions = self._ordered(limb.joints, message.position, message.name)
@@ -224,10 +225,6 @@ class SimulatorNode(ManagedNode):
         if isinstance(ordered, str):
             raise ValueError(ordered)
         return ordered
-
-    def _refuse(self, reason: str) -> None:
-        self._refused += 1
-        self.get_logger().error(f"refused a command: {reason}", throttle_duration_sec=1.0)
 
     def _take_reset(self) -> bool:
         try:
@@ -279,20 +276,15 @@ class SimulatorNode(ManagedNode):
         header = Header(stamp=stamp, frame_id=camera.frame_id)
         data = images.encode_jpeg(self._simulation.render(name), self.value("jpeg_quality"))
         camera.image.publish(CompressedImage(header=header, format="jpeg", data=array("B", data)))
-        info = self._camera_info(name, header)
+        size = self._simulation.image_height, self._simulation.image_width
+        info = image_messages.camera_info_message(header, self._simulation.camera_matrix(name), size)
         camera.info.publish(info)
         if camera.depth.get_subscription_count() or camera.depth_info.get_subscription_count():
             camera.depth.publish(image_messages.depth_message(header, self._simulation.render_depth(name)))
             camera.depth_info.publish(info)
         self._frames += 1
 
-    def _camera_info(self, name: str, header: Header) -> CameraInfo:
-        size = self._simulation.image_height, self._simulation.image_width
-        return image_messages.camera_info_message(header, self._simulation.camera_matrix(name), size)
-
     def _make_transforms(self) -> _Transforms | None:
-        if not self.value("publish_transforms"):
-            return None
         try:
             return _Transforms(self, self._simulation)
         except ImportError as error:
@@ -310,7 +302,6 @@ class _LimbTopics:
 
     def __init__(self, node: ManagedNode, limb: Limb, reliability: str) -> None:
         profile = qos.stream(reliability, 10)
-        self.name = limb.name
         self.limb, self._values = limb, node.value("arm_feedback_values")
         self._arm = node.create_lifecycle_publisher(JointState, limb.topics.arm_feedback, profile)
         self._gripper = node.create_lifecycle_publisher(JointState, limb.topics.gripper_feedback, profile)
@@ -320,7 +311,7 @@ class _LimbTopics:
     def publish(self, stamp: Time, state: np.ndarray, velocity: np.ndarray) -> None:
         begin, gripper = self.limb.offset, self.limb.gripper_index
         values = slice(begin, begin + self._values)
-        self._send(self._arm, stamp, f"{self.name}_arm", state[values], velocity[values])
+        self._send(self._arm, stamp, f"{self.limb.name}_arm", state[values], velocity[values])
         self._send(self._gripper, stamp, self.limb.gripper, state[[gripper]], velocity[[gripper]])
 
     @staticmethod
@@ -349,11 +340,11 @@ class _Transforms:
         ImportError: tf2_msgs is not installed.
     """
 
-    def __init__(self, node: ManagedNode, simulated: Simulation) -> None:
+    def __init__(self, node: ManagedNode, simulation: Simulation) -> None:
         from geometry_msgs.msg import TransformStamped
         from tf2_msgs.msg import TFMessage
 
-        self._stamped, self._message, self._node, self._simulation = TransformStamped, TFMessage, node, simulated
+        self._stamped, self._message, self._node, self._simulation = TransformStamped, TFMessage, node, simulation
         self._moving = node.create_lifecycle_publisher(TFMessage, "/tf", qos.stream("reliable", 100))
         self._static = node.create_lifecycle_publisher(TFMessage, "/tf_static", qos.status())
         self._static_sent = False

@@ -84,9 +84,9 @@ def headphones(spec: mujoco.MjSpec, name: str) -> None:
                 pos=[side * middle[0], 0, middle[1]],
                 euler=[0, np.arctan2(-way[1], side * way[0]), 0],
             )
-        place = [side * (SPREAD - 0.004), 0, EARCUP[2]]
-        hidden(body, f"{name}_cup{side}", BOX, EARCUP, mass=0.06, pos=place)
-        drawn(body, f"{name}_shell{side}", CYLINDER, [EARCUP[2], EARCUP[0]], pos=place, euler=[0, np.pi / 2, 0])
+        position = [side * (SPREAD - 0.004), 0, EARCUP[2]]
+        hidden(body, f"{name}_cup{side}", BOX, EARCUP, mass=0.06, pos=position)
+        drawn(body, f"{name}_shell{side}", CYLINDER, [EARCUP[2], EARCUP[0]], pos=position, euler=[0, np.pi / 2, 0])
 
 
 def hook(spec: mujoco.MjSpec, name: str, side: int) -> None:

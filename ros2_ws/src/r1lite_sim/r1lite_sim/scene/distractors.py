@@ -39,8 +39,8 @@ def scatter(
         if index >= count:
             continue
         try:
-            place = places.draw(RADIUS)
+            position = places.draw(RADIUS)
         except NoRoomError:
             continue
-        put(model, data, name, [*place, TABLE_HEIGHT + height], rng.uniform(-np.pi, np.pi))
+        put(model, data, name, [*position, TABLE_HEIGHT + height], rng.uniform(-np.pi, np.pi))
         paint(model, [name], PALETTE[colours[index]], rng)

@@ -67,14 +67,16 @@ def _door(spec: mujoco.MjSpec, microwave, name: str, height: float) -> None:
     size = [half, DOOR_WIDTH / 2, height / 2 - 0.002]
     solid(door, f"{name}_door", BOX, size, DARK, pos=middle, mass=0.6)
     for side in (-1, 1):
-        place = [side * half, middle[1] + 0.012, middle[2]]
-        drawn(door, f"{name}_window{side}", BOX, [0.0006, DOOR_WIDTH / 2 - 0.045, height / 2 - 0.035], GLASS, pos=place)
+        position = [side * half, middle[1] + 0.012, middle[2]]
+        drawn(
+            door, f"{name}_window{side}", BOX, [0.0006, DOOR_WIDTH / 2 - 0.045, height / 2 - 0.035], GLASS, pos=position
+        )
     x, y = HANDLE
     bar = [x, y, HANDLE_HEIGHT]
     solid(door, f"{name}_handle", CYLINDER, [HANDLE_RADIUS, HANDLE_LENGTH / 2], STEEL, pos=bar, mass=0.03)
     for end in (-1, 1):
-        place = [x / 2, y, HANDLE_HEIGHT + end * (HANDLE_LENGTH / 2 - HANDLE_RADIUS)]
-        solid(door, f"{name}_mount{end}", BOX, [-x / 2, 0.006, 0.006], STEEL, pos=place, mass=0.01)
+        position = [x / 2, y, HANDLE_HEIGHT + end * (HANDLE_LENGTH / 2 - HANDLE_RADIUS)]
+        solid(door, f"{name}_mount{end}", BOX, [-x / 2, 0.006, 0.006], STEEL, pos=position, mass=0.01)
 
 
 def latch_torque(angle: float) -> float:
@@ -90,12 +92,12 @@ def plate(spec: mujoco.MjSpec, name: str) -> None:
     length = PLATE_RADIUS * np.tan(np.pi / RIM_PARTS)
     for index in range(RIM_PARTS):
         angle = 2 * np.pi * index / RIM_PARTS
-        place = [PLATE_RADIUS * np.cos(angle), PLATE_RADIUS * np.sin(angle), RIM_HEIGHT / 2]
+        position = [PLATE_RADIUS * np.cos(angle), PLATE_RADIUS * np.sin(angle), RIM_HEIGHT / 2]
         size = [0.003, length, RIM_HEIGHT / 2]
-        solid(body, f"{name}_rim{index}", BOX, size, CREAM, pos=place, euler=[0, 0, angle], mass=0.002)
+        solid(body, f"{name}_rim{index}", BOX, size, CREAM, pos=position, euler=[0, 0, angle], mass=0.002)
     reach = (GRIP_END - PLATE_RADIUS) / 2
-    place = [-PLATE_RADIUS - reach, 0, GRIP_HEIGHT / 2]
-    solid(body, f"{name}_grip", BOX, [reach, GRIP_WIDTH / 2, GRIP_HEIGHT / 2], DARK, pos=place, mass=0.02)
+    position = [-PLATE_RADIUS - reach, 0, GRIP_HEIGHT / 2]
+    solid(body, f"{name}_grip", BOX, [reach, GRIP_WIDTH / 2, GRIP_HEIGHT / 2], DARK, pos=position, mass=0.02)
 
 
 def food(spec: mujoco.MjSpec, name: str) -> None:

@@ -82,9 +82,9 @@ def shake_camera(model: mujoco.MjModel, camera: str, rng: np.random.Generator) -
     """Draw how far a camera's mount is off. From its place in the description, so restore that first."""
     index = model.camera(camera).id
     axis = rng.normal(size=3)
-    turn = np.radians(rng.uniform(0, CAMERA_TURN_DEG))
+    angle = np.radians(rng.uniform(0, CAMERA_TURN_DEG))
     error, shift = np.empty(4), rng.normal(size=3)
-    mujoco.mju_axisAngle2Quat(error, axis / np.linalg.norm(axis), turn)
+    mujoco.mju_axisAngle2Quat(error, axis / np.linalg.norm(axis), angle)
     mujoco.mju_mulQuat(model.cam_quat[index], model.cam_quat[index].copy(), error)
     model.cam_pos[index] += shift / np.linalg.norm(shift) * rng.uniform(0, CAMERA_SHIFT)
 

@@ -28,15 +28,6 @@ def make(name: str, **options):
         raise ValueError(f"task {name!r}: {error}") from error
 
 
-def option_names(name: str) -> tuple[str, ...]:
-    """Names of the options that a task takes.
-
-    Raises:
-        ValueError: there is no such task.
-    """
-    return tuple(option_defaults(name))
-
-
 def option_defaults(name: str) -> dict[str, object]:
     """Options that a task takes, with what they are where left out; None: drawn in every scene.
 

@@ -116,8 +116,8 @@ def _free_place(placed: list[np.ndarray], rng: np.random.Generator, side: str) -
     mirror = np.array([1.0, 1.0 if side == "right" else -1.0])
     for draw in itertools.count():
         gap = GAP * 0.9 ** (draw // PATIENCE)
-        place = np.array([rng.uniform(*REGION_X), rng.uniform(*REGION_Y)])
-        in_reach = np.linalg.norm(place - SHOULDER) <= REACH
-        place = place * mirror
-        if in_reach and all(np.linalg.norm(place - other) >= gap for other in placed):
-            return place
+        position = np.array([rng.uniform(*REGION_X), rng.uniform(*REGION_Y)])
+        in_reach = np.linalg.norm(position - SHOULDER) <= REACH
+        position = position * mirror
+        if in_reach and all(np.linalg.norm(position - other) >= gap for other in placed):
+            return position

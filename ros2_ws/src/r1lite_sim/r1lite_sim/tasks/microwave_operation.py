@@ -108,10 +108,10 @@ class MicrowaveOperationTask(Task):
         spot = np.array([rng.uniform(0.60, 0.63), rng.uniform(0.04, 0.09)])
         yaw = rng.uniform(-0.08, 0.08)
         fix(model, MICROWAVE, [*spot, TABLE_HEIGHT], yaw)
-        turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
-        places.take(spot + turn @ kitchen.HINGE, kitchen.DOOR_WIDTH)  # nothing in the door's way
+        rotation = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
+        places.take(spot + rotation @ kitchen.HINGE, kitchen.DOOR_WIDTH)  # nothing in the door's way
         for x, y, radius in ((0.12, 0.04, 0.13), (0.12, -0.10, 0.13), (0.05, -0.15, 0.075)):
-            places.take(spot + turn @ [x, y], radius)
+            places.take(spot + rotation @ [x, y], radius)
         plate = places.draw(0.08, x=(0.51, 0.54), y=(-0.25, -0.18))
         put(model, data, PLATE, [*plate, TABLE_HEIGHT], rng.uniform(-0.4, 0.3))
         food = places.draw(0.06, lambda place: in_reach(place, "right", FOOD_REACH), x=(0.50, 0.64), y=(-0.33, -0.06))

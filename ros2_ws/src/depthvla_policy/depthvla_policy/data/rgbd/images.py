@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from depthvla_policy.data.demonstrations import Demonstrations
 from depthvla_policy.data.rgbd.hypersim import HyperSim
 from depthvla_policy.data.rgbd.png_datasets import open_scannet, open_scannetpp, open_wildrgbd
 from depthvla_policy.data.rgbd.source import RgbdSource
@@ -30,6 +31,28 @@ class RgbdImages:
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         image, depth_m = self.source[int(self.frames[i])]
         return self.fit.apply(image), self.fit.apply_depth(depth_m, self.depth_size)
+
+
+class DemonstrationImages:
+    """The pictures of demonstrations, each camera's for itself, for a robot's or simulator's own depth: as
+    `RgbdImages`, in the order of frames, then cameras.
+
+    Raises:
+        ValueError: the demonstrations have no depth.
+    """
+
+    def __init__(self, demonstrations: Demonstrations, cameras: int) -> None:
+        if not demonstrations.has_depth:
+            raise ValueError("the demonstrations have no depth to learn from")
+        self.demonstrations, self.cameras = demonstrations, cameras
+
+    def __len__(self) -> int:
+        return len(self.demonstrations) * self.cameras
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        frame, camera = divmod(i, self.cameras)
+        sample = self.demonstrations[frame]
+        return sample["images"][camera], sample["depth_m"][camera]
 
 
 def open_source(layout: str, root: Path) -> RgbdSource:

@@ -9,10 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
-from depthvla_policy.policy.images import decode_depth_mm, decode_jpeg
+from depthvla_policy.data.images import decode_depth
+from depthvla_policy.policy.images import decode_jpeg
 from r1lite_description import files
 
-MILLIMETRES = 1000.0
 Pair = tuple[Path, Path]  # the files of a picture and of its depth
 
 
@@ -40,12 +40,12 @@ class PngSource:
     """
 
     def __init__(self, scenes: Iterable[tuple[str, Sequence[Pair]]], root: Path, pattern: str) -> None:
-        found = [(name, pair) for name, pairs in scenes for pair in pairs]
-        if not found:
+        frames = [(name, pair) for name, pairs in scenes for pair in pairs]
+        if not frames:
             raise FileNotFoundError(f"no {pattern} with depth in {root}")
-        self.scenes = [name for name, _ in found]
+        self.scenes = [name for name, _ in frames]
         # One array of bytes: millions of Path objects would be copied into every worker of a data loader.
-        self._pairs = np.array([[os.fsencode(path) for path in pair] for _, pair in found])
+        self._pairs = np.array([[os.fsencode(path) for path in pair] for _, pair in frames])
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -72,7 +72,6 @@ def read_depth_png(path: Path) -> np.ndarray:
     """(h, w) float32 metres, NaN for 0. Raises ValueError that names the file where it is no 16-bit PNG."""
     files.check(path, "a 16-bit grey PNG")
     try:
-        millimetres = decode_depth_mm(path.read_bytes())
+        return decode_depth(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not a 16-bit grey PNG: {error}") from error
-    return np.where(millimetres > 0, millimetres / np.float32(MILLIMETRES), np.nan).astype(np.float32)
