@@ -1,7 +1,7 @@
 """Times of the policy and the executor while all nodes of the simulated graph run: a part of `make bench`.
 
-depthvla latency [--seconds 60] [--executor-rate-hz 100]. What every chunk and every control tick
-says of itself, read from the topics.
+depthvla latency [--seconds 60] [--executor-rate-hz 100]. What every chunk and every control tick says of itself, read
+from the topics.
 """
 
 from __future__ import annotations
@@ -44,8 +44,6 @@ class LatencyConfig:
     """of the control loop; 0: the robot's, 15 Hz"""
     model: str = "r1lite-small"
     """checkpoint: a folder, or the name of one in models/"""
-    markdown: bool = False
-    """print the table as rows of a document"""
     out: Path = Path("out/bench-ros.json")
     """where the figures go; the nodes' output is in the folder of this name"""
 
@@ -65,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with graph:
         result |= watch(graph, config.seconds)
     result["load_average"]["after"] = round(os.getloadavg()[0], 2)
-    return finish(config.out, result, text(result, markdown=config.markdown))
+    return finish(config.out, result, text(result))
 
 
 def set_executor_rate(graph: SimulatedGraph, rate_hz: float) -> None:
@@ -102,7 +100,7 @@ def figures(chunks: Sequence[ActionChunk], statuses: Sequence[ExecutorStatus], p
     times = {
         "network_ms": network,
         "preprocessing_ms": [_ms(chunk.preprocess_time) for chunk in chunks],
-        "outside_network_ms": [whole - own for whole, own in zip(total, network, strict=True)],
+        "outside_network_ms": [whole - part for whole, part in zip(total, network, strict=True)],
         "chunk_latency_ms": list(arrivals.values()),
         "chunk_age_ms": [_ms(status.chunk_age) for status in statuses if status.sequence],
         "jitter_ms": [_ms(status.jitter) for status in statuses],
@@ -121,8 +119,7 @@ def figures(chunks: Sequence[ActionChunk], statuses: Sequence[ExecutorStatus], p
     }
 
 
-def text(result: dict, *, markdown: bool) -> str:
-    """What was measured, with its table for a terminal or a document."""
+def text(result: dict) -> str:
     machine, load = result["machine"], result["load_average"]
     lines = [
         f"{machine['processor']}, {machine['cores']} cores, load average {load['before']:.2f} before and"
@@ -131,14 +128,11 @@ def text(result: dict, *, markdown: bool) -> str:
         f" {result['tick_rate_hz']:.2f} Hz, {result['missed_ticks']} of {result['ticks']} missed",
         "",
     ]
-    rows = [("[ms]", "p50", "p95", "p99", "max")]
+    columns = ("p50", "p95", "p99", "max")
+    rows = [("[ms]", *columns), ("---",) * 5]
     for name, what in ROWS.items():
-        found = result[name]
-        rows.append((what, *(f"{found[key]:.2f}" if found else "" for key in rows[0][1:])))
-    if markdown:
-        rows.insert(1, ("---",) * len(rows[0]))
-        return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-    return "\n".join([*lines, *(f"{what:56}" + "".join(f"{cell:>9}" for cell in cells) for what, *cells in rows)])
+        rows.append((what, *(f"{result[name][key]:.2f}" if result[name] else "" for key in columns)))
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def _ms(duration) -> float:
