@@ -6,7 +6,6 @@ from the topics.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import os
 import sys
@@ -59,18 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "load_average": {"before": round(os.getloadavg()[0], 2)},
     }
     graph = SimulatedGraph(config.out.with_suffix(""), model=config.model, feedback=False)
-    set_executor_rate(graph, config.executor_rate_hz)
+    if config.executor_rate_hz:
+        graph.set_parameters(EXECUTOR, command_rate_hz=config.executor_rate_hz)
     with graph:
         result |= watch(graph, config.seconds)
     result["load_average"]["after"] = round(os.getloadavg()[0], 2)
     return finish(config.out, result, text(result))
-
-
-def set_executor_rate(graph: SimulatedGraph, rate_hz: float) -> None:
-    """Of a graph that is not running yet; 0 leaves it as it is."""
-    if rate_hz:
-        node = graph.nodes[EXECUTOR]
-        graph.nodes[EXECUTOR] = dataclasses.replace(node, parameters={**node.parameters, "command_rate_hz": rate_hz})
 
 
 def watch(graph: SimulatedGraph, seconds: float) -> dict:

@@ -119,11 +119,15 @@ class SimulatedGraph:
     def mode(self) -> Mode | None:
         return Mode(self.status.mode) if self.listener.status else None
 
+    def set_parameters(self, name: str, **parameters: Any) -> None:
+        """Of a node that is not running yet."""
+        node = self.nodes[name]
+        self.nodes[name] = dataclasses.replace(node, parameters={**node.parameters, **parameters})
+
     def start(self, name: str) -> None:
         if name == EXECUTOR:
             self.stream_begins_ns.append(time.time_ns())
-        output = open(self._folder / f"{name}.txt", "a")
-        with output:
+        with open(self._folder / f"{name}.txt", "a") as output:
             self._processes[name] = subprocess.Popen(
                 command(self.nodes[name]),
                 stdin=subprocess.DEVNULL,
@@ -252,7 +256,7 @@ class SimulatedGraph:
         sensor = qos.stream("best_effort", 5)
         topics = {}
         for camera in self.robot.cameras:
-            target = topics[camera.name] = _relayed(camera.topic)
+            target = topics[f"cameras.{camera.name}.topic"] = _relayed(camera.topic)
             self.cameras[camera.name] = Relay(
                 self.probe, CompressedImage, camera.topic, target, sensor, usual=_with_noise()
             )
@@ -260,11 +264,7 @@ class SimulatedGraph:
         arm = self.robot.limb(RELAYED_LIMB).topics.arm_feedback
         self.feedback = Relay(self.probe, JointState, arm, _relayed(arm), sensor)
         self.clock = SimulatedClock(self.probe)
-        policy = self.nodes[POLICY]
-        cameras = {f"cameras.{name}.topic": topic for name, topic in topics.items()}
-        self.nodes[POLICY] = dataclasses.replace(
-            policy, parameters={**policy.parameters, **cameras, "camera_frozen_after_s": FROZEN_AFTER_S}
-        )
+        self.set_parameters(POLICY, camera_frozen_after_s=FROZEN_AFTER_S, **topics)
 
     def _end(self) -> None:
         for number, limit_s in ((signal.SIGCONT, 0.0), (signal.SIGINT, STOP_S), (signal.SIGKILL, STOP_S)):

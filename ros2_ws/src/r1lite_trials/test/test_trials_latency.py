@@ -87,11 +87,9 @@ def test_the_table_has_a_row_for_every_figure():
     assert all(f"| {title} |" in table for title in latency.ROWS.values())
 
 
-def test_the_executors_rate_is_a_parameter_of_that_node_alone(tmp_path):
+def test_parameters_are_set_of_that_node_alone(tmp_path):
     graph = SimulatedGraph(tmp_path)
-    latency.set_executor_rate(graph, 100.0)
+    assert graph.nodes[EXECUTOR].parameters["command_rate_hz"] == graph.robot.control_rate_hz
+    graph.set_parameters(EXECUTOR, command_rate_hz=100.0)
     assert graph.nodes[EXECUTOR].parameters["command_rate_hz"] == 100.0
     assert "command_rate_hz" not in graph.nodes[POLICY].parameters
-    untouched = SimulatedGraph(tmp_path)
-    latency.set_executor_rate(untouched, 0.0)
-    assert untouched.nodes[EXECUTOR].parameters["command_rate_hz"] == graph.robot.control_rate_hz
