@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from depthvla_evaluation.metrics import RESAMPLES, spread_is_known
+from r1lite_trials.trial import markdown_table
 
 # As a training log names them -> title of the column
 HELD_OUT = {"held_out_flow": "held-out flow loss", "held_out_abs_rel": "held-out depth AbsRel"}
@@ -28,7 +29,7 @@ def markdown(runs: Runs, logs: Logs, variants: Mapping[str, str], tasks: Sequenc
     """
     head = ["", "training seeds", *(f"{task} {what}" for task in tasks for what in ("success", "progress"))]
     head += ["mean progress", f"less {variants[reference]}", *HELD_OUT.values()]
-    lines = [head, ["---"] * len(head)]
+    rows = []
     for variant, title in variants.items():
         progress = [_scores(runs, variant, task, "progress") for task in tasks]
         row = [title, str(len({seed for name, seed, _ in runs if name == variant}))]
@@ -39,8 +40,8 @@ def markdown(runs: Runs, logs: Logs, variants: Mapping[str, str], tasks: Sequenc
         row += [_cell(progress, ".1%"), "" if variant == reference else _cell(differences, "+.1%")]
         ends = [log for (name, _), log in logs.items() if name == variant]
         row += [_range([log[loss] for log in ends if loss in log]) for loss in HELD_OUT]
-        lines.append(row)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        rows.append(row)
+    return markdown_table(head, rows)
 
 
 def estimate(tasks: Sequence[Scores], seed: int = 0) -> tuple[float, tuple[float, float] | None]:

@@ -21,7 +21,7 @@ from depthvla_control.ros.messages import nanoseconds
 from depthvla_policy.bench.machine import describe_machine, git_revision
 from r1lite_trials.simulated_graph import EXECUTOR, POLICY, SimulatedGraph
 from r1lite_trials.stream import percentiles
-from r1lite_trials.trial import begin, finish, trial
+from r1lite_trials.trial import begin, finish, markdown_table, trial
 
 ROWS = {
     "network_ms": "network, while all nodes run",
@@ -122,10 +122,11 @@ def text(result: dict) -> str:
         "",
     ]
     columns = ("p50", "p95", "p99", "max")
-    rows = [("[ms]", *columns), ("---",) * 5]
-    for name, what in ROWS.items():
-        rows.append((what, *(f"{result[name][key]:.2f}" if result[name] else "" for key in columns)))
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+    rows = [
+        (title, *(f"{result[name][column]:.2f}" if result[name] else "" for column in columns))
+        for name, title in ROWS.items()
+    ]
+    return "\n".join([*lines, markdown_table(("[ms]", *columns), rows)])
 
 
 def _ms(duration) -> float:

@@ -12,7 +12,7 @@ import datetime
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,7 +26,7 @@ from r1lite_trials.network_namespaces import SIDES, SplitNetwork, unavailable
 from r1lite_trials.simulated_graph import POLICY
 from r1lite_trials.split_graph import SplitGraph
 from r1lite_trials.stream import TOLERANCE
-from r1lite_trials.trial import begin, finish, trial
+from r1lite_trials.trial import begin, finish, markdown_table, trial
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,9 @@ def _order(row: dict) -> tuple[int, bool, int]:
 
 def markdown(result: dict) -> str:
     rows = result["rows"]
-    lines = ["; ".join(_about(result)) + ".", "", *_table(CASE_COLUMNS, map(_case, rows))]
+    lines = ["; ".join(_about(result)) + ".", "", markdown_table(CASE_COLUMNS, map(_case, rows))]
     if cut := [row for row in rows if row.get("cuts")]:
-        lines += ["", *_table(CUT_COLUMNS, map(_cut, cut))]
+        lines += ["", markdown_table(CUT_COLUMNS, map(_cut, cut))]
     return "\n".join(lines)
 
 
@@ -221,11 +221,6 @@ def _cut(row: dict) -> tuple[str, ...]:
     times = (range_of(name) for name in ("hold_ms", "arms_stand_ms", "commands_meanwhile", "first_command_ms"))
     cells = (*times, range_of("followed_ms"), range_of("ahead_of_arm_rad", 3), range_of("arm_speed_rad_s", 2))
     return (row["side"], row["case"], str(len(row["cuts"])), *cells)
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(row) + " |" for row in (columns, *rows)]
-    return [lines[0], "|" + "---|" * len(columns), *lines[1:]]
 
 
 if __name__ == "__main__":

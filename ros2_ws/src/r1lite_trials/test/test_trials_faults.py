@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not sourced")
 
+from r1lite_trials.fault_injection import SET_BACK_S  # noqa: E402
 from r1lite_trials.fault_run import run  # noqa: E402
 from r1lite_trials.fault_table import FAULTS, Stops  # noqa: E402
 from r1lite_trials.simulated_graph import SimulatedGraph  # noqa: E402
@@ -25,9 +26,9 @@ NEED_THE_GRAPH = [
     "robot stopped (SIGSTOP of the simulator)",
     "teleoperation dies (SIGKILL of the leader in TELEOP)",
     "rival publisher",  # a latched fault
-    "NaN in a chunk",  # the first behind the relays
-    "every chunk twice",  # goes on
-    "camera frozen, same image under new stamps",  # withdrawn by the policy
+    "every chunk twice",  # the policy stays in command; the first behind the relays
+    "camera frozen, same image under new stamps",  # the policy withdraws what it predicted
+    f"clock set back by {SET_BACK_S:g} s (`use_sim_time`)",  # of all nodes at once, and stays
 ]
 
 
