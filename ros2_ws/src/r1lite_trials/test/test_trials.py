@@ -11,7 +11,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("depthvla_msgs", reason="depthvla_msgs is not built or not sourced")
 
 from r1lite_description import robot as robot_description  # noqa: E402
-from r1lite_trials import fault_report, soak  # noqa: E402
+from r1lite_trials import faults, soak  # noqa: E402
 from r1lite_trials.fault_table import FAULTS  # noqa: E402
 from r1lite_trials.stream import Stream, largest, percentiles, speed, steps, still_since  # noqa: E402
 
@@ -110,12 +110,12 @@ def test_growth_is_that_after_the_warm_up():
 
 def test_the_table_goes_between_its_markers(tmp_path):
     document = tmp_path / "faults.md"
-    document.write_text(f"before\n{fault_report.BEGIN}\nold\n{fault_report.END}\nafter\n")
-    fault_report.replace(document, "| new |")
-    assert document.read_text() == f"before\n{fault_report.BEGIN}\n| new |\n{fault_report.END}\nafter\n"
+    document.write_text(f"before\n{faults.BEGIN}\nold\n{faults.END}\nafter\n")
+    faults.replace(document, "| new |")
+    assert document.read_text() == f"before\n{faults.BEGIN}\n| new |\n{faults.END}\nafter\n"
     document.write_text("nothing")
     with pytest.raises(ValueError, match="faults: begin"):
-        fault_report.replace(document, "| new |")
+        faults.replace(document, "| new |")
 
 
 def test_every_fault_has_a_name_of_its_own_and_a_row_for_the_reader():
