@@ -91,16 +91,8 @@ class SimulatedGraph:
         self._folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             stack.enter_context(private_domain())  # which puts the environment back, too
-            use_loopback(self._folder)
-            self.probe = stack.enter_context(Probe("trial"))
-            self.listener = Listener(
-                self.probe.node, self.robot, executor=EXECUTOR, policy=POLICY, feedback=self._keep_feedback
-            )
-            stack.callback(self.listener.close)
-            if self._with_relays:
-                self._put_relays_in()
-            self._pedal = self.probe.publisher(Bool, f"/{EXECUTOR}/takeover")
-            self.probe.every(PEDAL_PERIOD_S, self._repeat_pedal)
+            self._use_network()
+            self._listen(stack)
             stack.callback(self._end)
             for name in self.nodes:
                 self.start(name)
@@ -109,6 +101,20 @@ class SimulatedGraph:
 
     def __exit__(self, *_: object) -> None:
         self._left.close()
+
+    def _use_network(self) -> None:
+        use_loopback(self._folder)
+
+    def _listen(self, stack: contextlib.ExitStack) -> None:
+        self.probe = stack.enter_context(Probe("trial"))
+        self.listener = Listener(
+            self.probe.node, self.robot, executor=EXECUTOR, policy=POLICY, feedback=self._keep_feedback
+        )
+        stack.callback(self.listener.close)
+        if self._with_relays:
+            self._put_relays_in()
+        self._pedal = self.probe.publisher(Bool, f"/{EXECUTOR}/takeover")
+        self.probe.every(PEDAL_PERIOD_S, self._repeat_pedal)
 
     @property
     def status(self) -> ExecutorStatus:

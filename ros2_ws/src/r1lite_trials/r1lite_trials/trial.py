@@ -59,7 +59,8 @@ def finish(out: Path, result: dict, text: str, problems: Sequence[str] = ()) -> 
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in (columns, ["---"] * len(columns), *rows))
+    head, *lines = ("| " + " | ".join(row) + " |" for row in (columns, *rows))
+    return "\n".join([head, "|" + "---|" * len(columns), *lines])
 
 
 def save_with_palette(figure: Figure, path: Path, *, dpi: int, colours: int) -> None:

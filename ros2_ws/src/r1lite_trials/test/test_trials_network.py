@@ -215,8 +215,7 @@ from depthvla_control.ros import qos
 from depthvla_control.ros.probe import Probe, private_domain, wait_until
 from r1lite_trials.network_emulation import Conditions
 from r1lite_trials.network_namespaces import SplitNetwork
-from r1lite_trials.host_listener import Host
-from r1lite_trials.split_graph import use_template
+from r1lite_trials.split_graph import Host, use_template
 from r1lite_trials.simulated_graph import POLICY
 
 bad = Conditions(delay_s=0.02, jitter_s=0.01, loss=0.02)
