@@ -151,11 +151,11 @@ class Source:
         with Bag(path) as bag:
             robot = recorded_robot(bag)
             pairs = list(observations(bag, robot, policy.cameras))
-        found = [(recorded, seen) for recorded, seen in pairs if not isinstance(seen, Refusal)]
-        if not found:
+        usable = [(recorded, seen) for recorded, seen in pairs if not isinstance(seen, Refusal)]
+        if not usable:
             why = f": {pairs[0][1]}" if pairs else ""
             raise ValueError(f"bag {path} holds no chunk with its observation{why}")
-        return cls(*map(list, zip(*found, strict=True)), policy, seed, len(pairs)), robot
+        return cls(*map(list, zip(*usable, strict=True)), policy, seed, len(pairs)), robot
 
     @property
     def stamps_ns(self) -> list[int]:
@@ -172,10 +172,10 @@ class Source:
 
     def continued(self, index: int, plan: Plan) -> Chunk:
         stamp = self.observations[index].stamp_ns
-        found = plan.continuation(stamp, period_ns=self._period_ns, horizon=self.policy.horizon)
-        if found is None:
+        continuation = plan.continuation(stamp, period_ns=self._period_ns, horizon=self.policy.horizon)
+        if continuation is None:
             return self.independent(index, plan)
-        return self._infer(index, committed=found.committed, delay=found.delay, method="guided")
+        return self._infer(index, committed=continuation.committed, delay=continuation.delay, method="guided")
 
     @property
     def _period_ns(self) -> int:

@@ -163,8 +163,8 @@ def _train(config: MiniatureConfig, training: str, out: Path, seed: int, steps: 
 def _evaluate(config: MiniatureConfig, out: Path, task: str, options: Sequence[str]) -> None:
     path = out / f"{task}.json"
     if path.exists():
-        found = results.read(path)
-        if found["seeds"] >= config.seeds and found["settings"].get("time_limit_s") == config.time_limit_s:
+        done = results.read(path)
+        if done["seeds"] >= config.seeds and done["settings"].get("time_limit_s") == config.time_limit_s:
             return
     words = ["--policy", str(out), "--task", task, "--seeds", str(config.seeds), "--workers", "1"]
     words += ["--time-limit-s", f"{config.time_limit_s:g}", "--json", str(path)]
