@@ -8,8 +8,8 @@ COMMANDS = {
     "handover": ("r1lite_trials.handover", "hand over from teleoperation to the policy and back, again and again"),
     "network": ("r1lite_trials.network", "robot and policy host on a bad network"),
     "network-fragments": ("r1lite_trials.network_fragments", "images over a lossy cable"),
-    "recorder-load": ("r1lite_trials.recording", "what the recorder loses at full load and when it is killed"),
-    "chunk-boundaries": ("r1lite_trials.chunk_boundaries.__main__", "how smoothly chunks are joined"),
+    "recorder-load": ("r1lite_trials.recorder_load", "what the recorder loses at full load and when it is killed"),
+    "chunk-boundaries": ("r1lite_trials.chunk_boundaries", "how smoothly chunks are joined"),
     "depth-comparison": (
         "r1lite_trials.depth_comparison",
         "does a depth expert help? the paper's question in miniature",

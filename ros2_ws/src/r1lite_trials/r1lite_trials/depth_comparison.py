@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import tyro
 
+from depthvla_evaluation.metrics import RESAMPLES, spread_is_known
 from depthvla_evaluation.rollouts import results
 from depthvla_policy.data.layout import read_layout
 from depthvla_policy.model import config as model_config
@@ -22,7 +24,7 @@ from depthvla_policy.policy import checkpoint
 from depthvla_policy.policy.prompt import train_tokenizer
 from depthvla_policy.training import config as train_config
 from depthvla_policy.training import log, state
-from r1lite_trials import depth_comparison_table
+from r1lite_trials.trial import markdown_table
 
 REFERENCE, PI0 = "depthvla-small", "pi0-small"
 VARIANTS = {  # network in models/configs -> title in the table
@@ -37,6 +39,12 @@ TASK_OPTIONS = {"lift": (), "blocks_stacking": ("colours=red,green,blue",)}  # o
 SHARES = ("3", "1")  # of the tasks in the training: a short one needs more to be learnt at all
 FEW = 20  # demonstrations of a task (paper, section IV-C)
 TRAINING, DEPTH_TRAINING = "r1lite-small", "depth-pretrain-small"  # in models/training
+# As a training log names them -> title of the column
+HELD_OUT = {"held_out_flow": "held-out flow loss", "held_out_abs_rel": "held-out depth AbsRel"}
+
+Runs = Mapping[tuple[str, int, str], dict]  # (variant, training seed, task) -> results of an evaluation
+Logs = Mapping[tuple[str, int], Mapping[str, float]]  # (variant, training seed) -> last line of the training's log
+Scores = Mapping[int, np.ndarray]  # training seed -> (scenes,) success (0 or 1) or progress
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ def write_table(config: MiniatureConfig) -> str:
             for task in TASK_OPTIONS:
                 if (path := folder / f"{task}.json").exists():
                     runs[variant, seed, task] = results.read(path)
-    text = depth_comparison_table.markdown(runs, logs, VARIANTS, list(TASK_OPTIONS), REFERENCE)
+    text = markdown(runs, logs, VARIANTS, list(TASK_OPTIONS), REFERENCE)
     config.root.mkdir(parents=True, exist_ok=True)
     (config.root / "table.md").write_text(text + "\n")
     return text
@@ -155,8 +163,8 @@ def _train(config: MiniatureConfig, training: str, out: Path, seed: int, steps: 
 def _evaluate(config: MiniatureConfig, out: Path, task: str, options: Sequence[str]) -> None:
     path = out / f"{task}.json"
     if path.exists():
-        found = results.read(path)
-        if found["seeds"] >= config.seeds and found["settings"].get("time_limit_s") == config.time_limit_s:
+        done = results.read(path)
+        if done["seeds"] >= config.seeds and done["settings"].get("time_limit_s") == config.time_limit_s:
             return
     words = ["--policy", str(out), "--task", task, "--seeds", str(config.seeds), "--workers", "1"]
     words += ["--time-limit-s", f"{config.time_limit_s:g}", "--json", str(path)]
@@ -173,6 +181,77 @@ def _do(out: Path, module: str, words: Sequence[str]) -> None:
 
 def _start(config: MiniatureConfig, network: str, seed: int) -> Path:
     return config.root / f"start-{network}-{seed}"
+
+
+def markdown(runs: Runs, logs: Logs, variants: Mapping[str, str], tasks: Sequence[str], reference: str) -> str:
+    """Success and progress by task, progress averaged over the tasks, and that less the reference's; then what the
+    trainings lost on held-out demonstrations, mean and range of the training seeds.
+
+    variants: name -> title. A variant without any run, or an average without every task, is left blank. The difference
+    is over training seeds and scenes that both have.
+    """
+    head = ["", "training seeds", *(f"{task} {what}" for task in tasks for what in ("success", "progress"))]
+    head += ["mean progress", f"less {variants[reference]}", *HELD_OUT.values()]
+    rows = []
+    for variant, title in variants.items():
+        progress = [_scores(runs, variant, task, "progress") for task in tasks]
+        row = [title, str(len({seed for name, seed, _ in runs if name == variant}))]
+        for task, reached in zip(tasks, progress, strict=True):
+            row += [_cell([_scores(runs, variant, task, "success")], ".0%"), _cell([reached], ".0%")]
+        theirs = [_scores(runs, reference, task, "progress") for task in tasks]
+        differences = [_less(*pair) for pair in zip(progress, theirs, strict=True)]
+        row += [_cell(progress, ".1%"), "" if variant == reference else _cell(differences, "+.1%")]
+        ends = [log for (name, _), log in logs.items() if name == variant]
+        row += [_range([log[loss] for log in ends if loss in log]) for loss in HELD_OUT]
+        rows.append(row)
+    return markdown_table(head, rows)
+
+
+def estimate(tasks: Sequence[Scores], seed: int = 0) -> tuple[float, tuple[float, float] | None]:
+    """Mean over tasks of the mean over training seeds of the mean over scenes, and its 95 % interval; None where the
+    scenes cannot tell it.
+
+    The interval is a percentile bootstrap at both levels: training seeds are resampled, and in each of them its scenes.
+    With one training seed it only tells of the scenes. (scipy.stats.bootstrap knows one level.)
+    """
+    groups = [list(scores.values()) for scores in tasks]
+    mean = float(np.mean([np.mean([scenes.mean() for scenes in group]) for group in groups]))
+    if not spread_is_known([np.concatenate(group) for group in groups]):
+        return mean, None
+    rng = np.random.default_rng(seed)
+    means = [np.mean([_resampled(group, rng) for group in groups]) for _ in range(RESAMPLES)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return mean, (float(low), float(high))
+
+
+def _resampled(group: Sequence[np.ndarray], rng: np.random.Generator) -> float:
+    chosen = [group[index] for index in rng.integers(0, len(group), len(group))]
+    return float(np.mean([rng.choice(scenes, len(scenes)).mean() for scenes in chosen]))
+
+
+def _scores(runs: Runs, variant: str, task: str, measure: str) -> Scores:
+    return {
+        seed: np.array([float(row[measure]) for row in results["episodes"]])
+        for (name, seed, of), results in sorted(runs.items(), key=lambda item: item[0])
+        if (name, of) == (variant, task)
+    }
+
+
+def _less(mine: Scores, theirs: Scores) -> Scores:
+    """All are evaluated on the same first scenes, so that the shorter one tells which both have."""
+    common = {seed: min(len(mine[seed]), len(theirs[seed])) for seed in mine if seed in theirs}
+    return {seed: mine[seed][:count] - theirs[seed][:count] for seed, count in common.items()}
+
+
+def _cell(tasks: Sequence[Scores], form: str) -> str:
+    if not all(tasks):
+        return ""
+    mean, interval = estimate(tasks)
+    return f"{mean:{form}}" + (f" ({interval[0]:{form}} to {interval[1]:{form}})" if interval else "")
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})" if values else ""
 
 
 if __name__ == "__main__":

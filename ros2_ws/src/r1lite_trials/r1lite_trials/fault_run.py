@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 from dataclasses import dataclass, field
@@ -45,9 +44,6 @@ class Outcome:
     steps: Steps | None = None
     missed_ticks: int = 0
     problems: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict:
-        return dataclasses.asdict(self)
 
 
 def run(graph: SimulatedGraph, fault: Fault, random: Random) -> Outcome:
@@ -189,11 +185,11 @@ def _judge_steps(graph: SimulatedGraph, begin_ns: int, outcome: Outcome) -> None
     commands, measured = graph.listener.commands().since(begin_ns), graph.listener.measured()
     after_gaps = commands.times_ns[1:][np.diff(commands.times_ns) > GAP_NS]
     stretches = commands.split(sorted([*(at for at in graph.stream_begins_ns if at > begin_ns), *after_gaps]))
-    found = [steps(stretch.positions, graph.robot) for stretch in stretches if len(stretch.positions)]
-    if not found:
+    stretch_steps = [steps(stretch.positions, graph.robot) for stretch in stretches if len(stretch.positions)]
+    if not stretch_steps:
         outcome.problems.append("no commands were heard")
         return
-    outcome.steps = largest(found)
+    outcome.steps = largest(stretch_steps)
     outcome.problems += outcome.steps.excess
     # The first command may already be a period's way from where the arms were measured.
     most = START_RAD + graph.robot.period_s * float(graph.robot.command_velocity[~graph.robot.gripper_mask].max())
@@ -216,8 +212,8 @@ def _start_gap(stretch: Stream, measured: Stream, graph: SimulatedGraph) -> floa
 
 def _named(fault: Fault, status: ExecutorStatus, refused: int) -> str:
     """The text that names the fault, if there is one; a refusal only when it is new."""
-    said = [status.cause, *([status.last_refusal] if status.chunks_refused > refused else [])]
-    return next((text for text in said if re.search(fault.sign, text)), "")
+    texts = [status.cause, *([status.last_refusal] if status.chunks_refused > refused else [])]
+    return next((text for text in texts if re.search(fault.sign, text)), "")
 
 
 def _first_hold(graph: SimulatedGraph, begun_ns: int) -> tuple[int, ExecutorStatus] | None:

@@ -1,13 +1,14 @@
 """Breaks the running graph in every known way and measures what becomes of the arms: `make faults`.
 
-depthvla faults [--runs 20] [--only NAME ...]; needs neither robot nor GPU. Exit code 1 when a
-run shows a problem: commands outside the limits, a reason that does not name the fault, arms that do not stand, or a
-recovery that is not the documented one.
+depthvla faults [--runs 20] [--only NAME ...]; needs neither robot nor GPU. Exit code 1 when a run shows a problem:
+commands outside the limits, a reason that does not name the fault, arms that do not stand, or a recovery that is not
+the documented one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +17,22 @@ from random import Random
 
 from tqdm import tqdm
 
-from r1lite_trials import fault_report
 from r1lite_trials.fault_run import Outcome, run
-from r1lite_trials.fault_table import FAULTS, Fault
+from r1lite_trials.fault_table import FAULTS, Fault, Stops
 from r1lite_trials.simulated_graph import SimulatedGraph
 from r1lite_trials.stream import percentiles
-from r1lite_trials.trial import begin, finish, trial
+from r1lite_trials.trial import begin, finish, markdown_table, trial
+
+BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
+COLUMNS = (
+    "fault",
+    "how it is detected",
+    "detected [ms]",
+    "held [ms]",
+    "runs",
+    "what happens",
+    "how to leave it",
+)
 
 
 @dataclass(frozen=True)
@@ -53,10 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     outcomes = run_all(faults, config)
     result = about | {"faults": summary(outcomes)}
+    table = markdown(result, [fault for fault in faults if fault.name in result["faults"]]) if outcomes else ""
     if len(result["faults"]) == len(FAULTS):
-        fault_report.replace(config.document, fault_report.markdown(result, faults))
+        replace(config.document, table)
     # Each problem was told when it was seen.
-    return finish(config.out, result, fault_report.text(result)) or int(any(outcome.problems for outcome in outcomes))
+    return finish(config.out, result, table) or int(any(outcome.problems for outcome in outcomes))
 
 
 def select(words: Sequence[str]) -> list[Fault]:
@@ -118,8 +130,49 @@ def _of_fault(outcomes: Sequence[Outcome]) -> dict:
         "largest_velocity_share": round(max((step.velocity for step in moved), default=0.0), 3),
         "largest_acceleration_share": round(max((step.acceleration for step in moved), default=0.0), 3),
         "missed_ticks": sum(outcome.missed_ticks for outcome in outcomes),
-        "runs": [outcome.as_dict() for outcome in outcomes],
+        "runs": [dataclasses.asdict(outcome) for outcome in outcomes],
     }
+
+
+def markdown(result: dict, faults: Sequence[Fault]) -> str:
+    """Times are p50 / max. faults: those that were run."""
+    cells = []
+    for fault in faults:
+        row = result["faults"][fault.name]
+        held = "goes on" if fault.stops is Stops.NOTHING else _spread(row["held_ms"])
+        times = _spread(row["detected_ms"]), held, str(row["n"])
+        cells.append((fault.name, fault.detection, *times, fault.happens, fault.how_to_leave))
+    rows = result["faults"].values()
+    misnamed = [f"{name}, {row['misnamed']} of {row['n']}" for name, row in result["faults"].items() if row["misnamed"]]
+    lines = [
+        f"`{result['command']}`, {result['date']}; {result['machine']}.",
+        "",
+        markdown_table(COLUMNS, cells),
+        "",
+        "Over all runs the largest step of an arm joint's command was"
+        f" {max(r['largest_step_rad'] for r in rows):.3f} rad,"
+        f" at {max(r['largest_velocity_share'] for r in rows):.0%} of the velocity limit and"
+        f" {max(r['largest_acceleration_share'] for r in rows):.0%} of the acceleration limit at most (differences at"
+        f" the control period). Runs with a problem: {sum(r['problems'] for r in rows)} of"
+        f" {sum(r['n'] for r in rows)}.",
+    ]
+    if misnamed:
+        lines += ["", f"Runs that were held for a neighbour's silence instead: {'; '.join(misnamed)}."]
+    return "\n".join(lines)
+
+
+def replace(document: Path, table: str) -> None:
+    """Puts the table between the markers. Raises ValueError where they are missing."""
+    content = document.read_text()
+    before, begin, rest = content.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{document} has no {BEGIN} and {END}")
+    document.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
+def _spread(values: dict[str, float]) -> str:
+    return f"{values['p50']:.0f} / {values['max']:.0f}" if values else "-"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Plays the operator: from the policy to a leader arm and back, and looks at every switch: `make handover`.
 
-depthvla handover [--switches 10]. Each time in a new scene, in which the policy works, the
-leader takes over, and gives back; ~/set_mode and the pedal ~/takeover take turns. Exit code 1 when a command left the
-limits or a switch was refused.
+depthvla handover [--switches 10]. Each time in a new scene, in which the policy works, the leader takes over, and gives
+back; ~/set_mode and the pedal ~/takeover alternate. Exit code 1 when a command left the limits or a switch was refused.
 """
 
 from __future__ import annotations
@@ -40,9 +39,7 @@ class HandoverConfig:
     model: str = "r1lite-small"
     """checkpoint: a folder, or the name of one in models/"""
     out: Path = Path("out/handover")
-    """folder of the pictures and the nodes' output; the figures go beside it, as .json"""
-    picture: Path | None = None
-    """a copy of the overview, for a document"""
+    """folder of the picture and the nodes' output; the figures go beside it, as .json"""
 
 
 @dataclass(frozen=True)
@@ -64,16 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         commands = graph.listener.commands().since(first_ns)
         modes = [(at, Mode(change.mode)) for at, change in graph.listener.modes]
         result = about | summary(graph, config, switches, commands)
-    for picture in handover_figure.draw(graph, config, switches, commands, modes):
-        print(picture)
+    print(handover_figure.draw(graph, config, switches, commands, modes))
     return finish(config.out.with_suffix(".json"), result, text(result), result["problems"])
 
 
 def perform(graph: SimulatedGraph, config: HandoverConfig) -> list[Switch]:
     switches = []
-    for turn in tqdm(range(2 * config.switches), unit="switch"):
-        to = Mode.POLICY if turn % 2 else Mode.TELEOP
-        by_pedal = turn // 2 % 2 == 1
+    for number in tqdm(range(2 * config.switches), unit="switch"):
+        to = Mode.POLICY if number % 2 else Mode.TELEOP
+        by_pedal = number // 2 % 2 == 1
         if to is Mode.TELEOP:
             graph.start_episode()
             time.sleep(config.policy_s)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from PIL import Image
 
 from depthvla_control.arbiter import Mode
 from r1lite_description.robot import Robot
 from r1lite_trials.simulated_graph import SimulatedGraph
 from r1lite_trials.stream import Stream
+from r1lite_trials.trial import save_with_palette
 
 if TYPE_CHECKING:
     from r1lite_trials.handover import HandoverConfig, Switch
@@ -26,7 +24,6 @@ JOINTS = ("#2563c9", "#e07b1a", "#2e9e5b", "#cf3a3a", "#8a94a0", "#1c2733")
 ROWS = ("position [rad]", "velocity [rad/s]", "acceleration [rad/s²]")
 AROUND_S = 1.2
 SWITCH_S = 0.3  # in which a switch shows its hardness
-DPI = 80
 
 
 def draw(
@@ -35,8 +32,8 @@ def draw(
     switches: Sequence[Switch],
     commands: Stream,
     modes: Sequence[tuple[int, Mode]],
-) -> list[Path]:
-    """Writes overview.png and a picture of every switch into `config.out`; returns their paths."""
+) -> Path:
+    """Writes overview.png into `config.out`; returns its path."""
     arm = _Arm(graph.robot, config.limb, commands, modes, graph.stream_begins_ns)
     overview = config.out / "overview.png"
     figure = Figure((13.0, 7.0), layout="constrained")
@@ -54,20 +51,8 @@ def draw(
     ]
     lines = columns[0][0].get_lines()[: len(JOINTS)]
     figure.legend(handles=[*handles, *lines], loc="outside lower center", ncols=len(lines) + 3, frameon=False)
-    _save(figure, overview)
-    paths = [overview]
-    for number, switch in enumerate(switches, 1):
-        figure = Figure((6.0, 7.0), layout="constrained")
-        column = figure.subplots(3, 1)
-        at_s = arm.seconds(switch.at_ns)
-        arm.plot(column, (at_s - AROUND_S, at_s + AROUND_S), f"{number}: to {switch.to.name} by {switch.by}")
-        for axes, label in zip(column, ROWS, strict=True):
-            axes.set_ylabel(label)
-        paths.append(config.out / f"switch_{number:02d}.png")
-        _save(figure, paths[-1])
-    if config.picture:
-        shutil.copyfile(overview, config.picture)
-    return paths
+    save_with_palette(figure, overview, dpi=80, colours=96)
+    return overview
 
 
 class _Arm:
@@ -123,13 +108,3 @@ class _Arm:
         for (_, mode), begin, end in zip(self._modes, borders[:-1], borders[1:], strict=True):
             if mode in COLOURS and end > span_s[0] and begin < span_s[1]:
                 axes.axvspan(max(begin, span_s[0]), min(end, span_s[1]), color=COLOURS[mode], alpha=0.25, linewidth=0)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    canvas = FigureCanvasAgg(figure)
-    figure.set_dpi(DPI)
-    canvas.draw()
-    # A palette makes a document's picture a third as large.
-    Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB").quantize(96).save(
-        path, optimize=True
-    )

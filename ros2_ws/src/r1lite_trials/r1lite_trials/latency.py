@@ -1,12 +1,11 @@
 """Times of the policy and the executor while all nodes of the simulated graph run: a part of `make bench`.
 
-depthvla latency [--seconds 60] [--executor-rate-hz 100]. What every chunk and every control tick
-says of itself, read from the topics.
+depthvla latency [--seconds 60] [--executor-rate-hz 100]. What every chunk and every control tick says of itself, read
+from the topics.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import os
 import sys
@@ -22,7 +21,7 @@ from depthvla_control.ros.messages import nanoseconds
 from depthvla_policy.bench.machine import describe_machine, git_revision
 from r1lite_trials.simulated_graph import EXECUTOR, POLICY, SimulatedGraph
 from r1lite_trials.stream import percentiles
-from r1lite_trials.trial import begin, finish, trial
+from r1lite_trials.trial import begin, finish, markdown_table, trial
 
 ROWS = {
     "network_ms": "network, while all nodes run",
@@ -44,8 +43,6 @@ class LatencyConfig:
     """of the control loop; 0: the robot's, 15 Hz"""
     model: str = "r1lite-small"
     """checkpoint: a folder, or the name of one in models/"""
-    markdown: bool = False
-    """print the table as rows of a document"""
     out: Path = Path("out/bench-ros.json")
     """where the figures go; the nodes' output is in the folder of this name"""
 
@@ -61,18 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "load_average": {"before": round(os.getloadavg()[0], 2)},
     }
     graph = SimulatedGraph(config.out.with_suffix(""), model=config.model, feedback=False)
-    set_executor_rate(graph, config.executor_rate_hz)
+    if config.executor_rate_hz:
+        graph.set_parameters(EXECUTOR, command_rate_hz=config.executor_rate_hz)
     with graph:
         result |= watch(graph, config.seconds)
     result["load_average"]["after"] = round(os.getloadavg()[0], 2)
-    return finish(config.out, result, text(result, markdown=config.markdown))
-
-
-def set_executor_rate(graph: SimulatedGraph, rate_hz: float) -> None:
-    """Of a graph that is not running yet; 0 leaves it as it is."""
-    if rate_hz:
-        node = graph.nodes[EXECUTOR]
-        graph.nodes[EXECUTOR] = dataclasses.replace(node, parameters={**node.parameters, "command_rate_hz": rate_hz})
+    return finish(config.out, result, text(result))
 
 
 def watch(graph: SimulatedGraph, seconds: float) -> dict:
@@ -102,7 +93,7 @@ def figures(chunks: Sequence[ActionChunk], statuses: Sequence[ExecutorStatus], p
     times = {
         "network_ms": network,
         "preprocessing_ms": [_ms(chunk.preprocess_time) for chunk in chunks],
-        "outside_network_ms": [whole - own for whole, own in zip(total, network, strict=True)],
+        "outside_network_ms": [whole - part for whole, part in zip(total, network, strict=True)],
         "chunk_latency_ms": list(arrivals.values()),
         "chunk_age_ms": [_ms(status.chunk_age) for status in statuses if status.sequence],
         "jitter_ms": [_ms(status.jitter) for status in statuses],
@@ -121,8 +112,7 @@ def figures(chunks: Sequence[ActionChunk], statuses: Sequence[ExecutorStatus], p
     }
 
 
-def text(result: dict, *, markdown: bool) -> str:
-    """What was measured, with its table for a terminal or a document."""
+def text(result: dict) -> str:
     machine, load = result["machine"], result["load_average"]
     lines = [
         f"{machine['processor']}, {machine['cores']} cores, load average {load['before']:.2f} before and"
@@ -131,14 +121,12 @@ def text(result: dict, *, markdown: bool) -> str:
         f" {result['tick_rate_hz']:.2f} Hz, {result['missed_ticks']} of {result['ticks']} missed",
         "",
     ]
-    rows = [("[ms]", "p50", "p95", "p99", "max")]
-    for name, what in ROWS.items():
-        found = result[name]
-        rows.append((what, *(f"{found[key]:.2f}" if found else "" for key in rows[0][1:])))
-    if markdown:
-        rows.insert(1, ("---",) * len(rows[0]))
-        return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-    return "\n".join([*lines, *(f"{what:56}" + "".join(f"{cell:>9}" for cell in cells) for what, *cells in rows)])
+    columns = ("p50", "p95", "p99", "max")
+    rows = [
+        (title, *(f"{result[name][column]:.2f}" if result[name] else "" for column in columns))
+        for name, title in ROWS.items()
+    ]
+    return "\n".join([*lines, markdown_table(("[ms]", *columns), rows)])
 
 
 def _ms(duration) -> float:

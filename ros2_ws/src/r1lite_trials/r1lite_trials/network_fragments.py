@@ -1,8 +1,7 @@
 """Images over a lossy cable, with the kernel's limits on fragments and with those of docs/network.md. Linux, as root.
 
-depthvla network-fragments [--loss 0.01] [--kilobytes 40]. A datagram of which a frame is lost
-keeps its other frames in memory until `ipfrag_time` is over; when they fill `ipfrag_high_thresh`, no datagram is put
-together any more.
+depthvla network-fragments [--loss 0.01]. A datagram of which a frame is lost keeps its other frames in memory until
+`ipfrag_time` is over; when they fill `ipfrag_high_thresh`, no datagram is put together any more.
 """
 
 from __future__ import annotations
@@ -21,22 +20,17 @@ from r1lite_trials.network_namespaces import ADDRESSES, SplitNetwork, unavailabl
 
 PORT = 5000
 BUFFER_BYTES = 1 << 22
+IMAGE_BYTES = 40_000
+RATE_HZ = 45.0  # images of all cameras together
+PERIODS, PERIOD_S = 8, 5.0  # numbers in a row of the table, and the time that each is of
 
 
 @dataclass(frozen=True)
 class FragmentsConfig:
-    """What is sent, and over what."""
+    """Over what the images are sent."""
 
-    kilobytes: float = 40.0
-    """of an image, 1000 bytes each; 65 at most"""
-    rate_hz: float = 45.0
-    """images of all cameras together"""
     loss: float = 0.01
     """probability that a frame is lost"""
-    seconds: float = 40.0
-    """for each of the two"""
-    period_s: float = 5.0
-    """of one number in the table"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,16 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if reason := unavailable():
         print(f"error: {reason}", file=sys.stderr)
         return 2
-    print(f"share of images that arrive, by {config.period_s:g} s")
+    print(f"share of images that arrive, by {PERIOD_S:g} s")
     for name, tuned in (("kernel's limits", False), ("docs/network.md", True)):
-        print(f"{name:16}", *(f"{share:5.0%}" for share in shares(config, tuned=tuned)), flush=True)
+        print(f"{name:16}", *(f"{share:5.0%}" for share in shares(config.loss, tuned=tuned)), flush=True)
     return 0
 
 
-def shares(config: FragmentsConfig, *, tuned: bool) -> list[float]:
+def shares(loss: float, *, tuned: bool, periods: int = PERIODS, period_s: float = PERIOD_S) -> list[float]:
     """Of the images of every period, how many arrived in it."""
-    periods = round(config.seconds / config.period_s)
-    count = round(config.period_s * config.rate_hz)
+    count = round(period_s * RATE_HZ)
     with SplitNetwork(tuned=tuned) as network, contextlib.ExitStack() as stack:
         with network.inside("robot"):
             camera = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -64,11 +57,11 @@ def shares(config: FragmentsConfig, *, tuned: bool) -> list[float]:
         camera.sendto(b"", (ADDRESSES["host"], PORT))  # the neighbour's address is asked for before frames are lost
         policy.recv(1)
         policy.setblocking(False)
-        network.set(Conditions(loss=config.loss))
+        network.set(Conditions(loss=loss))
         begin_s, arrived = time.monotonic(), [0] * periods
         for number in range(periods * count):
-            time.sleep(max(begin_s + number / config.rate_hz - time.monotonic(), 0.0))
-            camera.sendto(bytes(round(config.kilobytes * 1000)), (ADDRESSES["host"], PORT))
+            time.sleep(max(begin_s + number / RATE_HZ - time.monotonic(), 0.0))
+            camera.sendto(bytes(IMAGE_BYTES), (ADDRESSES["host"], PORT))
             arrived[number // count] += _waiting(policy)
         return [images / count for images in arrived]
 

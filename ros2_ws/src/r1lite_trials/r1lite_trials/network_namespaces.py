@@ -105,12 +105,12 @@ class SplitNetwork:
         try:
             self._process.stdin.write(json.dumps(dataclasses.asdict(conditions)) + "\n")
             self._process.stdin.flush()
-            found = json.loads(self._process.stdout.readline())
+            figures = json.loads(self._process.stdout.readline())
         except (BrokenPipeError, json.JSONDecodeError):
             raise LinkError("the link's process has ended") from None
         before, self._refused = self._refused, sum(map(self._refused_by, SIDES))
-        found["overflowed"] += self._refused - before
-        return found
+        figures["overflowed"] += self._refused - before
+        return figures
 
     def _refused_by(self, side: str) -> int:
         """Frames that the device of that side dropped, because the link did not read them in time."""

@@ -92,16 +92,8 @@ class SimulatedGraph:
         self._folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             stack.enter_context(private_domain())  # which puts the environment back, too
-            use_loopback(self._folder)
-            self.probe = stack.enter_context(Probe("trial"))
-            self.listener = Listener(
-                self.probe.node, self.robot, executor=EXECUTOR, policy=POLICY, feedback=self._keep_feedback
-            )
-            stack.callback(self.listener.close)
-            if self._with_relays:
-                self._put_relays_in()
-            self._pedal = self.probe.publisher(Bool, f"/{EXECUTOR}/takeover")
-            self.probe.every(PEDAL_PERIOD_S, self._repeat_pedal)
+            self._use_network()
+            self._listen(stack)
             stack.callback(self._end)
             for name in self.nodes:
                 self.start(name)
@@ -110,6 +102,20 @@ class SimulatedGraph:
 
     def __exit__(self, *_: object) -> None:
         self._left.close()
+
+    def _use_network(self) -> None:
+        use_loopback(self._folder)
+
+    def _listen(self, stack: contextlib.ExitStack) -> None:
+        self.probe = stack.enter_context(Probe("trial"))
+        self.listener = Listener(
+            self.probe.node, self.robot, executor=EXECUTOR, policy=POLICY, feedback=self._keep_feedback
+        )
+        stack.callback(self.listener.close)
+        if self._with_relays:
+            self._put_relays_in()
+        self._pedal = self.probe.publisher(Bool, f"/{EXECUTOR}/takeover")
+        self.probe.every(PEDAL_PERIOD_S, self._repeat_pedal)
 
     @property
     def status(self) -> ExecutorStatus:
@@ -120,11 +126,15 @@ class SimulatedGraph:
     def mode(self) -> Mode | None:
         return Mode(self.status.mode) if self.listener.status else None
 
+    def set_parameters(self, name: str, **parameters: Any) -> None:
+        """Of a node that is not running yet."""
+        node = self.nodes[name]
+        self.nodes[name] = dataclasses.replace(node, parameters={**node.parameters, **parameters})
+
     def start(self, name: str) -> None:
         if name == EXECUTOR:
             self.stream_begins_ns.append(time.time_ns())
-        output = open(self._folder / f"{name}.txt", "a")
-        with output:
+        with open(self._folder / f"{name}.txt", "a") as output:
             self._processes[name] = subprocess.Popen(
                 command(self.nodes[name]),
                 stdin=subprocess.DEVNULL,
@@ -253,7 +263,7 @@ class SimulatedGraph:
         sensor = qos.stream("best_effort", 5)
         topics = {}
         for camera in self.robot.cameras:
-            target = topics[camera.name] = _relayed(camera.topic)
+            target = topics[f"cameras.{camera.name}.topic"] = _relayed(camera.topic)
             self.cameras[camera.name] = Relay(
                 self.probe, CompressedImage, camera.topic, target, sensor, usual=_with_noise()
             )
@@ -261,11 +271,7 @@ class SimulatedGraph:
         arm = self.robot.limb(RELAYED_LIMB).topics.arm_feedback
         self.feedback = Relay(self.probe, JointState, arm, _relayed(arm), sensor)
         self.clock = SimulatedClock(self.probe)
-        policy = self.nodes[POLICY]
-        cameras = {f"cameras.{name}.topic": topic for name, topic in topics.items()}
-        self.nodes[POLICY] = dataclasses.replace(
-            policy, parameters={**policy.parameters, **cameras, "camera_frozen_after_s": FROZEN_AFTER_S}
-        )
+        self.set_parameters(POLICY, camera_frozen_after_s=FROZEN_AFTER_S, **topics)
 
     def _end(self) -> None:
         for number, limit_s in ((signal.SIGCONT, 0.0), (signal.SIGINT, STOP_S), (signal.SIGKILL, STOP_S)):

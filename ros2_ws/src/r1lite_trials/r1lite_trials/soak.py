@@ -1,7 +1,7 @@
 """Lets the simulated graph run and watches rate, punctuality and memory: `make soak`.
 
-depthvla soak [--minutes 10]. Exit code 1 when a control tick was missed, the command rate is
-off, or the memory of a node grows.
+depthvla soak [--minutes 10]. Exit code 1 when a control tick was missed, the command rate is off, or the memory of a
+node grows.
 """
 
 from __future__ import annotations
@@ -22,21 +22,17 @@ from r1lite_trials.stream import percentiles
 from r1lite_trials.trial import begin, finish, trial
 
 RATE_TOLERANCE = 0.01
-MB = 1e6
+SAMPLE_S = 1.0  # between two looks at the memory
+WARM_UP_SHARE = 0.2  # of the time, whose memory does not count
+GROWTH_LIMIT_MB_PER_MIN = 0.5  # of the resident memory of a node after the warm-up
 
 
 @dataclass(frozen=True)
 class SoakConfig:
-    """How long, and what is too much."""
+    """How long."""
 
     minutes: float = 10.0
     """after the arms began to move"""
-    warm_up_share: float = 0.2
-    """of that time, whose memory does not count"""
-    growth_limit_mb_per_min: float = 0.5
-    """of the resident memory of a node, over the time after the warm-up"""
-    sample_s: float = 1.0
-    """between two looks at the memory"""
     model: str = "r1lite-small"
     """checkpoint: a folder, or the name of one in models/"""
     out: Path = Path("out/soak.json")
@@ -48,18 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, about = begin("soak", SoakConfig, argv, __doc__)
     with SimulatedGraph(config.out.parent / "soak", model=config.model, feedback=False) as graph:
         graph.start_episode()
-        result = about | soak(graph, config)
+        result = about | soak(graph, config.minutes)
     return finish(config.out, result, text(result), result["problems"])
 
 
-def soak(graph: SimulatedGraph, config: SoakConfig) -> dict:
+def soak(graph: SimulatedGraph, duration_min: float) -> dict:
     """What is written as JSON."""
     begin, begin_ns = graph.status, time.time_ns()
     graph.listener.forget(begin_ns)
     begin_s = time.monotonic()
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in graph.nodes}
-    for _ in tqdm(range(round(config.minutes * 60.0 / config.sample_s)), unit="sample", mininterval=5.0):
-        time.sleep(config.sample_s)
+    for _ in tqdm(range(round(duration_min * 60.0 / SAMPLE_S)), unit="sample", mininterval=5.0):
+        time.sleep(SAMPLE_S)
         for name in graph.nodes:
             samples[name].append((time.monotonic() - begin_s, resident_mb(graph.pid(name))))
     end = graph.status
@@ -67,7 +63,7 @@ def soak(graph: SimulatedGraph, config: SoakConfig) -> dict:
     commands = graph.listener.commands().since(begin_ns)
     gaps_ms = np.diff(commands.times_ns) * 1e-6
     minutes = (time.monotonic() - begin_s) / 60.0
-    memory = {name: _growth(np.array(rows), config.warm_up_share) for name, rows in samples.items()}
+    memory = {name: _growth(np.array(rows)) for name, rows in samples.items()}
     result = {
         "minutes": round(minutes, 2),
         "command_rate_hz": round(1e3 / float(gaps_ms.mean()), 4),
@@ -82,34 +78,27 @@ def soak(graph: SimulatedGraph, config: SoakConfig) -> dict:
         "modes": sorted({int(status.mode) for status in statuses}),
         "memory_mb": memory,
     }
-    result["problems"] = problems(result, graph.robot.control_rate_hz, config.growth_limit_mb_per_min)
+    result["problems"] = problems(result, graph.robot.control_rate_hz)
     return result
 
 
-def problems(result: dict, rate_hz: float, growth_limit_mb_per_min: float) -> list[str]:
-    """What is not as it should be, in words."""
-    found = []
+def problems(result: dict, rate_hz: float) -> list[str]:
+    problems = []
     if result["missed_ticks"]:
-        found.append(f"{result['missed_ticks']} control ticks were missed")
+        problems.append(f"{result['missed_ticks']} control ticks were missed")
     if abs(result["command_rate_hz"] / rate_hz - 1.0) > RATE_TOLERANCE:
-        found.append(f"commands came at {result['command_rate_hz']:.2f} Hz instead of {rate_hz:g} Hz")
+        problems.append(f"commands came at {result['command_rate_hz']:.2f} Hz instead of {rate_hz:g} Hz")
     for name, row in result["memory_mb"].items():
-        if row["mb_per_min"] > growth_limit_mb_per_min:
-            found.append(
-                f"memory of {name} grows by {row['mb_per_min']:.2f} MB/min (limit {growth_limit_mb_per_min:g} MB/min)"
-            )
-    return found
+        if row["mb_per_min"] > GROWTH_LIMIT_MB_PER_MIN:
+            limit = f"(limit {GROWTH_LIMIT_MB_PER_MIN:g} MB/min)"
+            problems.append(f"memory of {name} grows by {row['mb_per_min']:.2f} MB/min {limit}")
+    return problems
 
 
 def resident_mb(pid: int) -> float:
     """Resident memory of a process, 10^6 bytes (VmRSS of proc(5))."""
     kib = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()).group(1)
-    return int(kib) * 1024 / MB
-
-
-def slope_per_min(times_s: np.ndarray, values: np.ndarray) -> float:
-    """Of the straight line through the values, per minute; 0 for fewer than two."""
-    return float(np.polyfit(times_s / 60.0, values, 1)[0]) if len(values) > 1 else 0.0
+    return int(kib) * 1024 / 1e6
 
 
 def text(result: dict) -> str:
@@ -132,15 +121,16 @@ def text(result: dict) -> str:
     return "\n".join(lines)
 
 
-def _growth(rows: np.ndarray, warm_up_share: float) -> dict:
+def _growth(rows: np.ndarray) -> dict:
     """`begin`, `end` and slope are of the time after the warm-up, which ends at `begin_min`. `samples`: [s, MB]."""
-    kept = rows[int(len(rows) * warm_up_share) :]
+    kept = rows[int(len(rows) * WARM_UP_SHARE) :]
+    slope = np.polyfit(kept[:, 0] / 60.0, kept[:, 1], 1)[0] if len(kept) > 1 else 0.0
     return {
         "begin_min": round(kept[0, 0] / 60.0, 2),
         "begin": round(kept[0, 1], 2),
         "end": round(kept[-1, 1], 2),
         "max": round(rows[:, 1].max(), 2),
-        "mb_per_min": round(slope_per_min(kept[:, 0], kept[:, 1]), 4),
+        "mb_per_min": round(float(slope), 4),
         "samples": np.round(rows, 2).tolist(),
     }
 

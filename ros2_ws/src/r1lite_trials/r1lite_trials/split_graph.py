@@ -8,19 +8,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import pickle
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from depthvla_msgs.msg import ExecutorStatus
+from depthvla_msgs.msg import ActionChunk, ExecutorStatus, PolicyStatus
+from rclpy.qos import QoSProfile
 
 from depthvla_control.arbiter import Mode
+from depthvla_control.ros import qos
 from depthvla_control.ros.messages import nanoseconds
-from depthvla_control.ros.probe import Probe, private_domain
-from r1lite_trials.host_listener import Host, hear_executor
-from r1lite_trials.listener import Listener
+from depthvla_control.ros.probe import Heard, Probe
 from r1lite_trials.network_emulation import Conditions
 from r1lite_trials.network_figures import Commands, Window
 from r1lite_trials.network_namespaces import SplitNetwork
@@ -28,6 +31,8 @@ from r1lite_trials.simulated_graph import EXECUTOR, POLICY, SIMULATOR, Simulated
 from r1lite_trials.stream import Stream
 
 TEMPLATE = "docker/fastdds/udp_large_buffers.xml"
+HOST_DEPTH = 1000
+HOST_END_S = 10.0
 ARRIVE_S = 0.5  # until what was sent before the end of a window has arrived
 
 
@@ -47,23 +52,15 @@ class SplitGraph(SimulatedGraph):
         self._sides = {SIMULATOR: "robot", POLICY: "host", EXECUTOR: executor_side}
         self._executor_near = executor_side == "robot"
 
-    def __enter__(self) -> SplitGraph:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(private_domain())
-            use_template()
-            with self._network.inside("robot"):
-                self.probe = stack.enter_context(Probe("trial"))
-                self.listener = Listener(self.probe.node, self.robot, executor=EXECUTOR, policy=POLICY)
-                stack.callback(self.listener.close)
-                self._statuses = hear_executor(self.probe) if self._executor_near else None
-            with self._network.inside("host"):
-                self._host = stack.enter_context(Host(executor=not self._executor_near))
-            stack.callback(self._end)
-            for name in self.nodes:
-                self.start(name)
-            self._left = stack.pop_all()
-        return self
+    def _listen(self, stack: contextlib.ExitStack) -> None:
+        with self._network.inside("robot"):
+            super()._listen(stack)
+            self._statuses = hear_executor(self.probe) if self._executor_near else None
+        with self._network.inside("host"):
+            self._host = stack.enter_context(Host(executor=not self._executor_near))
+
+    def _use_network(self) -> None:
+        use_template()
 
     def start(self, name: str) -> None:
         with self._network.inside(self._sides[name]):
@@ -125,16 +122,81 @@ class SplitGraph(SimulatedGraph):
 
 def use_template() -> None:
     """The project's own profile for processes that do not share memory, and discovery as it is on a robot's network."""
-    above = Path(__file__).resolve().parents
-    template = next((parent / TEMPLATE for parent in above if (parent / TEMPLATE).is_file()), None)
+    folders = [*Path(__file__).resolve().parents, Path.cwd(), *Path.cwd().parents]
+    template = next((folder / TEMPLATE for folder in folders if (folder / TEMPLATE).is_file()), None)
     if template is None:
-        raise FileNotFoundError(f"{TEMPLATE} is in none of the folders above {__file__}")
+        raise FileNotFoundError(f"{TEMPLATE} is neither above {__file__} nor above the current folder")
     os.environ.pop("ROS_AUTOMATIC_DISCOVERY_RANGE", None)
     os.environ.pop("ROS_LOCALHOST_ONLY", None)
     for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):  # before Fast DDS 3, and since
         os.environ[name] = str(template)
 
 
+class Host:
+    """What the policy host hears, in a process of its own: Fast DDS looks for network devices once a process and thus
+    serves only one namespace. Requests come in and answers go out as pickles, until the input ends.
+
+    Started in the namespace of the calling thread, ended on leaving. `executor`: also hear the executor's status.
+    """
+
+    def __init__(self, *, executor: bool) -> None:
+        self._executor = executor
+
+    def __enter__(self) -> Host:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(int(self._executor))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(HOST_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+    def since(self, begin_s: float) -> tuple[list[ActionChunk], list[PolicyStatus], list[ExecutorStatus]]:
+        """What came since then on the monotonic clock."""
+        pickle.dump(begin_s, self._process.stdin)
+        self._process.stdin.flush()
+        return pickle.load(self._process.stdout)
+
+
+def hear(probe: Probe, message_type: type, topic: str, profile: QoSProfile) -> Heard:
+    """All messages, where `profile` keeps only the newest."""
+    profile.depth = HOST_DEPTH
+    return probe.listen(message_type, topic, profile)
+
+
+def hear_executor(probe: Probe) -> Heard:
+    return hear(probe, ExecutorStatus, f"/{EXECUTOR}/status", qos.status())
+
+
+def main(executor: bool) -> None:
+    answers, sys.stdout = sys.stdout.buffer, sys.stderr
+    with Probe("trial_host") as probe:
+        heard = (
+            hear(probe, ActionChunk, f"/{POLICY}/action_chunk", qos.chunks(0.0)),
+            hear(probe, PolicyStatus, f"/{POLICY}/status", qos.status()),
+            hear_executor(probe) if executor else Heard(),
+        )
+        with contextlib.suppress(EOFError, BrokenPipeError):
+            while True:
+                begin_s = pickle.load(sys.stdin.buffer)
+                pickle.dump(tuple(messages.since(begin_s) for messages in heard), answers)
+                answers.flush()
+
+
 def _kind(reason: str) -> str:
     """A reason without its numbers."""
     return re.sub(r"\d+(\.\d+)?", "N", reason)
+
+
+if __name__ == "__main__":
+    main(bool(int(sys.argv[1])))

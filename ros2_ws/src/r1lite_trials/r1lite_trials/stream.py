@@ -51,12 +51,12 @@ class Steps:
     @property
     def excess(self) -> list[str]:
         """What is beyond a limit, in words."""
-        found = [
+        texts = [
             f"{name} at {share:.0%} of its limit"
             for name, share in (("velocity", self.velocity), ("acceleration", self.acceleration))
             if share > 1.0 + TOLERANCE
         ]
-        return found + ([f"position {self.outside:.4f} outside its limits"] if self.outside > 1e-6 else [])
+        return texts + ([f"position {self.outside:.4f} outside its limits"] if self.outside > 1e-6 else [])
 
 
 def steps(positions: np.ndarray, robot: Robot) -> Steps:
@@ -81,9 +81,9 @@ def steps(positions: np.ndarray, robot: Robot) -> Steps:
     )
 
 
-def largest(found: Sequence[Steps]) -> Steps:
+def largest(all_steps: Sequence[Steps]) -> Steps:
     """Of each kind, the largest."""
-    return Steps(*(max(values) for values in zip(*map(dataclasses.astuple, found), strict=True)))
+    return Steps(*(max(values) for values in zip(*map(dataclasses.astuple, all_steps), strict=True)))
 
 
 def still_since(stream: Stream, still: float | np.ndarray = STILL) -> int | None:
@@ -110,5 +110,5 @@ def percentiles(values: list[float] | np.ndarray, *which: float, digits: int | N
     """{"p50": ..., "p99": ..., "max": ...} for `which` percentiles and the largest; empty for no values."""
     if not len(values):
         return {}
-    found = {f"p{q:g}": float(np.percentile(values, q)) for q in which} | {"max": float(np.max(values))}
-    return found if digits is None else {name: round(value, digits) for name, value in found.items()}
+    result = {f"p{q:g}": float(np.percentile(values, q)) for q in which} | {"max": float(np.max(values))}
+    return result if digits is None else {name: round(value, digits) for name, value in result.items()}

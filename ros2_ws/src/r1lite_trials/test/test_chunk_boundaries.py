@@ -12,9 +12,9 @@ from depthvla_control.chunk import Chunk
 from depthvla_control.timeline import STRATEGIES
 from depthvla_evaluation.bags.replay import RecordedChunk
 from depthvla_policy.policy.observation import Observation
-from r1lite_trials.chunk_boundaries import __main__ as command
-from r1lite_trials.chunk_boundaries.measure import consistency, measure
-from r1lite_trials.chunk_boundaries.play import Source, flights, play
+from r1lite_trials import chunk_boundaries
+from r1lite_trials.chunk_boundaries_measure import consistency, measure
+from r1lite_trials.chunk_boundaries_play import Source, flights, play
 
 PERIOD = 66_666_667
 T0 = 1_700_000_000_000_000_000
@@ -125,13 +125,12 @@ def test_rtc_is_asked_for_continuations_of_the_motion_in_execution(source, robot
     assert measure([run], robot)["gap_mrad"]["max"] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_a_bag_gives_table_json_and_picture(tmp_path, home, monkeypatch, capsys):
+def test_a_bag_gives_table_json_and_picture(tmp_path, home, capsys):
     bag = write_bag(tmp_path / "bag", home)
     policy = tiny_model.save_checkpoint(tmp_path / "policy")
     words = ["--bag", bag, "--policy", policy, "--latencies-ms", "50", "210"]
     words += ["--json", tmp_path / "out/seams.json", "--plot", tmp_path / "out/seams.png"]
-    monkeypatch.setattr("sys.argv", ["seams", *map(str, words)])
-    assert command.main() == 0
+    assert chunk_boundaries.main(list(map(str, words))) == 0
     summary = json.loads((tmp_path / "out/seams.json").read_text())
     assert summary["policy"].startswith("tiny@")
     assert summary["bags"] == [{"path": str(bag), "chunks": 4, "replayed": 4, "policies": ["tiny@0123456789ab"]}]
@@ -145,16 +144,14 @@ def test_a_bag_gives_table_json_and_picture(tmp_path, home, monkeypatch, capsys)
     assert "chunks recorded" in capsys.readouterr().out
 
 
-def test_a_bag_without_observations_is_an_error(tmp_path, home, monkeypatch, capsys):
+def test_a_bag_without_observations_is_an_error(tmp_path, home, capsys):
     bag = write_bag(tmp_path / "bag", home, frames=())
     policy = tiny_model.save_checkpoint(tmp_path / "policy")
-    monkeypatch.setattr("sys.argv", ["seams", "--bag", str(bag), "--policy", str(policy)])
-    assert command.main() == 1
+    assert chunk_boundaries.main(["--bag", str(bag), "--policy", str(policy)]) == 1
     assert "holds no chunk" in capsys.readouterr().err
 
 
-def test_a_latency_of_nothing_is_an_error(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["seams", "--bag", "somewhere", "--latencies-ms", "0"])
+def test_a_latency_of_nothing_is_an_error(capsys):
     with pytest.raises(SystemExit):
-        command.main()
+        chunk_boundaries.main(["--bag", "somewhere", "--latencies-ms", "0"])
     assert "latencies_ms (0.0,)" in capsys.readouterr().err

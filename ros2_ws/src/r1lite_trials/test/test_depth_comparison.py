@@ -10,7 +10,7 @@ import pytest
 
 from depthvla_evaluation.rollouts import results
 from depthvla_evaluation.rollouts.rollout import EpisodeResult
-from r1lite_trials import depth_comparison, depth_comparison_table
+from r1lite_trials import depth_comparison
 from r1lite_trials.depth_comparison import PI0, REFERENCE, VARIANTS, MiniatureConfig
 
 RANDOM_DEPTH = "depthvla-small-ablation-i-random-depth"
@@ -146,10 +146,10 @@ def test_the_table_has_what_is_there_and_leaves_the_rest_blank(tmp_path):
 def test_the_interval_is_over_training_seeds_as_well_as_scenes():
     alike = {seed: np.full(50, 0.5) for seed in range(3)}
     apart = {seed: np.full(50, progress) for seed, progress in enumerate((0.2, 0.5, 0.8))}
-    assert depth_comparison_table.estimate([alike]) == (0.5, None)  # without spread nothing tells it
-    assert depth_comparison_table.estimate([apart])[1] == pytest.approx((0.2, 0.8))
+    assert depth_comparison.estimate([alike]) == (0.5, None)  # without spread nothing tells it
+    assert depth_comparison.estimate([apart])[1] == pytest.approx((0.2, 0.8))
 
 
 def test_tasks_weigh_the_same_however_many_runs_they_have():
     many, one = {0: np.ones(2), 1: np.ones(1)}, {0: np.zeros(1)}
-    assert depth_comparison_table.estimate([many, one])[0] == 0.5
+    assert depth_comparison.estimate([many, one])[0] == 0.5

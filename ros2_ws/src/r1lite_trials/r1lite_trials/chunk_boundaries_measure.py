@@ -8,7 +8,7 @@ import numpy as np
 
 from depthvla_control.execution_plan import Plan
 from r1lite_description.robot import Robot
-from r1lite_trials.chunk_boundaries.play import Played, Source, target_at
+from r1lite_trials.chunk_boundaries_play import Played, Source, target_at
 
 
 def measure(runs: Sequence[Played], robot: Robot) -> dict:

@@ -2,57 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
 from depthvla_control.timeline import STRATEGIES
 from depthvla_evaluation.colours import BLUE, GREEN, GREY, LIGHT, ORANGE, RED
 from depthvla_evaluation.report.figures import STYLE, WIDTH_IN
 from r1lite_description.robot import Robot
-from r1lite_trials.chunk_boundaries.compare import INDEPENDENT, Result
-from r1lite_trials.chunk_boundaries.play import FAST_HZ, Played
+from r1lite_trials.chunk_boundaries_play import FAST_HZ, INDEPENDENT, Played
+from r1lite_trials.trial import save_with_palette
 
 COLOURS = dict(zip(STRATEGIES, (RED, BLUE, GREEN, ORANGE), strict=True))
-PLOT_DPI, PLOT_COLOURS = 110, 128  # a palette takes a third of the space
 SHOWN_S = 1.3  # of motion around a seam in the figure
 UNITS = ("position [mrad]", "velocity [rad/s]", "acceleration [rad/s²]")
 
 
-def plot(result: Result) -> Figure:
-    """One joint around the largest gap of every latency, a column a strategy; below it, the largest steps."""
-    robot = result.robot
-    latencies = list(dict.fromkeys(latency for _, latency in result.shown))
+def draw(path: Path, rows: Sequence[dict], robot: Robot, played: Mapping[tuple[str, float], Played]) -> None:
+    """One joint around the largest gap of every latency, a column a strategy; below it, the largest steps.
+
+    rows: of `measure`, by strategy and latency. played: by strategy and latency [ms].
+    """
+    latencies = list(dict.fromkeys(latency for _, latency in played))
     heights = (2.0 * len(latencies), 2.4)
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(WIDTH_IN, sum(heights)), layout="constrained")
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_IN, sum(heights)), layout="constrained")
         above, below = figure.subfigures(2, 1, height_ratios=heights)
         axes = above.subplots(len(latencies), len(STRATEGIES), sharey="row", sharex="row", squeeze=False)
         for row, latency in zip(axes, latencies, strict=True):
-            joint, center_s = _worst(result.shown["replace", latency], robot)
+            joint, center_s = _worst(played["replace", latency], robot)
             for axis, strategy in zip(row, STRATEGIES, strict=True):
-                _draw_motion(axis, result.shown[strategy, latency], joint, center_s, robot.control_rate_hz)
+                _draw_motion(axis, played[strategy, latency], joint, center_s, robot.control_rate_hz)
             row[0].set_ylabel(f"{latency:.0f} ms\n{robot.joint_names[joint].replace('_', ' ')} [rad]")
         for axis, strategy in zip(axes[0], STRATEGIES, strict=True):
             axis.set_title(f"{strategy}, {'recorded chunks' if strategy in INDEPENDENT else 'inferred chunks'}")
         for axis in axes[-1]:
             axis.set_xlabel("time [s]")
         axes[0, 0].legend(fontsize=7)
-        _draw_bars(below.subplots(1, 5), result.summary["rows"], latencies)
-    return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    figure.set_dpi(PLOT_DPI)
-    figure.canvas.draw()
-    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
-    Image.fromarray(np.ascontiguousarray(pixels)).quantize(PLOT_COLOURS).save(path, optimize=True)
-    plt.close(figure)
+        _draw_bars(below.subplots(1, 5), rows, latencies)
+    save_with_palette(figure, path, dpi=110, colours=128)
 
 
 def _worst(run: Played, robot: Robot) -> tuple[int, float]:
@@ -99,12 +91,12 @@ def _draw_bars(axes: Sequence[Axes], rows: Sequence[dict], latencies: Sequence[f
     for row in rows:
         if (row["chunks"] == "recorded") != (row["strategy"] in INDEPENDENT):
             continue
-        place = latencies.index(row["latency_ms"]) + (STRATEGIES.index(row["strategy"]) - 1.5) * width
+        position = latencies.index(row["latency_ms"]) + (STRATEGIES.index(row["strategy"]) - 1.5) * width
         gap = (row["gap_mrad"] or {"p50": np.nan})["p50"]
         seam = row["seam"].values() if row["seams"] else [np.nan] * 3
         for axis, value in zip(axes, (*seam, gap, row["lag_rms_mrad"]), strict=True):
             label = row["strategy"] if row["latency_ms"] == latencies[0] else None
-            axis.bar(place, value, width * 0.9, color=COLOURS[row["strategy"]], label=label)
+            axis.bar(position, value, width * 0.9, color=COLOURS[row["strategy"]], label=label)
             if not value >= 0.005:
-                axis.annotate("-" if np.isnan(value) else "0", (place, 0), ha="center", va="bottom", fontsize=7)
+                axis.annotate("-" if np.isnan(value) else "0", (position, 0), ha="center", va="bottom", fontsize=7)
     axes[0].legend(fontsize=7)

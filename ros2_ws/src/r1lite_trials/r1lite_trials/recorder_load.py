@@ -1,13 +1,12 @@
-"""Records as much as the robot says, counts what is lost, and kills the recorder at random moments.
+"""Records as much as the robot publishes, counts what is lost, and kills the recorder at random moments.
 
-depthvla recorder-load [--seconds 60] [--kills 20]; needs neither robot nor GPU. Exit code 1 when a
-message is lost under load, or a bag is not recovered with all but its last second.
+depthvla recorder-load [--seconds 60] [--kills 20]; needs neither robot nor GPU. Exit code 1 when a message is lost
+under load, or a bag is not recovered with all but its last second.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -15,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -52,12 +51,11 @@ DISCOVERY_S = 1.0  # until the recorder knows the publishers that know it
 DRAIN_S = 1.0  # until the last message is in the recorder
 MAY_BE_LOST_S = 1.0
 LONGEST_S = 5.0  # from the start of an episode to the kill
-CLOSING_EVERY, CLOSING_S = 4, 0.2  # every fourth kill comes this soon after the recorder was told to stop
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
-class RecordingConfig:
+class RecorderLoadConfig:
     """What to record, and how often to kill."""
 
     seconds: float = 60.0
@@ -80,20 +78,20 @@ class Load:
 
 @trial
 def main(argv: Sequence[str] | None = None) -> int:
-    config, result = begin("recorder-load", RecordingConfig, argv, __doc__)
-    folder = config.out.parent / "recording"
+    config, result = begin("recorder-load", RecorderLoadConfig, argv, __doc__)
+    folder = config.out.parent / "recorder_load"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     processes = loads(robot_description.load())
-    with private_domain(), Probe("recording_trial") as probe:
+    with private_domain(), Probe("trial") as probe:
         if config.seconds:
             result["load"] = under_load(probe, processes, folder, config.seconds)
         if config.kills:
             result["kills"] = killed(probe, processes, folder, config.kills, Random(config.seed))
-    found = problems(result)
-    if not found:
+    losses = problems(result)
+    if not losses:
         shutil.rmtree(folder)
-    return finish(config.out, result, table(result), found)
+    return finish(config.out, result, text(result), losses)
 
 
 def loads(robot: Robot) -> list[list[Load]]:
@@ -128,7 +126,8 @@ def under_load(probe: Probe, processes: Sequence[Sequence[Load]], folder: Path, 
         status = recorder.stop()
     values = [{item.key: item.value for item in status.values} for message in heard for status in message.status]
     backlog_mb = [float(value["backlog [MB]"]) for value in values if "backlog [MB]" in value]
-    stamps, size_mb = _recorded(bag, published), _size_mb(bag)
+    stamps = _recorded(bag, list(published))
+    size_mb = sum(file.stat().st_size for file in bag.iterdir()) / 1e6
     return {
         "failure": status.reason,
         "seconds": round(wall_s, 1),
@@ -151,94 +150,55 @@ def under_load(probe: Probe, processes: Sequence[Sequence[Load]], folder: Path, 
 
 
 def killed(probe: Probe, processes: Sequence[Sequence[Load]], folder: Path, count: int, random: Random) -> list[dict]:
-    """Figures of each kill: how much of what had been published is not in the recovered bag."""
-    runs = []
+    """How much of what had been published is not in the recovered bag, for each kill."""
+    topics, runs = [load.topic for process in processes for load in process], []
     with publishing(processes) as publishers:
         for publisher in publishers:
             publisher.send("go")
         for number in tqdm(range(count), unit="kill"):
-            runs.append(_kill(probe, processes, folder / f"kill-{number}", number, random))
-        published = stop(publishers)
-    return [_judge(run, published) for run in runs]
+            runs.append(_kill(probe, processes, topics, folder / f"kill-{number}", random.uniform(0.0, LONGEST_S)))
+        stop(publishers)
+    return runs
 
 
-def _kill(probe: Probe, processes: Sequence[Sequence[Load]], bag: Path, number: int, random: Random) -> dict:
+def _kill(probe: Probe, processes: Sequence[Sequence[Load]], topics: Sequence[str], bag: Path, after_s: float) -> dict:
+    """lost_s: from the last message of a topic that is in the bag to the kill, of the topics that are in it."""
     with Recorder(probe, processes, bag.parent) as recorder:
         recorder.start(bag)
         start_ns = time.time_ns()
-        time.sleep(random.uniform(0.0, LONGEST_S))
-        closing = number % CLOSING_EVERY == CLOSING_EVERY - 1
-        if closing:
-            recorder.ask_to_stop()
-            end_ns = time.time_ns()
-            time.sleep(random.uniform(0.0, CLOSING_S))
+        time.sleep(after_s)
         kill_ns = time.time_ns()
         recorder.kill()
-    run = {
-        "start_ns": start_ns,
-        "kill_ns": end_ns if closing else kill_ns,  # what is published after the stop is not meant to be recorded
-        "after_s": round((kill_ns - start_ns) * 1e-9, 2),
-        "closing": closing,
-        "load_average": round(os.getloadavg()[0], 2),
-    }
+    run = {"after_s": round(after_s, 2), "load_average": round(os.getloadavg()[0], 2)}
     begin_s = time.monotonic()
     try:
-        found = recover(bag)
-        run |= {"whole": found is None, "recover_s": round(time.monotonic() - begin_s, 2)}
-        run["stamps"] = _recorded(bag, [load.topic for process in processes for load in process])
-        run["counted"] = _counted(bag)
+        recover(bag)
+        run["recover_s"] = round(time.monotonic() - begin_s, 2)
+        stamps = _recorded(bag, topics)
     except (OSError, ValueError) as error:
         return run | {"problem": str(error)}
     for path in (bag, broken(bag)):
         shutil.rmtree(path, ignore_errors=True)
-    return run
-
-
-def _judge(run: dict, published: Mapping[str, list[int]]) -> dict:
-    """lost_s: from the last message of a topic that is in the bag to the kill, of the topics that are in it.
-
-    unheard: topics that the middleware had not found yet. holes: messages missing before the last one, up to
-    `last_hole_s` after the start. A busy middleware loses some while a recorder joins a stream that flows already;
-    `counted` is how many of those the bag itself says that it lacks.
-    """
-    if "problem" in run:
-        return run
-    start_ns, kill_ns, stamps = run.pop("start_ns"), run.pop("kill_ns"), run.pop("stamps")
-    lost_s, holes, unheard = [0.0], [], []
-    for topic, sent in published.items():
-        recorded = set(stamps[topic])
-        if not recorded:
-            unheard.append(topic)
-            continue
-        first_ns, last_ns = min(recorded), max(recorded)
-        lost_s.append((kill_ns - max(last_ns, start_ns)) * 1e-9)
-        holes += [stamp for stamp in sent if first_ns <= stamp <= last_ns and stamp not in recorded]
-    return run | {
-        "lost_s": round(max(lost_s), 3),
-        "unheard": unheard,
-        "holes": len(holes),
-        "last_hole_s": round((max(holes) - start_ns) * 1e-9, 3) if holes else None,
-        "messages": sum(len(found) for found in stamps.values()),
-    }
+    last_ns = [max(recorded[-1], start_ns) for recorded in stamps.values() if recorded]
+    lost_s = (kill_ns - min(last_ns, default=start_ns)) * 1e-9
+    return run | {"lost_s": round(max(lost_s, 0.0), 3), "messages": sum(map(len, stamps.values()))}
 
 
 def problems(result: dict) -> list[str]:
     """In words; empty where nothing was lost but the last second of what was killed."""
-    found = []
+    losses = []
     if load := result.get("load"):
-        found += [load["failure"]] if load["failure"] else []
-        found += [f"{row['lost']} messages lost on {topic}" for topic, row in load["topics"].items() if row["lost"]]
+        losses += [load["failure"]] if load["failure"] else []
+        losses += [f"{row['lost']} messages lost on {topic}" for topic, row in load["topics"].items() if row["lost"]]
     for number, run in enumerate(result.get("kills", ())):
         if "problem" in run:
-            found.append(f"kill {number}: {run['problem']}")
+            losses.append(f"kill {number}: {run['problem']}")
         elif run["lost_s"] > MAY_BE_LOST_S:
-            found.append(f"kill {number}: {run['lost_s']:.2f} s lost")
-        elif run["holes"] > run["counted"]:
-            found.append(f"kill {number}: {run['holes']} messages missing, and only {run['counted']} counted as lost")
-    return found
+            losses.append(f"kill {number}: {run['lost_s']:.2f} s lost")
+    return losses
 
 
-def table(result: dict) -> str:
+def text(result: dict) -> str:
     lines = [f"{result['machine']}"]
     if load := result.get("load"):
         lines.append(f"{'topic':55} {'published':>9} {'recorded':>9} {'lost':>5} {'Hz':>6}")
@@ -278,10 +238,10 @@ class Recorder:
         )
 
     def __enter__(self) -> Recorder:
-        self.said = self._probe.listen(RecorderStatus, f"/{RECORDER}/status", qos.status())
+        self._status = self._probe.listen(RecorderStatus, f"/{RECORDER}/status", qos.status())
         with self._output.open("a") as output:
             self._process = subprocess.Popen(self._command, stdout=output, stderr=subprocess.STDOUT)
-        self._probe.wait_for(lambda: self.said, what="the recorder")
+        self._probe.wait_for(lambda: self._status, what="the recorder")
         self._start = self._probe.node.create_client(StartEpisode, f"/{RECORDER}/start")
         self._stop = self._probe.node.create_client(StopEpisode, f"/{RECORDER}/stop")
         for client in (self._start, self._stop):
@@ -292,15 +252,12 @@ class Recorder:
 
     def start(self, bag: Path) -> None:
         self._start.call_async(StartEpisode.Request(task="load", bag=str(bag)))
-        self._probe.wait_for(lambda: self.said[-1].state == RecorderStatus.RECORDING, what=f"a recording to {bag}")
-
-    def ask_to_stop(self) -> None:
-        self._stop.call_async(StopEpisode.Request(outcome="success"))
+        self._probe.wait_for(lambda: self._status[-1].state == RecorderStatus.RECORDING, what=f"a recording to {bag}")
 
     def stop(self) -> RecorderStatus:
-        self.ask_to_stop()
-        self._probe.wait_for(lambda: self.said[-1].state != RecorderStatus.RECORDING, what="the closed bag")
-        return self.said[-1]
+        self._stop.call_async(StopEpisode.Request(outcome="success"))
+        self._probe.wait_for(lambda: self._status[-1].state != RecorderStatus.RECORDING, what="the closed bag")
+        return self._status[-1]
 
     def cpu_s(self) -> float:
         """Processor time that the process has used."""
@@ -416,18 +373,9 @@ def _jpeg(random: np.random.Generator) -> bytes:
     return cv2.imencode(".jpg", picture.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
 
 
-def _recorded(bag: Path, topics: Sequence[str] | Mapping[str, object]) -> dict[str, list[int]]:
+def _recorded(bag: Path, topics: Sequence[str]) -> dict[str, list[int]]:
     with Bag(bag) as opened:
         return {topic: stamps.tolist() for topic, stamps in opened.stamps(topics).items()}
-
-
-def _counted(bag: Path) -> int:
-    with Bag(bag) as opened:
-        return sum(json.loads(opened.custom_data.get("messages_lost", "{}")).values())
-
-
-def _size_mb(folder: Path) -> float:
-    return sum(file.stat().st_size for file in folder.iterdir()) / 1e6
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import yaml
 
 from depthvla_control.arbiter import Mode
 from depthvla_control.chunk import Chunk
@@ -22,12 +23,14 @@ from depthvla_evaluation.bags.bag import Bag
 from depthvla_evaluation.bags.recorded_graph import recorded_robot
 from depthvla_evaluation.bags.replay import RecordedChunk, observations
 from depthvla_policy.policy.observation import Observation
+from r1lite_bringup.graph import share
 from r1lite_description.robot import Robot
 
 if TYPE_CHECKING:
     from depthvla_policy.policy.policy import Policy
 
-COMMAND_HZ = 100.0  # of the stream to a robot, by the executor's parameter file
+INDEPENDENT = ("replace", "blend", "ensemble")  # strategies to which chunks need not be continuations
+EXECUTOR_PARAMETERS = share("depthvla_control") / "config" / "chunk_executor_node.param.yaml"
 FAST_HZ = 200.0
 AFTER_NS = 200_000_000  # played on after the last arrival, so that its fade is seen
 ARRIVAL, OBSERVATION, TICK = range(3)  # what is done first of what happens at the same time
@@ -73,14 +76,15 @@ def flights(stamps_ns: Sequence[int], latency_ns: int, *, one_at_a_time: bool) -
 def play(
     make: Callable[[int, Plan], Chunk], flights: Sequence[Flight], strategy: str, robot: Robot, start: np.ndarray
 ) -> Played:
-    """Play chunks through a timeline and, at the robot's rate, COMMAND_HZ and FAST_HZ, through the executor.
+    """Play chunks through a timeline and the executor: at the robot's rate, that of a real robot's command stream, and
+    FAST_HZ.
 
     make: (number of an observation, what the executor is going to do when it is made) -> its chunk. start: (size,)
     measured pose at the first observation; after that the robot is where it was sent.
 
     Raises ValueError when the executor cannot start at `start`.
     """
-    rates, begin_ns = (robot.control_rate_hz, COMMAND_HZ, FAST_HZ), flights[0].stamp_ns
+    rates, begin_ns = (robot.control_rate_hz, _command_hz(), FAST_HZ), flights[0].stamp_ns
     config = ExecutorConfig(strategy=strategy)
     timeline = Timeline(strategy, blend_s=config.blend_s, ensemble_decay_per_s=config.ensemble_decay_per_s)
     executors = {rate: _engaged(robot, config, rate, start, begin_ns) for rate in rates}
@@ -147,11 +151,11 @@ class Source:
         with Bag(path) as bag:
             robot = recorded_robot(bag)
             pairs = list(observations(bag, robot, policy.cameras))
-        found = [(recorded, seen) for recorded, seen in pairs if not isinstance(seen, Refusal)]
-        if not found:
+        usable = [(recorded, seen) for recorded, seen in pairs if not isinstance(seen, Refusal)]
+        if not usable:
             why = f": {pairs[0][1]}" if pairs else ""
             raise ValueError(f"bag {path} holds no chunk with its observation{why}")
-        return cls(*map(list, zip(*found, strict=True)), policy, seed, len(pairs)), robot
+        return cls(*map(list, zip(*usable, strict=True)), policy, seed, len(pairs)), robot
 
     @property
     def stamps_ns(self) -> list[int]:
@@ -168,10 +172,10 @@ class Source:
 
     def continued(self, index: int, plan: Plan) -> Chunk:
         stamp = self.observations[index].stamp_ns
-        found = plan.continuation(stamp, period_ns=self._period_ns, horizon=self.policy.horizon)
-        if found is None:
+        continuation = plan.continuation(stamp, period_ns=self._period_ns, horizon=self.policy.horizon)
+        if continuation is None:
             return self.independent(index, plan)
-        return self._infer(index, committed=found.committed, delay=found.delay, method="guided")
+        return self._infer(index, committed=continuation.committed, delay=continuation.delay, method="guided")
 
     @property
     def _period_ns(self) -> int:
@@ -182,6 +186,11 @@ class Source:
         seen = self.observations[index]
         actions = self.policy.infer(seen, seed=noise_seed, **continuation).actions
         return Chunk(seen.stamp_ns, index + 1, self._period_ns, actions, self.policy.model_id)
+
+
+def _command_hz() -> float:
+    parameters = yaml.safe_load(EXECUTOR_PARAMETERS.read_text())
+    return parameters["chunk_executor_node"]["ros__parameters"]["command_rate_hz"]
 
 
 def _engaged(robot: Robot, config: ExecutorConfig, rate: float, start: np.ndarray, now_ns: int) -> ChunkExecutor:
