@@ -7,7 +7,7 @@ _depthvla() {
     *" bench") options="--agreement --compile --device --dtype --help --image-height --image-width --markdown --no-agreement --no-compile --no-markdown --out --policy --runs --threads --training" ;;
     *" bench-decoding") options="--depth-size --help --image-size --samples" ;;
     *" bench-training") options="--config --device --help --largest --out --steps --variants" ;;
-    *" chunk-boundaries") options="--bag --device --help --json --latencies-ms --plot --policy --seed --threads" ;;
+    *" chunk-boundaries") options="--bag --help --json --latencies-ms --plot --policy --seed" ;;
     *" collect") options="--episodes --first-seed --help --hold-steps --image-height --image-width --images --max-steps --noise-rad --noisy-share --out --stills --task --task-options --workers" ;;
     *" console") options="--help --params-file --ros-args" ;;
     *" convert") options="--config --depth-decoder --depth-encoder --dtype --help --made-for --norm-stats --out --pi0 --seed --to-transformers --tokenizer --vlm" ;;
@@ -17,10 +17,10 @@ _depthvla() {
     *" experts") options="--first-seed --help --json --pictures --seeds --task" ;;
     *" faults") options="--document --help --model --only --out --runs --seed --slow-runs" ;;
     *" from-bags") options="--calibration-files --camera-frozen-after-s --help --images --keep --lead-steps --min-frames --out --outcomes --rectify" ;;
-    *" handover") options="--help --leader-s --limb --model --out --picture --policy-s --switches" ;;
-    *" latency") options="--executor-rate-hz --help --markdown --model --no-markdown --out --seconds" ;;
-    *" network") options="--executor-side --help --markdown --max-age-s --model --no-markdown --only --out --runs --seconds --seed" ;;
-    *" network-fragments") options="--help --kilobytes --loss --period-s --rate-hz --seconds" ;;
+    *" handover") options="--help --leader-s --limb --model --out --policy-s --switches" ;;
+    *" latency") options="--executor-rate-hz --help --model --out --seconds" ;;
+    *" network") options="--executor-side --help --max-age-s --model --only --out --runs --seconds --seed" ;;
+    *" network-fragments") options="--help --loss" ;;
     *" preflight") options="--bags --device --discovery-s --fix-hints --help --json --latency --model --no-fix-hints --no-latency --params-dir --robot --robot-file --seconds --write-params" ;;
     *" recorder-load") options="--help --kills --out --seconds --seed" ;;
     *" recover") options="--help" ;;
@@ -29,7 +29,7 @@ _depthvla() {
     *" report") options="--help --no-paper --no-video --out --paper --video" ;;
     *" serve") options="--adapter --device --help --host --policy --port --seed" ;;
     *" session") options="--countdown-s --episodes --executor --first-scene --give-command --help --no-give-command --no-simulator --out --policy --policy-node --recorder --setting --simulator --simulator-node --task" ;;
-    *" soak") options="--growth-limit-mb-per-min --help --minutes --model --out --sample-s --warm-up-share" ;;
+    *" soak") options="--help --minutes --model --out" ;;
     *" statistics") options="--help --horizon --kind --norm-stats --out" ;;
     *" train") options="--batch-size --config --data.folders --data.held-out --data.in-memory --data.layouts --data.limit-episodes --data.source --data.vocabulary --data.weights --freeze --help --init --lora.alpha --lora.rank --lora.targets --loss.depth-weight --loss.detach-prefix --loss.draws --loss.grounding-weight --loss.max-delay --loss.vary-colours --machine.accumulate --machine.log-every --machine.precision --machine.recompute --machine.save-every --machine.threads --machine.validate-every --machine.workers --model --nproc-per-node --optimiser.beta2 --optimiser.clip-norm --optimiser.ema-decay --optimiser.final-learning-rate --optimiser.learning-rate --optimiser.warmup-steps --optimiser.weight-decay --out --resume --seed --stage --steps" ;;
     *" up") options="bag:= bag_root:= depth:= device:= instruction:= leader:= max_rate_hz:= model:= network:= params_dir:= realtime_chunking:= record:= robot:= robot_file:= robot_state_publisher:= rviz:= seed:= task:= task_options:= viewer:= viewer_port:=" ;;
