@@ -42,7 +42,7 @@ if [ -n "$_over_ros" ]; then
     esac
   done
 fi
-case $- in *i*) if command -v depthvla >/dev/null; then eval "$(depthvla completion)"; fi ;; esac
+if [ -n "${PS1:-}" ] && [ -z "$_side" ]; then source "$_root/ros2_ws/src/r1lite_bringup/completion/depthvla.bash"; fi
 # rclpy refuses to start without a folder for its logs.
 if [ -z "${ROS_LOG_DIR:-}" ] && [ ! -w "${HOME:-/nonexistent}" ]; then
   export ROS_LOG_DIR=$_root/out/log

@@ -297,7 +297,7 @@ def test_killed_session_or_recorder_loses_one_episode_and_the_same_command_goes_
     graph.see(it, "/episode_recorder_node IS SILENT")
     graph.see(it, "waiting for the recorder")
     graph.start_recorder()
-    graph.see(it, "it is kept as aside/episode_01.unfinished-1; to look into it: python -m")
+    graph.see(it, "it is kept as aside/episode_01.unfinished-1; to look into it: depthvla recover")
     graph.begin(it, 1, count=2)
     it.type("1")
     graph.see(it, "1 [x] begun")
@@ -311,7 +311,7 @@ def test_killed_session_or_recorder_loses_one_episode_and_the_same_command_goes_
     assert it.restored()
 
     # The arms are disarmed while the scene is reset. The policy and the recorder are told the sentence of the scene.
-    asked = [["disarm", ("seed", seed), f"do it with block {seed}", "arm", POLICY] for seed in (0, 0, 0, 1)]
+    asked = [["disarm", ("seed", seed), f"do it with block {seed}", POLICY] for seed in (0, 0, 0, 1)]
     assert graph.asked == [item for episode in asked for item in episode]
     assert graph.aside() == ["episode_01.aborted-1", "episode_01.unfinished-1", "episode_02.aborted-1"]
     assert marks(custom_data(graph.folder / "aside/episode_01.aborted-1")) == ["begun"]

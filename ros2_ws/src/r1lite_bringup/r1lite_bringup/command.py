@@ -51,7 +51,13 @@ def run(words: Sequence[str]) -> int:
 
 def by_package() -> dict[str, dict[str, tuple[str, str]]]:
     """Package -> name of a subcommand -> its module and what it does, of the installed packages."""
-    return {point.name: point.load() for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
+    found = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            found[point.name] = point.load()
+        except (AttributeError, ImportError) as error:  # the others' commands work
+            print(f"depthvla: package {point.name} is broken: {error}", file=sys.stderr)
+    return found
 
 
 def usage() -> str:

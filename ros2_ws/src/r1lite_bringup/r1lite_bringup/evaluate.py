@@ -179,7 +179,7 @@ def _simulated(config: EvaluateConfig, baseline: str, seeds: range, videos: Path
 
 
 def _collect(config: EvaluateConfig, run: Run, file: Path | None) -> dict:
-    """The results of a run, which are written to `file` after every episode."""
+    """The results of a run. Until they are whole, those so far are in `file` with .part behind its name."""
     about = {
         "policy": str(run.policy) if run.policy else None,
         "model_id": run.model_id,
@@ -187,6 +187,7 @@ def _collect(config: EvaluateConfig, run: Run, file: Path | None) -> dict:
         "through": config.through,
         "settings": run.settings,
     }
+    part = file and file.with_name(f"{file.name}.part")
     begin, done, found = time.perf_counter(), [], {}
     with tqdm(run.episodes, total=config.seeds, desc=config.task, unit="episode", disable=None) as bar:
         for episode in bar:
@@ -194,7 +195,9 @@ def _collect(config: EvaluateConfig, run: Run, file: Path | None) -> dict:
             bar.set_postfix_str(f"success {sum(item.success for item in done)}/{len(done)}")
             found = results.collect({**about, "wall_s": round(time.perf_counter() - begin, 1)}, done)
             if file:
-                results.write(file, found)
+                results.write(part, found)
+    if file and done:
+        part.replace(file)
     return found
 
 

@@ -15,7 +15,7 @@ from r1lite_bringup.process_launch import Launcher
 from r1lite_description import robot as robots
 from r1lite_sim import task_options
 from r1lite_sim import tasks as simulated
-from r1lite_sim.nodes.simulator_node import OPTIONS
+from r1lite_sim.instructions import STAGED
 from r1lite_sim.simulation import Simulation
 
 START_S = 120.0  # until the first chunk: torch is imported and MuJoCo compiled
@@ -94,9 +94,9 @@ def scene_options(task: str, words: Sequence[str]) -> dict[str, str]:
     """
     given = task_options.parse(words)
     for name, value in given.items():
-        if name not in OPTIONS:
-            raise ValueError(f"task option {name}={value}: through ROS, allowed: {', '.join(OPTIONS)}")
-    defaults = {name: value for name, value in simulated.option_defaults(task).items() if name in OPTIONS}
+        if name not in STAGED:
+            raise ValueError(f"task option {name}={value}: through ROS, allowed: {', '.join(STAGED)}")
+    defaults = {name: value for name, value in simulated.option_defaults(task).items() if name in STAGED}
     return {name: task_options.DRAWN if value is None else value for name, value in defaults.items()} | given
 
 

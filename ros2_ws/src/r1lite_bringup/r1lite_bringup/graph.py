@@ -16,7 +16,7 @@ from depthvla_control.ros.isolation import this_machine_only
 from depthvla_policy.policy.made_for import why_not_real
 from r1lite_description import files, robot, tasks
 from r1lite_description.share import robot_file, share, urdf_file
-from r1lite_sim import task_options
+from r1lite_sim import instructions, task_options
 
 PACKAGE = "r1lite_bringup"
 NODES = {  # executable -> package; a node's parameter file is in the package's config/
@@ -254,18 +254,8 @@ def _in_simulation(robot_file: str) -> dict[str, float | str]:
 
 
 def _staged_instruction(task: str, words: str) -> str:
-    import r1lite_sim.tasks as simulated  # takes MuJoCo along, which a robot's computer need not have
-    from r1lite_sim.nodes import simulator_node
-
     try:
-        given = task_options.parse(words.split())
-        if unknown := sorted(set(given) - set(simulator_node.OPTIONS)):
-            raise ValueError(
-                f"{unknown[0]} is no option of the simulator; allowed: {', '.join(simulator_node.OPTIONS)}"
-            )
-        if task_options.DRAWN in given.values():
-            raise ValueError("what is drawn cannot be told to the policy")
-        return simulated.make(task, **{**simulator_node.default_options(task), **given}).instruction
+        return instructions.instruction(task, task_options.parse(words.split()))
     except ValueError as error:
         raise ArgumentError(f"task_options:={words!r} is not allowed: {error}") from None
 

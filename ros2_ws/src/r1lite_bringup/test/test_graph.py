@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ from depthvla_policy.nodes.policy.inference_loop import chunk_rate_hz
 from r1lite_bringup import graph
 from r1lite_description import robot, tasks
 from r1lite_description.share import share
-from r1lite_sim.nodes import simulator_node
+from r1lite_sim.instructions import STAGED
 from r1lite_sim.simulation import Simulation
+from r1lite_sim.tasks import option_defaults
 
 EVERYTHING = {"record": "true", "rviz": "true", "viewer": "true"}
 
@@ -28,6 +31,14 @@ def nodes(model: str, **arguments: str) -> dict[str, graph.Node]:
 
 def test_a_simulation_runs_simulator_executor_and_policy(model):
     assert set(nodes(model)) == {"simulator_node", "chunk_executor_node", "policy_node"}
+
+
+def test_who_starts_the_nodes_does_not_import_what_they_compute_with():
+    code = (
+        "import sys; from r1lite_bringup import graph, process_launch; graph.graph({});"
+        "print([name for name in ('mujoco', 'torch', 'cv2', 'rclpy') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 def test_a_real_robot_needs_no_simulator(model):
@@ -162,7 +173,8 @@ def test_what_the_task_names_is_staged_and_told_to_the_policy(model):
 
 @pytest.mark.parametrize("task", tasks.names())
 def test_the_policy_is_told_what_the_simulator_stages(model, task):
-    simulation = Simulation(robot.load(), task, task_options=simulator_node.default_options(task))
+    options = {name: value for name, value in STAGED.items() if name in option_defaults(task)}
+    simulation = Simulation(robot.load(), task, task_options=options)
     simulation.reset(3)
     assert nodes(model, task=task)["policy_node"].parameters["instruction"] == simulation.instruction
     simulation.close()

@@ -9,10 +9,10 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from r1lite_sim.instructions import DRAWN
+
 if TYPE_CHECKING:
     import gymnasium
-
-DRAWN = "random"
 
 
 def parse(words: Sequence[str]) -> dict[str, Any]:

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 import r1lite_description.tasks as descriptions
-from r1lite_sim import tasks
+from r1lite_sim import instructions, tasks
 from r1lite_sim.experts import make_expert
 from r1lite_sim.scene import distractors, table
+from r1lite_sim.scene.objects import PALETTE
 from r1lite_sim.simulation import Simulation
 from r1lite_sim.tasks import blocks_stacking as stacking
 from r1lite_sim.tasks import table_bussing as bussing
@@ -205,6 +206,34 @@ def named(simulation, colour, side):
 def test_wrong_options_are_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
         tasks.make(name, **options)
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"colour": "white", "side": "left"},
+        {"colour": "yellow"},
+        {"side": "both"},
+        {"colours": ("blue", "red", "green")},
+        {"colours": ("blue", "red", "blue")},
+        {"colours": ("blue", "red", "green", "blue")},
+    ],
+)
+def test_the_sentence_and_what_is_allowed_are_known_without_building_the_task(task, options):
+    defaults = {name: instructions.STAGED[name] for name in tasks.option_defaults(task)}
+    try:
+        instruction = tasks.make(task, **{**defaults, **options}).instruction
+    except ValueError:
+        with pytest.raises(ValueError):
+            instructions.instruction(task, options)
+    else:
+        assert instructions.instruction(task, options) == instruction
+
+
+def test_every_colour_that_an_instruction_names_has_its_paint():
+    assert tuple(PALETTE) == instructions.COLOURS
 
 
 def test_a_task_without_options_refuses_them_at_a_reset(stage):

@@ -142,8 +142,8 @@ class OperatorNode(ManagedNode):
         if self._console.holding:
             # The dead-man button goes with this node. Nobody waits for the answer.
             self._ask(Action.STOP)
-        self._close_terminal()
         self._screen.show("")
+        self._close_terminal()
 
     def cleanup(self) -> None:
         self._close_terminal()

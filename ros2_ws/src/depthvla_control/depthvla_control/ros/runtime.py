@@ -246,7 +246,7 @@ def run(
         if not node.finished:
             node.get_logger().info(f"shutting down on {stopping}")
     except Exception as error:
-        logger = node.get_logger() if node else rclpy.logging.get_logger("depthvla_policy")
+        logger = node.get_logger() if node else rclpy.logging.get_logger("depthvla")
         known = isinstance(error, EXPECTED_ERRORS) and node is None
         logger.fatal(str(error) if known else traceback.format_exc())
         return 1

@@ -24,11 +24,17 @@ from rich.text import Text
 MARK_PASTED, DO_NOT_MARK_PASTED = "\x1b[?2004h", "\x1b[?2004l"  # pasted text comes between two sequences
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process."""
+        raise BrokenPipeError
+
+
 class Screen:
     """Lines on standard output, and below them, on a terminal, a few that are rewritten in place. Any thread may."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, markup=False, emoji=False)
+        self._console = _Output(highlight=False, markup=False, emoji=False)
         self._live: Live | None = None
         self._shown = ""
         self._lock = threading.RLock()
@@ -60,7 +66,9 @@ class Screen:
             live.stop()
             return
         if self._live is None:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stderr=False)
+            self._live = Live(
+                console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+            )
             self._live.start()
         self._live.update(Text(text, no_wrap=True, overflow="crop"), refresh=True)
 

@@ -5,6 +5,7 @@ A chunk names the samples that it was made of, so the observation is the live on
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,7 @@ def observations(
 ) -> Iterator[tuple[RecordedChunk, Observation | Refusal]]:
     """For every recorded chunk the observation that it was predicted from, or why the bag does not hold it.
 
-    Encoded images are in memory at once; each is decoded when its chunk is due.
+    Samples are in memory until the chunks made of them were given.
 
     Raises:
         FileNotFoundError: a calibration file of the recorded policy is not there.
@@ -72,10 +73,29 @@ def observations(
     for recorded in chunks:
         for stream in topics.keys() & recorded.sources.keys():
             wanted[topics[stream]].add(recorded.sources[stream])
-    samples = {(topic, stamp_ns(message)): message for topic, _, message in bag.messages(wanted, wanted)}
-    for recorded in chunks:
-        messages = {stream: samples.get((topic, recorded.sources.get(stream))) for stream, topic in topics.items()}
-        yield recorded, _observe(recorded, robot, cameras, messages, rectifiers)
+    samples: dict[tuple[str, int], Any] = {}
+    waiting = deque(
+        {stream: (topic, chunk.sources.get(stream)) for stream, topic in topics.items()} for chunk in chunks
+    )
+    uses = Counter(key for keys in waiting for key in keys.values())
+    remaining = iter(chunks)
+
+    def observe_next() -> tuple[RecordedChunk, Observation | Refusal]:
+        keys = waiting.popleft()
+        messages = {stream: samples.get(key) for stream, key in keys.items()}
+        uses.subtract(keys.values())
+        for key in keys.values():
+            if not uses[key]:
+                samples.pop(key, None)
+        recorded = next(remaining)
+        return recorded, _observe(recorded, robot, cameras, messages, rectifiers)
+
+    for topic, _, message in bag.messages(wanted, wanted):
+        samples[topic, stamp_ns(message)] = message
+        while waiting and samples.keys() >= set(waiting[0].values()):
+            yield observe_next()
+    while waiting:
+        yield observe_next()
 
 
 def _topics(robot: Robot, cameras: Sequence[str]) -> dict[str, str]:

@@ -177,10 +177,10 @@ class Session:
         plan, graph, screen = self._plan, self._graph, self._screen
         bag, stops = self._folder.bag(number), self._keyboard.stops
         screen.show(f"getting ready; {session_text.STOP}")
-        instruction, disarmed, failed = plan.task.instruction, False, ""
+        instruction, failed = plan.task.instruction, ""
         if plan.simulator:
-            disarmed, failed = graph.disarm()  # to armed arms the jump of the reset is a fault
-            failed = failed or graph.reset_scene(plan.scene(number))
+            # To armed arms the jump of the reset is a fault. They are armed again by a person.
+            failed = graph.disarm_for_reset() or graph.reset_scene(plan.scene(number))
             instruction = graph.staged_instruction  # which names what the task leaves open: colours, an arm
         failed = failed or graph.set_instruction(instruction)
         if failed:
@@ -205,19 +205,15 @@ class Session:
         if failed:
             screen.say(f"NOT STARTED: {failed}")
             return
-        if self._config.give_command and (refused := self._give_command(stops, disarmed)):
+        if self._config.give_command and (refused := self._give_command(stops)):
             screen.say(f"the policy does not have the arms: {refused}; {session_text.hand_over(graph.mode)}")
         self._score(bag)
 
-    def _give_command(self, stops: int, disarmed: bool) -> str:
-        """Why the policy was not given the arms; "" where it was. `stops`: how many there were before the episode;
-        `disarmed`: the arms were armed before the scene was reset, and are to be again.
-        """
+    def _give_command(self, stops: int) -> str:
+        """Why the policy was not given the arms; "" where it was. `stops`: how many there were before the episode."""
         if self._keyboard.stops != stops:
             return STOPPED
-        refused = self._graph.arm() if disarmed else ""
-        if not refused and self._keyboard.stops == stops:
-            refused = self._graph.give_command()
+        refused = self._graph.give_command()
         if self._keyboard.stops != stops:
             self._graph.stop_arms()  # the one before may have overtaken the request
             return STOPPED

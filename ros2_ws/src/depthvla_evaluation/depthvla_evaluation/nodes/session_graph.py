@@ -61,7 +61,7 @@ class SessionGraph:
         self._instruction = node.create_client(SetInstruction, f"{policy}/set_instruction")
         self._set_mode = node.create_client(SetMode, f"{executor}/set_mode")
         self._parameters = node.create_client(GetParameters, f"{recorder}/get_parameters")
-        self._arm, self._disarm = (node.create_client(Trigger, f"{executor}/{name}") for name in ("arm", "disarm"))
+        self._disarm = node.create_client(Trigger, f"{executor}/disarm")
         self._reset = node.create_client(ResetScene, f"{simulator}/reset")
         self._simulator, self._progress = simulator, None
         node.create_subscription(TaskProgress, f"{simulator}/task_progress", self._on_progress, qos.status())
@@ -170,22 +170,21 @@ class SessionGraph:
         progress = self._progress
         return progress is not None and progress.seed == seed and nanoseconds(progress.header.stamp) > self._asked_ns
 
-    def disarm(self) -> tuple[bool, str]:
-        """Whether the arms were armed, and why they still are. Returns when they have come to rest and are disarmed."""
+    def disarm_for_reset(self) -> str:
+        """Returns when the arms have come to rest and are disarmed. Without a simulator nothing is disarmed."""
+        if not self._reset.wait_for_service(ANSWER_LIMIT_S):
+            return f"no {self._reset.srv_name}: does its node run?"
         if not self._wait(lambda: bool(self.mode), STATUS_LIMIT_S):
-            return False, f"no {self._modes.topic_name}: is the executor running?"
+            return f"no {self._modes.topic_name}: is the executor running?"
         if self._disarmed():
-            return False, ""
+            return ""
         failed = self._ask(self._disarm)
         if failed or self._wait(self._disarmed, ANSWER_LIMIT_S):
-            return True, failed
-        return True, f"the executor is still in {self.mode} {ANSWER_LIMIT_S:g} s after it was asked to disarm"
+            return failed
+        return f"the executor is still in {self.mode} {ANSWER_LIMIT_S:g} s after it was asked to disarm"
 
     def _disarmed(self) -> bool:
         return self.mode in (Mode.DISARMED.name, Mode.FAULT.name)
-
-    def arm(self) -> str:
-        return self._ask(self._arm)
 
     def give_command(self) -> str:
         """Asks for POLICY, as the console's key does; the executor decides."""

@@ -71,8 +71,11 @@ def read(path: Path) -> dict:
 
 
 def write(path: Path, results: dict) -> None:
+    """As a whole: what was there stays until all of it is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(results, indent=1) + "\n")
+    files.put(temporary, path)
 
 
 def text(results: dict) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from r1lite_sim.scene.workspace import SIDES
+from r1lite_sim.instructions import SIDES
 from r1lite_sim.simulation import Simulation
 from r1lite_sim.skills import Hand, Pose, Skill
 

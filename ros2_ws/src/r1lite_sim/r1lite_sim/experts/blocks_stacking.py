@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from r1lite_sim.experts.base import PlanExpert
+from r1lite_sim.instructions import SIDES
 from r1lite_sim.scene.objects import BLOCK_SIZE
-from r1lite_sim.scene.workspace import SIDES, distance, in_reach
+from r1lite_sim.scene.workspace import distance, in_reach
 from r1lite_sim.skills import Hand, Pose, Skill, facing, turned, yaw
 from r1lite_sim.tasks.blocks_stacking import FIRST, SECOND, THIRD, TOWER_REACH
 

@@ -15,7 +15,6 @@ from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -35,11 +34,9 @@ from depthvla_control.worker import Worker
 from r1lite_description import robot as robots
 from r1lite_description.robot import Camera, Limb
 from r1lite_sim import images, simulation, task_options, tasks
+from r1lite_sim.instructions import COLOURS, DRAWN, SIDES, STAGED
 from r1lite_sim.pacing import Every, Pacer
-from r1lite_sim.scene.objects import PALETTE
-from r1lite_sim.scene.workspace import SIDES
 from r1lite_sim.simulation import LinkPose, Simulation
-from r1lite_sim.tasks.base import DRAWN
 
 MAX_LAG_NS = 100_000_000  # longer stalls slow simulated time down instead of being made up for in a rush
 SLOW = 0.95  # real-time factor below which the node warns
@@ -49,16 +46,27 @@ RESET_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
 HANG_S = 5.0
 EVALUATION_SEEDS = 1000
-OPTIONS = ("colour", "side", "colours")  # of tasks, as parameters of this node
 
 PARAMETERS = (
     Parameter("robot_file", "", "Robot description (YAML); the R1 Lite's when empty."),
     Parameter("task", "lift", "Task to stage.", choices=tuple(tasks.TASKS)),
     Parameter(
-        "colour", "red", "Block that the task names, where it names one; random: drawn.", choices=(*PALETTE, DRAWN)
+        "colour",
+        STAGED["colour"],
+        "Block that the task names, where it names one; random: drawn.",
+        choices=(*COLOURS, DRAWN),
     ),
-    Parameter("side", "right", "Arm that the task names, where it names one; random: drawn.", choices=(*SIDES, DRAWN)),
-    Parameter("colours", "red,green,blue", "Blocks that blocks_stacking names, from the table upwards; random: drawn."),
+    Parameter(
+        "side",
+        STAGED["side"],
+        "Arm that the task names, where it names one; random: drawn.",
+        choices=(*SIDES, DRAWN),
+    ),
+    Parameter(
+        "colours",
+        ",".join(STAGED["colours"]),
+        "Blocks that blocks_stacking names, from the table upwards; random: drawn.",
+    ),
     Parameter("seed", 0, "Seed of the first scene; -1 draws one of the evaluation seeds.", -1, 2**31 - 1),
     Parameter("image_width", 320, "Width of the camera images [px].", 16, 1280),
     Parameter("image_height", 180, "Height of the camera images [px].", 16, 720),
@@ -74,15 +82,6 @@ PARAMETERS = (
 )
 
 
-def default_options(task: str) -> dict[str, Any]:
-    """Options of the task as the node stages it where its parameters are left alone."""
-    return _options(task, {parameter.name: parameter.default for parameter in PARAMETERS}.__getitem__)
-
-
-def _options(task: str, value: Callable[[str], str]) -> dict[str, Any]:
-    return task_options.parse([f"{name}={value(name)}" for name in OPTIONS if name in tasks.option_defaults(task)])
-
-
 class SimulatorNode(ManagedNode):
     """See the module; parameters are in `PARAMETERS`."""
 
@@ -95,7 +94,9 @@ class SimulatorNode(ManagedNode):
         self._simulation = Simulation(
             self._robot,
             self.value("task"),
-            task_options=_options(self.value("task"), self.value),
+            task_options=task_options.parse(
+                [f"{name}={self.value(name)}" for name in tasks.option_defaults(self.value("task")) if name in STAGED]
+            ),
             image_width=self.value("image_width"),
             image_height=self.value("image_height"),
             command_timeout_s=self.value("command_timeout_s"),

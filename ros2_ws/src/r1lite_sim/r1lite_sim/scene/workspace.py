@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from r1lite_description.robot import Robot
+from r1lite_sim.instructions import SIDES
 
-SIDES = ("left", "right")
 PATIENCE = 500  # draws of a place before the gap shrinks by a tenth: a full table must not stop the simulation
 TRIES = 60  # draws of a place before the whole scene is drawn anew
 

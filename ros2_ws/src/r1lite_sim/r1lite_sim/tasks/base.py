@@ -4,22 +4,12 @@ once they are earned, and the end state that counts as success.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import mujoco
 import numpy as np
 
 import r1lite_description.tasks as descriptions
 from r1lite_description.robot import Robot
 from r1lite_sim.scene.contacts import Contacts
-
-DRAWN = "random"  # for an option: another one in every scene
-
-
-def check_option(name: str, value: str, allowed: Iterable[str]) -> None:
-    """Raises ValueError where the value is neither allowed nor to be drawn."""
-    if value not in (*allowed, DRAWN):
-        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(allowed)}, {DRAWN}")
 
 
 class Task:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
+from r1lite_sim.instructions import DRAWN, SIDES, TEMPLATES, check_colours
 from r1lite_sim.scene import distractors
 from r1lite_sim.scene.objects import BLOCK_SIZE, PALETTE, block, paint, put
 from r1lite_sim.scene.table import TABLE_HEIGHT
-from r1lite_sim.scene.workspace import SIDES, Places, arrange, in_reach, start_pose
-from r1lite_sim.tasks.base import DRAWN, Task
+from r1lite_sim.scene.workspace import Places, arrange, in_reach, start_pose
+from r1lite_sim.tasks.base import Task
 
 FIRST, SECOND, THIRD = BLOCKS = ("first_block", "second_block", "third_block")  # from the table upwards
 GAP = 0.10  # m, centre to centre: an open finger fits between two blocks
@@ -36,8 +37,7 @@ class BlocksStackingTask(Task):
 
     @property
     def instruction(self) -> str:
-        first, second, third = self.colours
-        return f"stack the {second} block on the {first} block and the {third} block on the {second} block"
+        return TEMPLATES[self.name].format(colours=self.colours)
 
     def build(self, spec: mujoco.MjSpec) -> None:
         for name in BLOCKS:
@@ -110,6 +110,5 @@ class BlocksStackingTask(Task):
 def _checked(colours: Sequence[str] | str | None) -> tuple[str, ...] | None:
     if colours is None or colours == DRAWN:
         return None
-    if len(set(colours)) != len(BLOCKS) or not set(colours) <= set(PALETTE):
-        raise ValueError(f"colours is {colours!r}; allowed: three different ones of {', '.join(PALETTE)}, or {DRAWN}")
+    check_colours(colours)
     return tuple(colours)

@@ -8,12 +8,13 @@ import mujoco
 import numpy as np
 
 from r1lite_description.robot import Robot
+from r1lite_sim.instructions import DRAWN, LIFT_COLOURS, SIDES, TEMPLATES, check_option
 from r1lite_sim.scene.objects import BLOCK_SIZE, PALETTE, block, put
 from r1lite_sim.scene.table import TABLE_HEIGHT
-from r1lite_sim.scene.workspace import PATIENCE, REACH, SHOULDER, SIDES, start_pose
-from r1lite_sim.tasks.base import DRAWN, Task, check_option
+from r1lite_sim.scene.workspace import PATIENCE, REACH, SHOULDER, start_pose
+from r1lite_sim.tasks.base import Task
 
-COLOURS = {name: PALETTE[name] for name in ("red", "green", "blue", "yellow")}
+COLOURS = {name: PALETTE[name] for name in LIFT_COLOURS}
 GAP = 0.10  # m, centre to centre: an open finger fits between two blocks
 START_HEIGHT = TABLE_HEIGHT + BLOCK_SIZE / 2  # m, middle of a block on the table
 LIFT_HEIGHT = 0.05  # m above the start: the block is lifted
@@ -44,7 +45,7 @@ class LiftTask(Task):
 
     @property
     def instruction(self) -> str:
-        return f"lift the {self.colour} block with the {self.side} arm"
+        return TEMPLATES[self.name].format(colour=self.colour, side=self.side)
 
     def build(self, spec: mujoco.MjSpec) -> None:
         for colour in COLOURS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from r1lite_sim.instructions import TEMPLATES
 from r1lite_sim.scene import distractors, kitchen
 from r1lite_sim.scene.objects import fix, paint, put
 from r1lite_sim.scene.table import TABLE_HEIGHT
@@ -23,7 +24,7 @@ class MicrowaveOperationTask(Task):
     """The hinge is on the left: the left arm works the door, the right one the food and the plate. Takes no options."""
 
     name = "microwave_operation"
-    instruction = "open the microwave, put the food on the plate, put the plate in the microwave and close the door"
+    instruction = TEMPLATES[name]
 
     def build(self, spec: mujoco.MjSpec) -> None:
         kitchen.microwave(spec, MICROWAVE)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from r1lite_sim.instructions import SIDES, TEMPLATES
 from r1lite_sim.scene import desk, distractors
 from r1lite_sim.scene.objects import PALETTE, fix, paint, put
 from r1lite_sim.scene.table import TABLE_HEIGHT
-from r1lite_sim.scene.workspace import SIDES, Places, arrange, azimuth, distance, nearest, start_pose
+from r1lite_sim.scene.workspace import Places, arrange, azimuth, distance, nearest, start_pose
 from r1lite_sim.tasks.base import Task
 
 PENS = ("pen_1", "pen_2")
@@ -26,7 +27,7 @@ class TableBussingTask(Task):
     """
 
     name = "table_bussing"
-    instruction = "put the pens in the holder, the headphones on the hook and the book on the stand"
+    instruction = TEMPLATES[name]
 
     def build(self, spec: mujoco.MjSpec) -> None:
         for name in PENS:

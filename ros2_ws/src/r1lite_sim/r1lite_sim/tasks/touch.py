@@ -5,11 +5,12 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from r1lite_sim.instructions import DRAWN, SIDES, TEMPLATES, check_option
 from r1lite_sim.scene import distractors
 from r1lite_sim.scene.objects import BLOCK_SIZE, PALETTE, block, paint, put
 from r1lite_sim.scene.table import TABLE_HEIGHT
-from r1lite_sim.scene.workspace import SIDES, Places, arrange, in_reach, start_pose
-from r1lite_sim.tasks.base import DRAWN, Task, check_option
+from r1lite_sim.scene.workspace import Places, arrange, in_reach, start_pose
+from r1lite_sim.tasks.base import Task
 
 BLOCKS = ("named_block", "block_1", "block_2", "block_3")
 GAP = 0.10  # m, centre to centre
@@ -33,7 +34,7 @@ class TouchTask(Task):
 
     @property
     def instruction(self) -> str:
-        return f"touch the {self.colour} block with the {self.side} arm"
+        return TEMPLATES[self.name].format(colour=self.colour, side=self.side)
 
     def build(self, spec: mujoco.MjSpec) -> None:
         for name in BLOCKS:
