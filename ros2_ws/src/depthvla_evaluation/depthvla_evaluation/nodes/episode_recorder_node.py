@@ -141,8 +141,8 @@ class EpisodeRecorderNode(ManagedNode):
             notes = EpisodeNotes(
                 request.task, request.instruction, request.setting, request.policy, scene=request.scene
             )
-            asked = str(folder_below(self.value("bag_root"), request.bag)) if request.bag else ""
-            self._begin(notes, asked or time.strftime(self.value("bag")))
+            bag = str(folder_below(self.value("bag_root"), request.bag)) if request.bag else ""
+            self._begin(notes, bag or time.strftime(self.value("bag")))
         except (OSError, ValueError) as error:
             return _answer(response, False, str(error))
         response.bag = str(self._recording.writer.path)
