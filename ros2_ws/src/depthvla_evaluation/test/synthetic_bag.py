@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from rosbags.typesys import Stores, get_typestore
 
+from depthvla_evaluation.bags.bag_writer import BagWriter
 from depthvla_evaluation.bags.message_types import installed_definition, register_type
-from depthvla_evaluation.bags.recording import BagWriter
 from r1lite_description import robot as robot_description
 
 

@@ -12,10 +12,10 @@ from synthetic_bag import SyntheticBag
 from test_evaluation_bag_files import db3, mcap_file
 
 from depthvla_evaluation.bags.bag import Bag
+from depthvla_evaluation.bags.bag_writer import BagWriter
 from depthvla_evaluation.bags.mcap_file import MAGIC
 from depthvla_evaluation.bags.new_bag import NewBag
 from depthvla_evaluation.bags.notes import UNFINISHED, write_unfinished
-from depthvla_evaluation.bags.recording import BagWriter
 from depthvla_evaluation.bags.recover import broken, main, recover
 
 STRING = "std_msgs/msg/String"

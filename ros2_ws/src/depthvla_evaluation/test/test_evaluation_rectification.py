@@ -17,7 +17,7 @@ from depthvla_evaluation.bags.pictures import read_pictures
 from depthvla_evaluation.bags.recorded_graph import calibrations, recorded_calibrations, recorded_robot
 from depthvla_evaluation.bags.replay import observations
 from depthvla_evaluation.dataset.from_bags import FromBagsConfig, convert
-from depthvla_evaluation.viewer.recording import Recording
+from depthvla_evaluation.viewer.bag_snapshots import BagSnapshots
 from depthvla_policy.data.demonstrations import Demonstrations
 from depthvla_policy.policy import calibration
 from depthvla_policy.policy.calibration import Rectifier
@@ -179,7 +179,7 @@ def test_a_report_shows_the_image_that_the_depth_was_predicted_of(tmp_path, in_a
         episode = read_episode(bag)
         ((head, *_),) = read_pictures(bag, episode, [bag.start_ns]).views
         came = next(decode_jpeg(message.data) for _, _, message in bag.messages([ROBOT.camera("head").topic]))
-        snapshot = Recording(bag).snapshot(0.1)
+        snapshot = BagSnapshots(bag).snapshot(0.1)
     rectified = Rectifier(calibration.parse(description()))(came)
     assert not np.array_equal(rectified, came)
     for image, k in (
@@ -195,6 +195,6 @@ def test_a_report_without_the_calibration_does_not_put_image_and_depth_together(
     with Bag(bag_of_depth(tmp_path / "bag", str(tmp_path / "elsewhere.yaml"))) as bag:
         episode = read_episode(bag)
         ((head, *_),) = read_pictures(bag, episode, [bag.start_ns]).views
-        snapshot = Recording(bag).snapshot(0.1)
+        snapshot = BagSnapshots(bag).snapshot(0.1)
     assert head.image is not None and head.predicted_m is not None and head.fitted is None
     assert snapshot.images["head"].pixels() is not None and "head" not in snapshot.camera_matrices

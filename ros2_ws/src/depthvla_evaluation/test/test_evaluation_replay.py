@@ -9,7 +9,7 @@ from synthetic_bag import SyntheticBag
 from depthvla_control.refusal import Reason
 from depthvla_evaluation.bags.bag import Bag
 from depthvla_evaluation.bags.replay import observations, recorded_chunks
-from depthvla_evaluation.viewer.recording import Recording
+from depthvla_evaluation.viewer.bag_snapshots import BagSnapshots
 from depthvla_policy.policy.observation import Observation
 
 FRAME_S = 1 / 15
@@ -165,7 +165,7 @@ def test_raw_images_are_replayed_like_compressed_ones(tmp_path, robot, home, mon
     monkeypatch.setattr(SyntheticBag, "image", raw)
     with Bag(write_bag(tmp_path / "bag", home)) as bag:
         pairs = list(observations(bag, robot, CAMERAS))
-        shown = Recording(bag).snapshot(1.0).images["wrist_left"].pixels()
+        shown = BagSnapshots(bag).snapshot(1.0).images["wrist_left"].pixels()
     for frame, (_, seen) in zip(FRAMES, pairs, strict=True):
         assert {camera: set(seen.images[camera].ravel()) for camera in CAMERAS} == {
             c: {grey(c, frame)} for c in CAMERAS

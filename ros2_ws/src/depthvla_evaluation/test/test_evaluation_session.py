@@ -11,7 +11,7 @@ import yaml
 
 from depthvla_control.operator_input import KEYS as CONSOLE_KEYS
 from depthvla_control.operator_input import STOP_KEY, Action
-from depthvla_evaluation.bags.recording import BagWriter
+from depthvla_evaluation.bags.bag_writer import BagWriter
 from depthvla_evaluation.bags.recover import recover
 from depthvla_evaluation.session import text as session_text
 from depthvla_evaluation.session.folder import Plan, Result, SessionFolder

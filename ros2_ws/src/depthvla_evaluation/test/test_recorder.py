@@ -173,7 +173,7 @@ def test_a_stream_that_starts_later_is_recorded_and_a_missing_one_is_named(ros, 
 def test_messages_that_never_came_are_counted_of_one_publisher(ros, numbers, publishers, lost):
     from types import SimpleNamespace
 
-    from depthvla_evaluation.nodes.recorder.recording import Source
+    from depthvla_evaluation.nodes.recorder.episode_recording import Source
 
     infos = [{"publication_sequence_number": number, "received_timestamp": 0} for number in numbers]
     looks = [frozenset(bytes(name, "ascii") for name in names) for names in publishers]

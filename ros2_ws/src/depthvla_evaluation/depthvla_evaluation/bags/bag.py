@@ -206,7 +206,7 @@ def duration_s(value: Any) -> float:
 
 def joint_stream(messages: Iterable[tuple[int, Any]], robot: Robot, where: slice) -> JointStream:
     """Positions of a JointState stream that speaks for the entries `where` of a state vector. Values behind them are
-    dropped; messages with fewer, or with names that do not fit (see `control.feedback.values_in_order`), are left out.
+    dropped; messages with fewer, or with names that do not fit (see `limb_feedback.values_in_order`), are left out.
     """
     stamps, positions, size = [], [], where.stop - where.start
     for _, message in messages:

@@ -49,7 +49,7 @@ class Ticks:
     """
 
     stamp_ns: np.ndarray
-    mode: np.ndarray  # values of control.arbiter.Mode
+    mode: np.ndarray  # values of arbiter.Mode
     jitter_s: np.ndarray
     steps_left: np.ndarray
     accepted: np.ndarray  # chunks accepted since the recording began

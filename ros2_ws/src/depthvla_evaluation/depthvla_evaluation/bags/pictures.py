@@ -67,11 +67,11 @@ def read_pictures(
     if watch is not None:
         watched = {topic for camera in episode.robot.cameras for topic in picture_topics(camera)[:2]}
         wanted |= {topic: set(episode.picture_stamps[topic].tolist()) for topic in watched}
-    asked = {item for moment in moments for item in moment.items()}
+    keys = {item for moment in moments for item in moment.items()}
     kept = {}
     for topic, received_ns, message in bag.messages(wanted, wanted):
         stamp = stamp_ns(message)
-        if (topic, stamp) in asked:
+        if (topic, stamp) in keys:
             kept[topic, stamp] = message
         pairs.offer(topic, stamp, message)
         if topic in watched:

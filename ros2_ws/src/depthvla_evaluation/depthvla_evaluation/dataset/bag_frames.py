@@ -121,13 +121,13 @@ class BagFrames:
         ticks = [message for _, message in streams[f"{EXECUTOR}/status"]]
         self._ticks_ns = np.array([stamp_ns(message) for message in ticks], dtype=np.int64)
         self._modes = [message.mode for message in ticks]
-        told = [*streams[f"{POLICY}/status"], *streams[f"{POLICY}/action_chunk"]]
-        told = sorted((stamp_ns(message), message.instruction) for _, message in told if message.instruction)
-        told = told or [(0, bag.custom_data.get("instruction", ""))]
-        if not told[0][1]:
+        sentences = [*streams[f"{POLICY}/status"], *streams[f"{POLICY}/action_chunk"]]
+        sentences = sorted((stamp_ns(message), message.instruction) for _, message in sentences if message.instruction)
+        sentences = sentences or [(0, bag.custom_data.get("instruction", ""))]
+        if not sentences[0][1]:
             raise ValueError(f"bag {bag.path} tells no instruction")
-        self._instruction_ns = np.array([stamp for stamp, _ in told], dtype=np.int64)
-        self._instructions = [instruction for _, instruction in told]
+        self._instruction_ns = np.array([stamp for stamp, _ in sentences], dtype=np.int64)
+        self._instructions = [instruction for _, instruction in sentences]
 
 
 def _at(stream: JointStream, time_ns: int, gap_ns: float) -> np.ndarray | None:

@@ -1,7 +1,7 @@
 """Records episodes, each to a rosbag2 folder of its own: serialised messages in, MCAP out.
 
 An episode lasts from ~/start to ~/stop; with `record_on_activate`, the first one lasts from activation to deactivation.
-`recorder.recording` takes the messages, a thread of `evaluation.bags.recording.BagWriter` writes them.
+`recorder.episode_recording` takes the messages, a thread of `bags.bag_writer` writes them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from depthvla_control.ros import qos
 from depthvla_control.ros.diagnostics import ERROR, OK, WARN, Health
 from depthvla_control.ros.parameters import Parameter
 from depthvla_control.ros.runtime import ManagedNode, run
+from depthvla_evaluation.bags.bag_writer import BagWriter
 from depthvla_evaluation.bags.notes import OUTCOMES, EpisodeNotes
-from depthvla_evaluation.bags.recording import BagWriter
 from depthvla_evaluation.bags.topic_rules import parse_rules
+from depthvla_evaluation.nodes.recorder.episode_recording import EpisodeRecording, bag_qos
 from depthvla_evaluation.nodes.recorder.node_parameters import NodeParameters
-from depthvla_evaluation.nodes.recorder.recording import Recording, bag_qos
 from depthvla_policy.bench.machine import describe_machine, git_revision
 from r1lite_description import robot as robot_description
 from r1lite_description.kinematics import read_urdf
@@ -72,7 +72,7 @@ class EpisodeRecorderNode(ManagedNode):
 
     def __init__(self, **kwargs) -> None:
         super().__init__("episode_recorder_node", PARAMETERS, **kwargs)
-        self._recording: Recording | None = None
+        self._recording: EpisodeRecording | None = None
         self._ended = RecorderStatus()  # the newest episode, once it is over
 
     def configure(self) -> None:
@@ -141,8 +141,8 @@ class EpisodeRecorderNode(ManagedNode):
             notes = EpisodeNotes(
                 request.task, request.instruction, request.setting, request.policy, scene=request.scene
             )
-            asked = str(folder_below(self.value("bag_root"), request.bag)) if request.bag else ""
-            self._begin(notes, asked or time.strftime(self.value("bag")))
+            bag = str(folder_below(self.value("bag_root"), request.bag)) if request.bag else ""
+            self._begin(notes, bag or time.strftime(self.value("bag")))
         except (OSError, ValueError) as error:
             return _answer(response, False, str(error))
         response.bag = str(self._recording.writer.path)
@@ -188,7 +188,7 @@ class EpisodeRecorderNode(ManagedNode):
         for parameters in self._others:
             parameters.forget()
         commands = {topic: COMMAND_TYPE for limb in self._robot.limbs for topic in _commands(limb)}
-        recording = self._recording = Recording(
+        recording = self._recording = EpisodeRecording(
             self, writer, notes, self._rules, on_activate=on_activate, expected=commands
         )
         self.workers.append(writer.worker)
@@ -260,7 +260,7 @@ class EpisodeRecorderNode(ManagedNode):
         message.header.stamp = self.get_clock().now().to_msg()
         self._status.publish(message)
 
-    def _describe(self, recording: Recording) -> RecorderStatus:
+    def _describe(self, recording: EpisodeRecording) -> RecorderStatus:
         writer, notes = recording.writer, recording.notes
         return RecorderStatus(
             state=RecorderStatus.RECORDING,
@@ -274,7 +274,7 @@ class EpisodeRecorderNode(ManagedNode):
             lost=[CounterMessage(name=topic, count=count) for topic, count in recording.lost().items()],
         )
 
-    def _custom_data(self, recording: Recording) -> dict[str, str]:
+    def _custom_data(self, recording: EpisodeRecording) -> dict[str, str]:
         calibrated = recording.heard(CameraInfo)
         known = {item.name: item.values for item in self._others if item.values is not None}
         uncalibrated = [camera.camera_info for camera in self._robot.cameras if camera.camera_info not in calibrated]

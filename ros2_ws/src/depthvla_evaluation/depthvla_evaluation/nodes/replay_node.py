@@ -91,7 +91,7 @@ class ReplayNode(ManagedNode):
         self._incomplete = 0
         self.create_subscription(ActionChunk, f"{policy}/action_chunk", self._on_chunk, qos.chunks(0.0))
         self.create_subscription(PolicyStatus, f"{policy}/status", self._on_status, qos.status())
-        self._asked_state = self.create_client(GetState, f"{policy}/get_state")
+        self._state_client = self.create_client(GetState, f"{policy}/get_state")
         self.create_timer(POLL_S, self._end_when_done, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def activate(self) -> None:
@@ -122,7 +122,7 @@ class ReplayNode(ManagedNode):
             for remark in bag.remarks:
                 self.get_logger().warning(remark)
             self._complete, self._length_s = CompleteFrames(bag, self._robot, self._played), bag.duration_s
-            self._told_s = time.monotonic()
+            self._progress_logged_s = time.monotonic()
             player = BagPlayer(
                 self._complete,
                 reference_topic=self._robot.cameras[0].topic,
@@ -130,7 +130,7 @@ class ReplayNode(ManagedNode):
                 set_clock=lambda now_ns: self._time.publish(ClockMessage(clock=time_message(now_ns))),
                 answered=self._answered if self.value("wait_for_chunks") else None,
                 rate=self.value("rate"),
-                progress=self._tell,
+                progress=self._log_progress,
             )
             played = player.run(self._stopping)
             if played.ended:
@@ -169,9 +169,9 @@ class ReplayNode(ManagedNode):
                 return
 
     def _policy_is_active(self) -> bool:
-        if not self._asked_state.service_is_ready():
+        if not self._state_client.service_is_ready():
             return False
-        future, answered = self._asked_state.call_async(GetState.Request()), threading.Event()
+        future, answered = self._state_client.call_async(GetState.Request()), threading.Event()
         future.add_done_callback(lambda _: answered.set())
         return answered.wait(1.0) and future.result().current_state.id == State.PRIMARY_STATE_ACTIVE
 
@@ -206,10 +206,10 @@ class ReplayNode(ManagedNode):
                 self._heard.wait(min(left_s, POLL_S))
             return True
 
-    def _tell(self, played_s: float, frames: int) -> None:
-        if time.monotonic() < self._told_s + PROGRESS_S:
+    def _log_progress(self, played_s: float, frames: int) -> None:
+        if time.monotonic() < self._progress_logged_s + PROGRESS_S:
             return
-        self._told_s = time.monotonic()
+        self._progress_logged_s = time.monotonic()
         self.get_logger().info(
             f"{played_s:.1f} of {self._length_s:.1f} s: {frames} frames, {len(self._chunks)} chunks,"
             f" {self._incomplete} frames without an image or a joint state"

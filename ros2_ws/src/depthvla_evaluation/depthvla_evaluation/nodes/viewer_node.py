@@ -108,17 +108,19 @@ class ViewerNode(ManagedNode):
         return Health(OK, "drawing" if pictures else "nobody looks", values)
 
     def _draw(self) -> None:
-        now, heard = self._now_ns(), self._listener
-        heard.update(now)
-        if heard.chunk and heard.chunk_message:
-            self._latency_ms.append(((now - self._begin_ns) * 1e-9, duration_s(heard.chunk_message.total_time) * 1e3))
+        now, listener = self._now_ns(), self._listener
+        listener.update(now)
+        if listener.chunk and listener.chunk_message:
+            self._latency_ms.append(
+                ((now - self._begin_ns) * 1e-9, duration_s(listener.chunk_message.total_time) * 1e3)
+            )
         if not self._server.get_clients():
             self._look_away()
             return
         if self._pictures is None:
             self._pictures = _Pictures(self, self._robot, self.value("depth_topic"))
-        self._pictures.update(now, heard.joints)
-        snapshot = heard.snapshot(
+        self._pictures.update(now, listener.joints)
+        snapshot = listener.snapshot(
             now,
             images=self._pictures.images,
             camera_matrices=self._pictures.camera_matrices,

@@ -68,18 +68,18 @@ class VisualisationNode(ManagedNode):
             self._overlay.hide()
 
     def health(self) -> Health:
-        heard, problem = self._listener, self._description.problem
+        listener, problem = self._listener, self._description.problem
         values = {
             "description": self._description.source,
-            "mode": heard.mode.name if heard.mode is not None else "not heard",
-            "chunk": heard.chunk.sequence if heard.chunk else "none",
-            "refused chunks and plans": heard.refused,
+            "mode": listener.mode.name if listener.mode is not None else "not heard",
+            "chunk": listener.chunk.sequence if listener.chunk else "none",
+            "refused chunks and plans": listener.refused,
             "overlay": self._no_overlay or "published",
         }
         if problem:
             return Health(ERROR, problem, values)
-        if heard.refusal:
-            return Health(WARN, str(heard.refusal), values)
+        if listener.refusal:
+            return Health(WARN, str(listener.refusal), values)
         return Health(OK, "drawing", values)
 
     def _draw(self) -> None:

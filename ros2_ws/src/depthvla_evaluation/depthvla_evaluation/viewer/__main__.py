@@ -11,10 +11,10 @@ import tyro
 
 from depthvla_evaluation.bags.bag import Bag
 from depthvla_evaluation.viewer import server as web
+from depthvla_evaluation.viewer.bag_snapshots import BagSnapshots
 from depthvla_evaluation.viewer.description import description
 from depthvla_evaluation.viewer.panel import Panel
 from depthvla_evaluation.viewer.player import Controls, Playback
-from depthvla_evaluation.viewer.recording import Recording
 from depthvla_evaluation.viewer.scene import Scene
 
 PERIOD_S = 1 / 15
@@ -40,8 +40,8 @@ def main() -> int:
     config = tyro.cli(ViewerConfig, description=__doc__)
     try:
         with Bag(config.bag) as bag:
-            recording = Recording(bag)
-            described = description(bag, recording.robot)
+            snapshots = BagSnapshots(bag)
+            described = description(bag, snapshots.robot)
             remarks = [*bag.remarks, *described.remarks]
         server = web.start(config.host, config.port)
     except (OSError, ValueError, ImportError) as error:
@@ -49,16 +49,16 @@ def main() -> int:
         return 1
     for remark in remarks:
         print(f"viewer: {remark}", file=sys.stderr)
-    playback = Playback(recording.duration_s, playing=not config.paused)
+    playback = Playback(snapshots.duration_s, playing=not config.paused)
     playback.seek(config.start)
     controls = Controls(server, playback)
-    scene = Scene(server, recording.robot, described.urdf, config.depth_range)
-    panel = Panel(server, recording.robot, scene, config.depth_range)
-    print(f"{config.bag}: {recording.duration_s:.1f} s, {web.url(server)}; Ctrl-C ends it", flush=True)
+    scene = Scene(server, snapshots.robot, described.urdf, config.depth_range)
+    panel = Panel(server, snapshots.robot, scene, config.depth_range)
+    print(f"{config.bag}: {snapshots.duration_s:.1f} s, {web.url(server)}; Ctrl-C ends it", flush=True)
     try:
         while True:
             controls.advance(PERIOD_S)
-            snapshot = recording.snapshot(playback.position_s)
+            snapshot = snapshots.snapshot(playback.position_s)
             scene.show(snapshot, described.kinematics)
             panel.show(snapshot)
             time.sleep(PERIOD_S)

@@ -39,8 +39,8 @@ def description(bag: Bag, robot: Robot) -> Description:
     for urdf in published[-1:]:
         try:
             kinematics, _ = kinematics_of(robot, urdf, Kinematics(installed) if installed else None)
-            seen = urdf if shapes(urdf) or not installed else installed
-            return Description(seen, kinematics, (f"the robot is as {TOPIC} in the bag describes it",))
+            shapes_urdf = urdf if shapes(urdf) or not installed else installed
+            return Description(shapes_urdf, kinematics, (f"the robot is as {TOPIC} in the bag describes it",))
         except ValueError as error:
             remarks.append(f"{TOPIC} in the bag cannot be used: {error}")
     if not installed:

@@ -94,7 +94,7 @@ def paths(
         posture: positions of joints that are no arm's [rad or m]: the torso that carries the arms.
         now_ns: steps before this time have passed.
     """
-    found = []
+    result = []
     for kind, motion in drawn.items():
         due_ns = motion.stamp_ns + motion.period_ns * np.arange(len(motion.positions))
         if not len(due_ns) or now_ns > due_ns[-1] + motion.period_ns:
@@ -104,5 +104,5 @@ def paths(
             frame = grasp_frame(limb.name)
             pose = kinematics.poses([frame], {**posture, **arm})[frame]
             opening_m = motion.positions[:, limb.gripper_index] / 1000
-            found.append(Path(kind, limb.name, pose[:, :3, 3], pose[:, :3, 1], opening_m, due_ns >= now_ns))
-    return found
+            result.append(Path(kind, limb.name, pose[:, :3, 3], pose[:, :3, 1], opening_m, due_ns >= now_ns))
+    return result

@@ -27,7 +27,7 @@ def shapes(urdf: str) -> list[Shape]:
     """What is seen of each link, in the description's order. Raises ValueError for a number that is none."""
     root = ElementTree.fromstring(urdf)
     colours = {material.get("name"): _colour(material) for material in root.findall("material")}
-    found = []
+    result = []
     for link in root.findall("link"):
         for visual in link.findall("visual"):
             solid = _solid(visual.find("geometry"))
@@ -35,8 +35,8 @@ def shapes(urdf: str) -> list[Shape]:
                 material = visual.find("material")
                 colour = None if material is None else _colour(material) or colours.get(material.get("name"))
                 pose = origin(visual.find("origin"))
-                found.append(Shape(link.get("name", ""), *solid, pose, colour or PLAIN))
-    return found
+                result.append(Shape(link.get("name", ""), *solid, pose, colour or PLAIN))
+    return result
 
 
 def _solid(geometry: ElementTree.Element | None) -> tuple[str, tuple[float, ...]] | None:

@@ -22,23 +22,23 @@ class NodeParameters:
         self.values: dict[str, object] | None = None
         self._names = node.create_client(ListParameters, f"{name}/list_parameters")
         self._values = node.create_client(GetParameters, f"{name}/get_parameters")
-        self._asked_s = -math.inf
+        self._requested_s = -math.inf
 
     def forget(self) -> None:
-        self.values, self._asked_s = None, -math.inf
+        self.values, self._requested_s = None, -math.inf
 
     def ask(self) -> None:
         """To be called now and then."""
         now_s = time.monotonic()
-        if self.values is None and now_s > self._asked_s + ANSWER_LIMIT_S and self._names.service_is_ready():
-            self._asked_s = now_s
+        if self.values is None and now_s > self._requested_s + ANSWER_LIMIT_S and self._names.service_is_ready():
+            self._requested_s = now_s
             self._names.call_async(ListParameters.Request()).add_done_callback(self._on_names)
 
     def _on_names(self, future: Future) -> None:
         if future.exception() is None:
             names = future.result().result.names
-            asked = self._values.call_async(GetParameters.Request(names=names))
-            asked.add_done_callback(lambda answer: self._on_values(names, answer))
+            request = self._values.call_async(GetParameters.Request(names=names))
+            request.add_done_callback(lambda answer: self._on_values(names, answer))
 
     def _on_values(self, names: Sequence[str], future: Future) -> None:
         if future.exception() is None:

@@ -7,8 +7,8 @@ from test_evaluation_replay import FRAME_S, trajectories, write_chunk
 
 from depthvla_control.arbiter import Mode
 from depthvla_evaluation.bags.bag import Bag
+from depthvla_evaluation.viewer.bag_snapshots import BagSnapshots
 from depthvla_evaluation.viewer.player import Playback
-from depthvla_evaluation.viewer.recording import Recording
 
 K = np.array([[100.0, 0.0, 8.0], [0.0, 100.0, 4.5], [0.0, 0.0, 1.0]])
 
@@ -42,7 +42,7 @@ def recording(tmp_path, robot, home):
         for time_s, steps in ((0.6, 16), (1.6, 0)):
             write_plan(bag, time_s, np.tile(home, (steps, 1)))
     with Bag(tmp_path / "bag") as opened:
-        return Recording(opened)
+        return BagSnapshots(opened)
 
 
 def test_a_snapshot_holds_the_newest_of_everything_that_had_come_by_then(recording, robot, home):

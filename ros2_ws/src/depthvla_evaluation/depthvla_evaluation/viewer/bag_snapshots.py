@@ -41,7 +41,7 @@ class Stream:
         return self.values[index] if index >= 0 else None
 
 
-class Recording:
+class BagSnapshots:
     """Everything of a bag that is shown, in memory; pictures as they were compressed.
 
     Raises:

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from depthvla_evaluation.bags.bag import Bag, header_stamp_ns
+from depthvla_evaluation.bags.bag_writer import FLUSH_PERIOD_S, BagWriter
 from depthvla_evaluation.bags.notes import UNFINISHED, EpisodeNotes
-from depthvla_evaluation.bags.recording import FLUSH_PERIOD_S, BagWriter
 from depthvla_evaluation.bags.topic_rules import Selector, TopicRule, parse_rules
 from r1lite_description import robot as robot_description
 
@@ -264,11 +264,11 @@ def test_failed_recording_has_no_other_outcome():
 
 
 def test_a_disk_that_does_not_answer_is_a_problem_and_ends_the_wait_for_it(tmp_path, monkeypatch):
-    from depthvla_evaluation.bags import recording
+    from depthvla_evaluation.bags import bag_writer
 
     answering = threading.Event()
-    monkeypatch.setattr(recording, "HANG_S", 0.05)
-    monkeypatch.setattr(recording, "write_unfinished", lambda *_: answering.wait(30))
+    monkeypatch.setattr(bag_writer, "HANG_S", 0.05)
+    monkeypatch.setattr(bag_writer, "write_unfinished", lambda *_: answering.wait(30))
     writer = BagWriter(tmp_path / "bag")
     try:
         with pytest.raises(OSError, match="is incomplete: the bag writer thread hangs"):

@@ -26,9 +26,9 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, Qo
 
 from depthvla_control.ros.polling import PolledSubscription
 from depthvla_control.ros.runtime import ManagedNode
+from depthvla_evaluation.bags.bag_writer import BagWriter
 from depthvla_evaluation.bags.message_types import message_class
 from depthvla_evaluation.bags.notes import EpisodeNotes
-from depthvla_evaluation.bags.recording import BagWriter
 from depthvla_evaluation.bags.topic_rules import Selector, TopicRule
 
 QUEUE_DEPTH = 1000  # messages that wait in the middleware between two polls: 2 s of the fastest topic
@@ -38,7 +38,7 @@ WEAKEST = QoSProfile(depth=QUEUE_DEPTH, history=HistoryPolicy.KEEP_LAST, reliabi
 SILENCE_LIMIT_S = 2.0  # of a required topic, at the start and at the end of an episode
 
 
-class Recording:
+class EpisodeRecording:
     """One episode: the subscriptions, and the bag that they fill."""
 
     def __init__(
