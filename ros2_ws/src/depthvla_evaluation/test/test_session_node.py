@@ -197,7 +197,7 @@ def test_two_episodes_with_marks_corrections_an_abort_and_a_redo(graph):
     it.type("\n")
     assert graph.end(it) == 0
     assert "mine, tiny, lamp off" in it.text and "mean progress  100.0%" in it.text
-    assert f"evaluation.report {graph.folder}/episode_* --out {graph.folder}/report" in it.text
+    assert f"depthvla report {graph.folder}/episode_* --out {graph.folder}/report" in it.text
     assert it.restored()
 
     assert graph.asked == ["do it"] * 4  # nothing was asked of the executor
@@ -310,9 +310,10 @@ def test_killed_session_or_recorder_loses_one_episode_and_the_same_command_goes_
     assert "episode_02: aborted" in it.text and "the same command goes on with episode 2/2" in it.text
     assert it.restored()
 
-    # The arms are disarmed while the scene is reset. The policy and the recorder are told the sentence of the scene.
-    asked = [["disarm", ("seed", seed), f"do it with block {seed}", POLICY] for seed in (0, 0, 0, 1)]
-    assert graph.asked == [item for episode in asked for item in episode]
+    # Disarmed before the scene is reset, the arms stay so until a person arms them. The policy and the recorder are told
+    # the sentence of the scene.
+    asked = [[("seed", seed), f"do it with block {seed}", POLICY] for seed in (0, 0, 0, 1)]
+    assert graph.asked == ["disarm", *(item for episode in asked for item in episode)]
     assert graph.aside() == ["episode_01.aborted-1", "episode_01.unfinished-1", "episode_02.aborted-1"]
     assert marks(custom_data(graph.folder / "aside/episode_01.aborted-1")) == ["begun"]
     ((name, about),) = graph.episodes().items()

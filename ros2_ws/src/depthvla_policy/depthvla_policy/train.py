@@ -89,6 +89,8 @@ def main() -> None:
         asks = {"-h", "--help"} & set(overrides) and not chosen.config
         named = tyro.MISSING if asks else train_config.read(chosen.config)
         train(tyro.cli(TrainConfig, default=named, args=overrides, description=__doc__))
+    except BrokenPipeError:
+        raise  # of a help that nobody reads on
     except (ArithmeticError, OSError, ValueError) as error:
         # What a worker of the data loader raises comes with its traceback in front.
         said = str(error).rpartition("\nValueError: ")[2] if "DataLoader worker" in str(error) else str(error)

@@ -36,8 +36,8 @@ def run(words: Sequence[str]) -> int:
     modules = {known: module for commands in by_package().values() for known, (module, _) in commands.items()}
     if name not in modules:
         close = " or ".join(difflib.get_close_matches(name, modules, 3))
-        meant = f"did you mean {close}? " if close else ""
-        print(f"depthvla: no subcommand {name!r}; {meant}All: depthvla --help", file=sys.stderr)
+        meant = f"; did you mean {close}?" if close else ""
+        print(f"depthvla: no subcommand {name!r}{meant} (depthvla --help lists them)", file=sys.stderr)
         return 2
     sys.argv = [f"depthvla {name}", *rest]  # what a subcommand's usage and errors begin with
     try:

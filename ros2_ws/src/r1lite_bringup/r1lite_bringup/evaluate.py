@@ -24,6 +24,7 @@ from depthvla_evaluation.rollouts.rollout import (
     EvaluationError,
     RolloutConfig,
     Run,
+    check_environment,
     environment_id,
     run_episodes,
 )
@@ -162,6 +163,7 @@ def evaluate(config: EvaluateConfig) -> dict:
 
 
 def _simulated(config: EvaluateConfig, baseline: str, seeds: range, videos: Path | None) -> Run:
+    check_environment(config.task)
     policy = None if baseline == DO_NOTHING else graph.model_folder(config.policy)
     rollout = RolloutConfig(
         config.execute,

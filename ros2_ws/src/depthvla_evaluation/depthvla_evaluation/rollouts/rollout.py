@@ -5,6 +5,7 @@ Nothing here waits for a wall clock: inference costs as many control steps as th
 
 from __future__ import annotations
 
+import importlib
 import math
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -124,6 +125,17 @@ def environment_id(task: str) -> str:
     if "/" in task:
         return task
     return f"r1lite_sim:r1lite_sim/{task.title().replace('_', '')}-v0"
+
+
+def check_environment(task: str) -> None:
+    """Raises ValueError where there is no such task: before workers have loaded what they need."""
+    module, _, name = environment_id(task).rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        gymnasium.spec(name)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise ValueError(f"task is {task!r}: {error}") from None
 
 
 def run_episode(
