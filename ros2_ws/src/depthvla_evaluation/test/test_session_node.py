@@ -310,8 +310,8 @@ def test_killed_session_or_recorder_loses_one_episode_and_the_same_command_goes_
     assert "episode_02: aborted" in it.text and "the same command goes on with episode 2/2" in it.text
     assert it.restored()
 
-    # Disarmed before the scene is reset, the arms stay so until a person arms them. The policy and the recorder are told
-    # the sentence of the scene.
+    # Disarmed before the scene is reset, the arms stay so until a person arms them. Policy and recorder are told the
+    # sentence of the scene.
     asked = [[("seed", seed), f"do it with block {seed}", POLICY] for seed in (0, 0, 0, 1)]
     assert graph.asked == ["disarm", *(item for episode in asked for item in episode)]
     assert graph.aside() == ["episode_01.aborted-1", "episode_01.unfinished-1", "episode_02.aborted-1"]
