@@ -61,7 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         commands = graph.listener.commands().since(first_ns)
         modes = [(at, Mode(change.mode)) for at, change in graph.listener.modes]
         result = about | summary(graph, config, switches, commands)
-    print(handover_figure.draw(graph, config, switches, commands, modes))
+    overview = config.out / "overview.png"
+    handover_figure.draw(graph, config.limb, [(s.at_ns, s.to) for s in switches], commands, modes, overview)
+    print(overview)
     return finish(config.out.with_suffix(".json"), result, text(result), result["problems"])
 
 

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from depthvla_control.arbiter import Mode
+from depthvla_evaluation.colours import MODE_COLOURS
 from r1lite_description.robot import Robot
 from r1lite_trials.simulated_graph import SimulatedGraph
 from r1lite_trials.stream import Stream
 from r1lite_trials.trial import save_with_palette
 
-if TYPE_CHECKING:
-    from r1lite_trials.handover import HandoverConfig, Switch
-
-COLOURS = {Mode.POLICY: "#5b93e6", Mode.TELEOP: "#8f6fd1", Mode.HOLD: "#f0b95a", Mode.FAULT: "#cf3a3a"}
 JOINTS = ("#2563c9", "#e07b1a", "#2e9e5b", "#cf3a3a", "#8a94a0", "#1c2733")
 ROWS = ("position [rad]", "velocity [rad/s]", "acceleration [rad/s²]")
 AROUND_S = 1.2
@@ -28,31 +24,30 @@ SWITCH_S = 0.3  # in which a switch shows its hardness
 
 def draw(
     graph: SimulatedGraph,
-    config: HandoverConfig,
-    switches: Sequence[Switch],
+    limb: str,
+    switches: Sequence[tuple[int, Mode]],
     commands: Stream,
     modes: Sequence[tuple[int, Mode]],
-) -> Path:
-    """Writes overview.png into `config.out`; returns its path."""
-    arm = _Arm(graph.robot, config.limb, commands, modes, graph.stream_begins_ns)
-    overview = config.out / "overview.png"
+    overview: Path,
+) -> None:
+    """Writes the picture `overview`. switches: when each was told [ns], and the mode that it led to."""
+    arm = _Arm(graph.robot, limb, commands, modes, graph.stream_begins_ns)
     figure = Figure((13.0, 7.0), layout="constrained")
     columns = figure.subplots(3, 3, width_ratios=(2, 1, 1), sharey="row").T
     whole = (0.0, arm.times_s[-1])
-    arm.plot(columns[0], whole, f"{config.limb} arm, all {len(switches)} switches")
+    arm.plot(columns[0], whole, f"{limb} arm, all {len(switches)} switches")
     for column, to, name in ((columns[1], Mode.TELEOP, "leader"), (columns[2], Mode.POLICY, "policy")):
-        worst = max((s for s in switches if s.to is to), key=lambda s: arm.acceleration_around(s.at_ns))
-        at_s = arm.seconds(worst.at_ns)
+        worst_ns = max((at_ns for at_ns, mode in switches if mode is to), key=arm.acceleration_around)
+        at_s = arm.seconds(worst_ns)
         arm.plot(column, (at_s - AROUND_S, at_s + AROUND_S), f"hardest switch to the {name}")
     for axes, label in zip(columns[0], ROWS, strict=True):
         axes.set_ylabel(label)
     handles = [
-        Patch(color=COLOURS[mode], alpha=0.25, label=mode.name) for mode in (Mode.POLICY, Mode.TELEOP, Mode.HOLD)
+        Patch(color=MODE_COLOURS[mode], alpha=0.25, label=mode.name) for mode in (Mode.POLICY, Mode.TELEOP, Mode.HOLD)
     ]
     lines = columns[0][0].get_lines()[: len(JOINTS)]
     figure.legend(handles=[*handles, *lines], loc="outside lower center", ncols=len(lines) + 3, frameon=False)
     save_with_palette(figure, overview, dpi=80, colours=96)
-    return overview
 
 
 class _Arm:
@@ -106,5 +101,7 @@ class _Arm:
     def _shade(self, axes, span_s: tuple[float, float]) -> None:
         borders = [*(self.seconds(at) for at, _ in self._modes), span_s[1]]
         for (_, mode), begin, end in zip(self._modes, borders[:-1], borders[1:], strict=True):
-            if mode in COLOURS and end > span_s[0] and begin < span_s[1]:
-                axes.axvspan(max(begin, span_s[0]), min(end, span_s[1]), color=COLOURS[mode], alpha=0.25, linewidth=0)
+            if mode in MODE_COLOURS and end > span_s[0] and begin < span_s[1]:
+                axes.axvspan(
+                    max(begin, span_s[0]), min(end, span_s[1]), color=MODE_COLOURS[mode], alpha=0.25, linewidth=0
+                )
